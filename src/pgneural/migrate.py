@@ -1,0 +1,230 @@
+"""Bringing a database to this version's schema, and telling whether it is there.
+
+The only module that knows both folders: ``migrations/`` (tables, by Alembic) and ``sql/`` (functions and
+views, applied whole and in name order after every upgrade). One transaction under an advisory lock does
+both, so concurrent callers wait for each other and a failure leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects.postgresql import insert
+
+from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
+from pgneural.store.engine import require_extension, require_server
+from pgneural.store.schema import SCHEMA, Catalog, SqlFile
+
+LOCK = 0x706E6575  # "pneu": the key of our advisory lock
+_PACKAGE = Path(__file__).parent
+_ROOT = _PACKAGE.parent.parent
+
+
+def _folder(name: str) -> Path:
+    """Return a folder that ships inside the wheel, or lies at the root of a source checkout."""
+    packaged = _PACKAGE / f"_{name}"
+    return packaged if packaged.is_dir() else _ROOT / name
+
+
+def sql_files() -> Sequence[Path]:
+    """Return the files of ``sql/`` in the order in which they are applied."""
+    return sorted(_folder("sql").glob("*.sql"))
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """Where a database stands: its revision, ours, and what differs (empty when all is well)."""
+
+    revision: str | None
+    head: str
+    differences: Sequence[str] = ()
+
+    @property
+    def current(self) -> bool:
+        """Whether the database is at our revision and nothing differs."""
+        return self.revision == self.head and not self.differences
+
+
+def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
+    """Bring the database to this version's schema; the caller commits.
+
+    Applying it twice changes nothing. The host application's own ``alembic_version`` is not touched:
+    ours lies in schema ``neural``.
+
+    Raises:
+        OutdatedServer, MissingExtension, OutdatedExtension, MissingPrivilege: The server will not do.
+        NewerSchema: A later pgneural has already upgraded this database.
+    """
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+    require_server(connection)
+    require_extension(connection)
+    _refuse_newer(connection)
+    if not sa.inspect(connection).has_schema(SCHEMA):
+        connection.execute(sa.schema.CreateSchema(SCHEMA))
+    _run(command.upgrade, connection, revision)
+    if revision == "head":
+        _apply_sql(connection)
+    return state(connection)
+
+
+def downgrade(connection: sa.Connection, revision: str) -> None:
+    """Take the tables back to a revision, or to ``base``; the caller commits."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+    for name in sorted(_objects(connection), reverse=True):
+        kind, _, identity = name.partition(" ")
+        connection.execute(sa.text(f"DROP {kind} IF EXISTS {identity} CASCADE"))
+    if sa.inspect(connection).has_table("sql_files", SCHEMA):
+        connection.execute(sa.delete(SqlFile))
+    _run(command.downgrade, connection, revision)
+
+
+def state(connection: sa.Connection) -> SchemaState:
+    """Return the database's revision and ours, without looking for differences."""
+    return SchemaState(_revision(connection), _head())
+
+
+def check(connection: sa.Connection) -> SchemaState:
+    """Compare the database with the models and with ``sql/``; the database is left as it is."""
+    revision = _revision(connection)
+    if revision is None:
+        return SchemaState(None, _head(), ("schema neural is not installed; run: pgneural db upgrade",))
+    _refuse_newer(connection)
+    if revision != _head():
+        return SchemaState(revision, _head(), (f"revision {revision} is not {_head()}; run: pgneural db upgrade",))
+    differences = [*_table_differences(connection), *_sql_differences(connection)]
+    return SchemaState(revision, _head(), tuple(differences))
+
+
+def require_current(connection: sa.Connection) -> None:
+    """Refuse a database whose schema is not this version's.
+
+    Raises:
+        SchemaNotInstalled, OutdatedSchema, NewerSchema: Each with the remedy.
+    """
+    revision = _revision(connection)
+    if revision is None:
+        raise SchemaNotInstalled("the database has no schema neural; run: pgneural db upgrade")
+    _refuse_newer(connection)
+    if revision != _head():
+        raise OutdatedSchema(
+            f"the database is at schema revision {revision}, this pgneural needs {_head()}; run: pgneural db upgrade"
+        )
+
+
+def configuration() -> Config:
+    """Return the Alembic configuration of our own migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(_folder("migrations")).replace("%", "%%"))
+    return config
+
+
+def _run(action: Any, connection: sa.Connection, revision: str) -> None:
+    config = configuration()
+    config.attributes["connection"] = connection
+    action(config, revision)
+
+
+def _head() -> str:
+    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    assert head is not None, "migrations/ has no revision"
+    return head
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version", SCHEMA):
+        return None
+    table = sa.table("alembic_version", sa.column("version_num"), schema=SCHEMA)
+    return connection.scalar(sa.select(table.c.version_num))
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
+    revision = _revision(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise NewerSchema(
+            f"the database is at schema revision {revision}, which pgneural {version('pgneural')} does not know "
+            f"(it knows up to {_head()}); install the newer pgneural that upgraded it"
+        )
+
+
+def _apply_sql(connection: sa.Connection) -> None:
+    files = sql_files()
+    connection.execute(sa.delete(SqlFile).where(SqlFile.name.not_in([file.name for file in files])))
+    for file in files:
+        content = file.read_text(encoding="utf-8")
+        connection.exec_driver_sql(content.replace("%", "%%"))
+        _record(connection, file.name, hashlib.sha256(content.encode()).hexdigest())
+
+
+def _record(connection: sa.Connection, name: str, sha256: str) -> None:
+    values = {"sha256": sha256, "version": version("pgneural")}
+    connection.execute(
+        insert(SqlFile)
+        .values(name=name, **values)
+        .on_conflict_do_update(
+            index_elements=["name"],
+            set_={**values, "applied_at": sa.func.now()},
+            where=SqlFile.sha256 != sha256,
+        )
+    )
+
+
+def include_object(
+    item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
+) -> bool:
+    """Leave out of every comparison what our models do not declare: chunk tables are made on demand."""
+    return not (type_ == "table" and reflected and compare_to is None)
+
+
+def _table_differences(connection: sa.Connection) -> list[str]:
+    options = {
+        "version_table_schema": SCHEMA,
+        "include_schemas": True,
+        "include_name": lambda name, type_, _: type_ != "schema" or name == SCHEMA,
+        "include_object": include_object,
+        "compare_server_default": True,
+    }
+    context = MigrationContext.configure(connection, opts=options)
+    return [f"table: {difference}" for difference in compare_metadata(context, Catalog.metadata)]
+
+
+def _sql_differences(connection: sa.Connection) -> list[str]:
+    """Apply ``sql/`` within a savepoint that is taken back, and tell what that would change."""
+    before = _objects(connection)
+    with connection.begin_nested() as savepoint:
+        _apply_sql(connection)
+        after = _objects(connection)
+        savepoint.rollback()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    return [f"{name}: differs from sql/; run: pgneural db upgrade" for name in sorted(changed)]
+
+
+_OBJECTS = """
+SELECT 'FUNCTION ' || p.oid::regprocedure AS name,
+       pg_get_functiondef(p.oid) || coalesce(obj_description(p.oid, 'pg_proc'), '') AS definition
+  FROM pg_proc p WHERE p.pronamespace = to_regnamespace('neural')
+UNION ALL
+SELECT 'VIEW ' || c.oid::regclass,
+       pg_get_viewdef(c.oid) || coalesce(obj_description(c.oid, 'pg_class'), '')
+  FROM pg_class c
+ WHERE c.relnamespace = to_regnamespace('neural') AND c.relkind = 'v'
+   AND NOT EXISTS (SELECT 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+                    WHERE r.ev_class = c.oid AND d.refobjid = to_regclass('neural.documents')
+                      AND obj_description(c.oid, 'pg_class') LIKE 'Documents of collection %')
+"""
+
+
+def _objects(connection: sa.Connection) -> dict[str, str]:
+    """Return the definition of each function and view of ours; views of collections are not ours."""
+    return {name: definition for name, definition in connection.execute(sa.text(_OBJECTS))}

@@ -1,0 +1,240 @@
+"""The one way in: records are compared, chunked, encoded and written, a batch at a time.
+
+Three threads, each a generator ahead of the next by a few batches: reading and cutting, encoding, writing.
+Memory is bounded by the batches in flight, whatever the size of the input. A batch is one transaction, so
+the run may be stopped at any point; running it again skips what is stored and completes the rest.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+
+from pgneural.chunk import chunk
+from pgneural.store.schema import Space
+from pgneural.store.writer import Encoded, Writer
+from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
+
+BATCH_RECORDS = 512
+"""Enough for batches of texts of like length, few enough to lose little when stopped."""
+
+BATCH_CHARACTERS = 1_000_000
+"""Closes a batch of long documents early."""
+
+AHEAD = 1
+"""How many batches a stage may be ahead of the next."""
+
+REPORTED = 1000
+"""How many bad records are kept in a `Report`; all are counted."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Report:
+    """What a run did. Bad records are counted in `rejected`; the first `REPORTED` are in `bad`."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    chunks_encoded: int = 0
+    chunks_reused: int = 0
+    bad: list[BadRecord] = field(default_factory=list)
+
+    @property
+    def documents(self) -> int:
+        """How many good records there were."""
+        return self.inserted + self.updated + self.unchanged
+
+    def reject(self, record: BadRecord) -> None:
+        """Count a bad record."""
+        self.rejected += 1
+        if len(self.bad) < REPORTED:
+            self.bad.append(record)
+
+
+Progress = Callable[[Report], None]
+
+
+class Ingest:
+    """One run into one space.
+
+    Args:
+        engine: Where the collection is.
+        space: Its space.
+        encoder: Makes the encoder of the space; called when the first text needs a vector.
+        progress: Called after every batch.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        space: Space,
+        encoder: Callable[[], Encoder],
+        progress: Progress | None = None,
+    ) -> None:
+        self._engine, self._space, self._encoder = engine, space, encoder
+        self._progress = progress
+        self.report = Report()
+
+    def run(self, records: Iterable[Record | BadRecord]) -> Report:
+        """Store the records; return what was done."""
+        reader, writer = Writer(self._engine, self._space), Writer(self._engine, self._space)
+        try:
+            batches = background(self._compared(batch, reader) for batch in self._batches(records))
+            for batch in background(map(self._encoded, batches)):
+                written = writer.write(batch)
+                self.report.inserted += written.inserted
+                self.report.updated += written.updated
+                self.report.unchanged += written.unchanged
+                if self._progress:
+                    self._progress(self.report)
+        finally:
+            reader.close()
+            writer.close()
+        return self.report
+
+    def _batches(self, records: Iterable[Record | BadRecord]) -> Iterator[list[Record]]:
+        """Group good records; of several with one external id, the last of a batch wins."""
+        batch: dict[str, Record] = {}
+        characters = 0
+        for record in map(self._accepted, records):
+            if isinstance(record, BadRecord):
+                self.report.reject(record)
+                continue
+            batch.pop(record.external_id, None)
+            batch[record.external_id] = record
+            characters += len(record.content)
+            if len(batch) >= BATCH_RECORDS or characters >= BATCH_CHARACTERS:
+                yield list(batch.values())
+                batch, characters = {}, 0
+        if batch:
+            yield list(batch.values())
+
+    def _accepted(self, record: Record | BadRecord) -> Record | BadRecord:
+        """Refuse a vector that does not belong into the space, and a lack of one where none can be made."""
+        if isinstance(record, BadRecord):
+            return record
+        dimensions = self._space.dimensions
+        if record.embedding is None:
+            if self._space.revision == "given":
+                return BadRecord(record.origin, f"no embedding; {self._space.encoder} needs {dimensions} numbers")
+        elif len(record.embedding) != dimensions:
+            found = len(record.embedding)
+            return BadRecord(record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection")
+        elif not np.isfinite(record.embedding).all() or not record.embedding.any():
+            return BadRecord(record.origin, "embedding is zero or not finite, so it has no direction")
+        return record
+
+    def _compared(self, batch: Sequence[Record], reader: Writer) -> list[_Planned]:
+        """Cut the documents that are new or whose content changed; look up the vectors they can keep."""
+        stored = reader.hashes([record.external_id for record in batch])
+        planned = [self._planned(record, stored.get(record.external_id)) for record in batch]
+        changed = [p.record.external_id for p in planned if p.chunks is not None and p.record.external_id in stored]
+        known = reader.known(changed) if changed else {}
+        for plan in planned:
+            plan.known = known
+        return planned
+
+    def _planned(self, record: Record, stored: bytes | None) -> _Planned:
+        source_hash = self._source_hash(record)
+        if source_hash == stored:
+            return _Planned(record, source_hash, None)
+        if record.embedding is not None:
+            whole = Chunk(record.content or record.title, {"content": [0, len(record.content)]}, record.title)
+            return _Planned(record, source_hash, [whole])
+        space = self._space
+        tokenizer = self._encoder().tokenizer
+        chunks = chunk(record, tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
+        return _Planned(record, source_hash, chunks)
+
+    def _source_hash(self, record: Record) -> bytes:
+        space = self._space
+        vector = "" if record.embedding is None else record.embedding.tobytes().hex()
+        cut = f"{space.revision} {space.max_tokens} {space.overlap}"
+        return fingerprint(record.title, record.content, vector, cut)
+
+    def _encoded(self, batch: Sequence[_Planned]) -> list[Encoded]:
+        """Encode, in one call for the whole batch, the chunks that have no vector yet."""
+        wanted = [text for plan in batch for text in plan.to_encode()]
+        vectors: Vector = np.empty((0, self._space.dimensions), dtype=np.float32)
+        if wanted:
+            vectors = self._encoder().encode_documents(wanted)
+        self.report.chunks_encoded += len(wanted)
+        fresh = iter(vectors)
+        return [plan.encoded(fresh, self.report) for plan in batch]
+
+
+@dataclass
+class _Planned:
+    """A record with its chunks; without, where the stored ones are still right."""
+
+    record: Record
+    source_hash: bytes
+    chunks: list[Chunk] | None
+    known: dict[bytes, Vector] = field(default_factory=dict)
+
+    def to_encode(self) -> list[str]:
+        if self.chunks is None or self.record.embedding is not None:
+            return []
+        return [chunk.input for chunk in self.chunks if chunk.hash not in self.known]
+
+    def encoded(self, fresh: Iterator[Vector], report: Report) -> Encoded:
+        if self.chunks is None:
+            return Encoded(self.record, self.source_hash)
+        if self.record.embedding is not None:
+            return Encoded(self.record, self.source_hash, self.chunks, self.record.embedding[np.newaxis])
+        vectors = []
+        for piece in self.chunks:
+            kept = self.known.get(piece.hash)
+            report.chunks_reused += kept is not None
+            vectors.append(next(fresh) if kept is None else kept)
+        return Encoded(self.record, self.source_hash, self.chunks, np.stack(vectors))
+
+
+def background(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
+    """Run an iterable in a thread of its own, at most `ahead` items before its consumer.
+
+    An error in the thread is raised in the consumer. When the consumer stops early, the thread ends at
+    its next item; it is a daemon, so an interrupted program does not wait for it.
+    """
+    handed: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def hand(kind: str, value: T | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                handed.put((kind, value), timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                hand("item", item)
+                if stopped.is_set():
+                    return
+            hand("end", None)
+        except BaseException as error:
+            hand("error", error)
+
+    threading.Thread(target=work, name="pgneural-stage", daemon=True).start()
+    try:
+        while True:
+            kind, value = handed.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(value, BaseException)
+                raise value
+            yield value  # type: ignore[misc]
+    finally:
+        stopped.set()

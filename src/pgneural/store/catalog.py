@@ -1,0 +1,175 @@
+"""Which spaces exist, and the making and dropping of collections.
+
+A collection is the rows of ``neural.documents`` with one collection name, a space of its own (one
+encoder revision, one chunk table) and a view of its rows. Making one is explicit and idempotent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection
+from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table
+from pgneural.types import Distance, Encoder
+
+NAME_BYTES = 40
+"""A collection's name is part of table, constraint and index names, which end at 63 bytes."""
+
+SOURCE = DOCUMENTS.fullname
+
+
+@dataclass(frozen=True)
+class CollectionStatus:
+    """One row of the view ``neural.collections``."""
+
+    name: str
+    encoder: str
+    revision: str
+    dimensions: int
+    distance: str
+    documents: int
+    chunks: int
+    indexed: bool
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How the rows of a space are cut: both numbers count the encoder's tokens."""
+
+    max_tokens: int
+    overlap: int
+
+
+def collections(connection: sa.Connection) -> list[CollectionStatus]:
+    """Return every collection with its counts, by name."""
+    columns = [sa.column(name) for name in CollectionStatus.__dataclass_fields__]
+    rows = connection.execute(sa.select(*columns).select_from(sa.table("collections", schema=SCHEMA)))
+    return [CollectionStatus(*row) for row in rows]
+
+
+def find_space(connection: sa.Connection, collection: str) -> Space | None:
+    """Return the space of a collection, or None."""
+    with Session(connection) as session:
+        return session.scalar(
+            sa.select(Space).where(Space.source == SOURCE, Space.attribute == collection)
+        )
+
+
+def require_space(connection: sa.Connection, collection: str) -> Space:
+    """Return the space of a collection.
+
+    Raises:
+        UnknownCollection: There is none; the message names those that exist.
+    """
+    space = find_space(connection, collection)
+    if space is None:
+        names = connection.scalars(sa.select(Space.attribute).where(Space.source == SOURCE).order_by("attribute"))
+        listed = ", ".join(names) or "none yet"
+        raise UnknownCollection(f"no collection {collection!r}; the database has: {listed}")
+    return space
+
+
+def create_collection(connection: sa.Connection, name: str, encoder: Encoder, chunking: Chunking) -> Space:
+    """Make the collection, with its chunk table and its view; the caller commits.
+
+    Raises:
+        InvalidName: The name is empty, too long, not printable or already that of something else.
+    """
+    _lock(connection, name)
+    if existing := find_space(connection, name):
+        return existing
+    _require_usable(connection, name)
+    table = f"{DOCUMENTS.name}_{name}"
+    connection.execute(
+        insert(Space).values(
+            source=SOURCE,
+            attribute=name,
+            chunk_table=table,
+            encoder=encoder.name,
+            revision=encoder.revision,
+            dimensions=encoder.dimensions,
+            distance=encoder.distance,
+            max_tokens=chunking.max_tokens,
+            overlap=chunking.overlap,
+        )
+    )
+    space = require_space(connection, name)
+    chunks_of(space).create(connection)
+    _create_view(connection, name)
+    return space
+
+
+def drop_collection(connection: sa.Connection, name: str) -> None:
+    """Drop the collection with all its documents; the caller commits.
+
+    Raises:
+        UnknownCollection: There is none.
+    """
+    _lock(connection, name)
+    space = require_space(connection, name)
+    connection.execute(sa.DDL(f"DROP VIEW {_view(connection, name)}"))
+    chunks_of(space).drop(connection)
+    connection.execute(sa.delete(Document).where(Document.collection == name))
+    connection.execute(sa.delete(Space).where(Space.id == space.id))
+
+
+def chunks_of(space: Space) -> sa.Table:
+    """Return the chunk table of a collection's space."""
+    return chunk_table(DOCUMENTS, space.attribute, space.dimensions, metadata=sa.MetaData())
+
+
+def require_encoder(space: Space, encoder: Encoder) -> None:
+    """Refuse an encoder that did not make the vectors of the space.
+
+    Raises:
+        EncoderMismatch: Its name or revision is another.
+    """
+    if (encoder.name, encoder.revision) != (space.encoder, space.revision):
+        raise EncoderMismatch(
+            f"collection {space.attribute!r} was encoded by {space.encoder} revision {space.revision}, "
+            f"but this is {encoder.name} revision {encoder.revision}; "
+            "use the same model files, or index into a new collection"
+        )
+
+
+def distance_of(space: Space) -> Distance:
+    """Return how the vectors of the space are compared."""
+    return Distance(space.distance)
+
+
+def _lock(connection: sa.Connection, name: str) -> None:
+    key = sa.func.hashtextextended(f"pgneural collection {name}", 0)
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+def _require_usable(connection: sa.Connection, name: str) -> None:
+    if not name.strip() or not name.isprintable() or len(name.encode("utf-8", "replace")) > NAME_BYTES:
+        raise InvalidName(
+            f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters"
+        )
+    inspector = sa.inspect(connection)
+    taken = {*inspector.get_table_names(SCHEMA), *inspector.get_view_names(SCHEMA)}
+    if name in taken or f"{DOCUMENTS.name}_{name}" in taken:
+        raise InvalidName(f"schema {SCHEMA} already has a relation for {name!r}; choose another collection name")
+
+
+def _view(connection: sa.Connection, name: str) -> str:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    return f"{quote(SCHEMA)}.{quote(name)}".replace("%", "%%")
+
+
+def _create_view(connection: sa.Connection, name: str) -> None:
+    rows = sa.select(*(column for column in DOCUMENTS.c if column.name != "collection")).where(
+        DOCUMENTS.c.collection == name
+    )
+    body = rows.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+    view = _view(connection, name)
+    connection.execute(sa.DDL(f"CREATE VIEW {view} WITH (security_invoker = true) AS {body}"))
+    comment = sa.literal(f"Documents of collection {name}").compile(
+        dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+    )
+    connection.execute(sa.DDL(f"COMMENT ON VIEW {view} IS {comment}"))

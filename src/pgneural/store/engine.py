@@ -1,0 +1,137 @@
+"""Connecting to a server, and finding out whether it can serve us.
+
+The engine is an ordinary SQLAlchemy engine over psycopg; any URL or connection string that libpq
+understands will do. Driver errors that the user can mend become errors of ours, with the remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from pgneural.errors import (
+    DatabaseUnreachable,
+    MissingExtension,
+    MissingPrivilege,
+    OutdatedExtension,
+    OutdatedServer,
+)
+
+MINIMUM_SERVER = 15
+MINIMUM_PGVECTOR = (0, 8, 0)
+"""The first version with iterative index scans, which the search statement needs."""
+
+ADVISED_PGVECTOR = (0, 8, 4)
+"""Earlier ones can corrupt an HNSW index around a vacuum (pgvector #988, #993)."""
+
+
+def create_engine(url: str) -> sa.Engine:
+    """Return an engine for a libpq URL or connection string; nothing is connected yet."""
+    conninfo = re.sub(r"^(postgresql|postgres)(\+\w+)?://", "postgresql://", url)
+    return sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(conninfo, application_name="pgneural"),
+        pool_pre_ping=True,
+    )
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver errors that a user can mend into errors of ours.
+
+    Raises:
+        DatabaseUnreachable: The connection could not be made, or broke.
+        MissingPrivilege: The role may not do this.
+    """
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        said = " ".join(str(cause).split())
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+            raise MissingPrivilege(f"{said}; connect as a role that may, or ask its owner for a GRANT") from error
+        if _connection_lost(cause):
+            raise DatabaseUnreachable(
+                f"no connection to the database: {said}; is the server running and the URL right?"
+            ) from error
+        raise
+
+
+def _connection_lost(cause: BaseException | None) -> bool:
+    state = getattr(cause, "sqlstate", None) or ""
+    return isinstance(cause, psycopg.OperationalError) and (state == "" or state[:2] in {"08", "28", "57", "3D"})
+
+
+def server_version(connection: sa.Connection) -> str:
+    """Return the server's version, for example ``18.4``."""
+    return str(connection.scalar(sa.text("SHOW server_version"))).split()[0]
+
+
+def pgvector_version(connection: sa.Connection) -> str | None:
+    """Return the version of the pgvector extension in this database, or None."""
+    return connection.scalar(sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+
+
+def require_server(connection: sa.Connection) -> None:
+    """Refuse a PostgreSQL server that is too old.
+
+    Raises:
+        OutdatedServer: It is older than PostgreSQL 15.
+    """
+    version = server_version(connection)
+    if int(version.split(".")[0]) < MINIMUM_SERVER:
+        raise OutdatedServer(f"the server is PostgreSQL {version}; pgneural needs {MINIMUM_SERVER} or later")
+
+
+def require_extension(connection: sa.Connection) -> None:
+    """Make sure that a good enough pgvector is in the database; create it where we may.
+
+    Raises:
+        MissingExtension: It is not installed on the server.
+        MissingPrivilege: It is, but the role may not create it.
+        OutdatedExtension: It is older than 0.8.0.
+    """
+    version = pgvector_version(connection)
+    if version is None:
+        _create_extension(connection)
+        version = pgvector_version(connection) or ""
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    advised = ".".join(map(str, ADVISED_PGVECTOR))
+    if number < MINIMUM_PGVECTOR:
+        raise OutdatedExtension(
+            f"pgvector is {version}; pgneural needs {'.'.join(map(str, MINIMUM_PGVECTOR))} or later, better {advised}; "
+            "install it on the server, then run: ALTER EXTENSION vector UPDATE"
+        )
+    if number < ADVISED_PGVECTOR:
+        warnings.warn(
+            f"pgvector {version} can corrupt HNSW indexes around a vacuum; install {advised} or later on the "
+            "server, then run: ALTER EXTENSION vector UPDATE",
+            stacklevel=2,
+        )
+
+
+def _create_extension(connection: sa.Connection) -> None:
+    offered = connection.scalar(
+        sa.text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+    )
+    if offered is None:
+        raise MissingExtension(
+            "the server has no pgvector extension; install it there "
+            "(https://github.com/pgvector/pgvector#installation), then run: pgneural db upgrade"
+        )
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.text("CREATE EXTENSION IF NOT EXISTS vector"))
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise MissingPrivilege(
+            f"pgvector {offered} is on the server, but this role may not create it; "
+            "have a superuser run: CREATE EXTENSION vector"
+        ) from error

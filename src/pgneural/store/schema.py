@@ -1,0 +1,186 @@
+"""The tables: the ORM models of schema ``neural`` and the shape of every chunk table.
+
+The models are the one source of truth for the catalog; ``migrations/`` follows them. Functions and
+views are not here but in ``sql/``. A chunk table belongs to one searchable attribute of one source
+table and is an ordinary `sqlalchemy.Table` in whatever MetaData it is asked to live in.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pgneural.types import Distance
+
+SCHEMA = "neural"
+"""The schema of everything that is ours."""
+
+INLINE_DIMENSIONS = 1900
+"""Up to here a vector (4 bytes a dimension) fits a page beside its chunk, and is stored in the row.
+
+PostgreSQL would otherwise move it out of line as soon as the row passes 2 kB, and an exact scan would
+look every vector up a second time.
+"""
+
+NAMING = {
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "pk": "%(table_name)s_pkey",
+}
+"""PostgreSQL's own names for constraints and indexes."""
+
+
+class Catalog(DeclarativeBase):
+    """The declarative base of schema ``neural``."""
+
+    metadata = MetaData(schema=SCHEMA, naming_convention=NAMING)
+
+
+class Document(Catalog):
+    """One row of the built-in source: a document of a collection."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        UniqueConstraint("collection", "external_id"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata_object"),
+        Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        {"comment": "Documents of all collections; each collection also has a view of its own rows"},
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    collection: Mapped[str] = mapped_column(Text)
+    external_id: Mapped[str] = mapped_column(Text, comment="The caller's identifier, unique in a collection")
+    title: Mapped[str] = mapped_column(Text, server_default="")
+    content: Mapped[str] = mapped_column(Text, server_default="")
+    metadata_: Mapped[dict[str, Any]] = mapped_column(
+        "metadata", JSONB, server_default="{}", comment="A JSON object, for filters"
+    )
+    uri: Mapped[str | None] = mapped_column(Text, comment="Where the document came from")
+    modality: Mapped[str] = mapped_column(Text, server_default="text")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class Space(Catalog):
+    """All vectors that one encoder revision made for one searchable attribute of one source."""
+
+    __tablename__ = "spaces"
+    __table_args__ = (
+        UniqueConstraint("source", "attribute"),
+        {"comment": "Which encoder made the vectors of which chunk table"},
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    source: Mapped[str] = mapped_column(Text, comment="The source table, schema-qualified")
+    attribute: Mapped[str] = mapped_column(Text, comment="For documents: the name of the collection")
+    chunk_table: Mapped[str] = mapped_column(Text, comment="The chunk table, in the schema of the source")
+    encoder: Mapped[str] = mapped_column(Text)
+    revision: Mapped[str] = mapped_column(Text, comment="The encoder's revision")
+    dimensions: Mapped[int] = mapped_column(Integer)
+    distance: Mapped[str] = mapped_column(Text)
+    max_tokens: Mapped[int] = mapped_column(Integer, comment="The length of a chunk in the encoder's tokens")
+    overlap: Mapped[int] = mapped_column(Integer, comment="How many tokens two neighbouring chunks share")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class SqlFile(Catalog):
+    """A file of ``sql/`` as it was last applied."""
+
+    __tablename__ = "sql_files"
+    __table_args__ = ({"comment": "The files of functions and views as they were last applied"},)
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    sha256: Mapped[str] = mapped_column(Text)
+    version: Mapped[str] = mapped_column(Text, comment="The pgneural version that applied it")
+    applied_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+DOCUMENTS: Table = Document.metadata.tables[f"{SCHEMA}.documents"]
+
+
+def source_columns(source: Table) -> dict[str, Column[Any]]:
+    """Map the key column names of a chunk table to the key columns of its source."""
+    return {f"source_{column.name}": column for column in source.primary_key}
+
+
+def chunk_table(
+    source: Table, attribute: str, dimensions: int, *, metadata: MetaData, schema: str | None = None
+) -> Table:
+    """Declare the chunk table ``<source>_<attribute>`` in the schema of the source.
+
+    The primary key is the key of the source row plus the ordinal of the chunk, so that the chunks of
+    a row lie together and need no key of their own.
+
+    Args:
+        source: The user's table.
+        attribute: The name of the `Searchable`, or of the collection.
+        dimensions: The length of the vectors.
+        metadata: Where the table is declared.
+        schema: Another schema than that of the source.
+    """
+    keys = source_columns(source)
+    name = f"{source.name}_{attribute}"
+    table = Table(
+        name,
+        metadata,
+        *(Column(key, column.type, nullable=False) for key, column in keys.items()),
+        Column("ordinal", Integer, nullable=False, comment="The position of the chunk in its row, from 0"),
+        Column("text", Text, nullable=False, comment="The chunk's text; may be empty where it is not text"),
+        Column("locator", JSONB, nullable=False, comment='Where it lies, for example {"content": [0, 512]}'),
+        Column("hash", LargeBinary, nullable=False, comment="Of what the encoder read for this chunk"),
+        Column("source_hash", LargeBinary, nullable=False, comment="Of the row's searchable content"),
+        Column("embedding", VECTOR(dimensions), nullable=False),
+        PrimaryKeyConstraint(*keys, "ordinal", name=f"{name}_pkey"),
+        ForeignKeyConstraint(
+            list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_source_fkey"
+        ),
+        schema=schema or source.schema,
+        comment=f"Chunks of {source.fullname}, attribute {attribute}",
+    )
+    if dimensions <= INLINE_DIMENSIONS:
+        event.listen(
+            table,
+            "after_create",
+            DDL("ALTER TABLE %(fullname)s ALTER COLUMN embedding SET STORAGE PLAIN"),
+        )
+    return table
+
+
+def vector_index(chunks: Table, distance: Distance) -> Index:
+    """Declare the HNSW index of a chunk table, without attaching it to the table.
+
+    ``m`` and ``ef_construction`` are pgvector's defaults.
+    """
+    name = f"{chunks.name}_embedding_idx"
+    declared = next((index for index in chunks.indexes if index.name == name), None)
+    return declared or Index(
+        name,
+        chunks.c.embedding,
+        postgresql_using="hnsw",
+        postgresql_ops={"embedding": distance.operator_class},
+    )

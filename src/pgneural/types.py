@@ -1,0 +1,175 @@
+"""The words that every other module shares: plain values, closed sets and contracts.
+
+Nothing here knows about a database, a model or a file format, so every floor above can import it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""A float32 array, shape (d,) for one vector or (n, d) for many."""
+
+Content = str | bytes | NDArray[Any]
+"""What an encoder reads: text, encoded bytes (an image file), or a decoded array."""
+
+
+class Modality(enum.StrEnum):
+    """The kind of content that a row holds or an encoder accepts."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    PDF = "pdf"
+    MESH = "mesh"
+
+
+class Distance(enum.StrEnum):
+    """How two vectors are compared, in pgvector's words. Smaller is nearer."""
+
+    COSINE = "cosine"
+    L2 = "l2"
+    INNER_PRODUCT = "inner_product"
+    L1 = "l1"
+
+    @property
+    def operator(self) -> str:
+        """The pgvector operator, for example ``<=>``."""
+        return {"cosine": "<=>", "l2": "<->", "inner_product": "<#>", "l1": "<+>"}[self.value]
+
+    @property
+    def operator_class(self) -> str:
+        """The operator class of an index over a ``vector`` column."""
+        return {"inner_product": "vector_ip_ops"}.get(self.value, f"vector_{self.value}_ops")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document as a loader reads it, before it is stored.
+
+    Attributes:
+        external_id: The caller's own identifier, unique within a collection.
+        content: The text to be searched. May be empty where the title is not.
+        title: A short heading; it is put before every chunk when the chunk is encoded.
+        metadata: A JSON object, for filters. Never encoded.
+        uri: Where the document came from.
+        modality: What kind of content this is.
+        embedding: A vector made elsewhere, shape (d,); the document is then not encoded here.
+        origin: File and line, for messages (``notes.jsonl:12``).
+    """
+
+    external_id: str
+    content: str
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    uri: str | None = None
+    modality: Modality = Modality.TEXT
+    embedding: Vector | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that could not be read or stored: where it stands and why."""
+
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.reason}" if self.origin else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of one source row that gets one vector.
+
+    Attributes:
+        text: The piece itself, without its heading.
+        locator: Where it lies in the row, for example ``{"content": [0, 512]}`` in characters.
+        heading: What the encoder reads before the text; empty for none.
+    """
+
+    text: str
+    locator: Mapping[str, Any]
+    heading: str = ""
+
+    @property
+    def input(self) -> str:
+        """The text that the encoder reads."""
+        return f"{self.heading}\n{self.text}" if self.heading else self.text
+
+    @property
+    def hash(self) -> bytes:
+        """16 bytes that change whenever the encoder's input changes."""
+        return fingerprint(self.input)
+
+
+def fingerprint(*parts: str) -> bytes:
+    """Return 16 bytes (BLAKE2b) that differ when any part, or the split into parts, differs."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.digest()
+
+
+class Tokenizer(Protocol):
+    """How an encoder cuts text into tokens."""
+
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return the character span of each token of one text, in order, without special tokens."""
+
+    def counts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Return the number of tokens of each text, without special tokens."""
+
+
+class Encoder(Protocol):
+    """A named, versioned function from content to vector (design 5.6).
+
+    ``revision`` changes whenever the same content would give another vector; vectors of two
+    revisions are never compared. ``max_tokens`` is how many tokens of content fit, special tokens
+    and prompts already taken off; ``None`` where there is no limit.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which the registry finds this encoder."""
+
+    @property
+    def revision(self) -> str:
+        """Identifies the weights and everything else that decides the vector."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector."""
+
+    @property
+    def distance(self) -> Distance:
+        """How its vectors are to be compared."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The kinds of content it accepts."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many tokens of content fit into one vector."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """How it cuts text; the chunker counts with it."""
+
+    def encode_documents(self, items: Sequence[Content]) -> Vector:
+        """Return float32 vectors, shape (n, d), in the order of the items."""
+
+    def encode_query(self, item: Content) -> Vector:
+        """Return one float32 vector, shape (d,)."""
