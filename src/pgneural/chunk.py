@@ -50,18 +50,14 @@ def chunk(record: Record, tokenizer: Tokenizer, *, max_tokens: int, overlap: int
     return _field("content", record.content, heading, tokenizer, max_tokens, overlap)
 
 
-def _field(
-    name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens: int, overlap: int
-) -> list[Chunk]:
+def _field(name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens: int, overlap: int) -> list[Chunk]:
     if not text.strip():
         return []
     spans = chunk_spans(text, tokenizer, max_tokens=max_tokens, overlap=overlap, heading=heading)
     return [Chunk(text[start:stop], {name: [start, stop]}, heading) for start, stop in spans]
 
 
-def chunk_spans(
-    text: str, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, heading: str = ""
-) -> list[Span]:
+def chunk_spans(text: str, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, heading: str = "") -> list[Span]:
     """Return the character spans of the chunks of a text, in order.
 
     The first starts at 0, the last stops at the end, and each starts no later than its predecessor
@@ -128,9 +124,7 @@ def _shared(
     return current[first:]
 
 
-def _fitting(
-    text: str, spans: list[Span], heading: str, tokenizer: Tokenizer, max_tokens: int
-) -> list[Span]:
+def _fitting(text: str, spans: list[Span], heading: str, tokenizer: Tokenizer, max_tokens: int) -> list[Span]:
     """Halve every span that has too many tokens when it stands alone under its heading."""
     counts = tokenizer.counts([Chunk(text[start:stop], {}, heading).input for start, stop in spans])
     fitting: list[Span] = []

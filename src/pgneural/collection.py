@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from pgneural.errors import DimensionMismatch, RefusedRecords, UnknownDocument
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.search import Hits, search
 from pgneural.statement import VectorSearch
-from pgneural.store.catalog import chunks_of, distance_of, require_encoder
+from pgneural.store.catalog import chunks_of, chunks_per_row, distance_of, require_encoder
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build
 from pgneural.store.schema import DOCUMENTS, Document, Space
@@ -67,7 +67,7 @@ class Collection:
         self,
         items: Indexable | Iterable[Indexable],
         *,
-        bad_records: str = "skip",
+        bad_records: Literal["skip", "refuse"] = "skip",
         progress: Progress | None = None,
         build_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Report:
@@ -92,6 +92,7 @@ class Collection:
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
             report = ingest.run(_records(items))
             build(self._engine, self._space, build_progress)
+            self.__dict__.pop("_target", None)  # its statistics are old now
         if report.rejected and bad_records == "refuse":
             raise RefusedRecords(
                 f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
@@ -167,9 +168,10 @@ class Collection:
 
     @functools.cached_property
     def _target(self) -> VectorSearch:
-        return VectorSearch(
-            DOCUMENTS, self.chunks, distance_of(self._space), scope=DOCUMENTS.c.collection == self.name
-        )
+        with self._engine.connect() as connection:
+            chunks = chunks_per_row(connection, self._space)
+        scope = DOCUMENTS.c.collection == self.name
+        return VectorSearch(DOCUMENTS, self.chunks, distance_of(self._space), scope, chunks)
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         vector = np.asarray(values, dtype=np.float32)
@@ -192,7 +194,7 @@ def _condition(where: Filter | None) -> sa.ColumnElement[bool] | None:
 def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:
     """Turn whatever is to be indexed into records, one at a time."""
     one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))
-    many: Iterable[Any] = [items] if one else items  # type: ignore[assignment,list-item]
+    many: Iterable[Any] = [items] if one else items  # type: ignore[assignment]
     for position, item in enumerate(many, start=1):
         if isinstance(item, (str, Path)):
             yield from load.read([item])

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import sqlalchemy as sa
-
 from pgneural import encoders, migrate
 from pgneural.collection import Collection
 from pgneural.errors import EncoderMismatch

@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql import insert
 
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
-from pgneural.store.engine import require_extension, require_server
+from pgneural.store.engine import execute_script, require_extension, require_server
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 
 LOCK = 0x706E6575  # "pneu": the key of our advisory lock
@@ -163,7 +163,7 @@ def _apply_sql(connection: sa.Connection) -> None:
     connection.execute(sa.delete(SqlFile).where(SqlFile.name.not_in([file.name for file in files])))
     for file in files:
         content = file.read_text(encoding="utf-8")
-        connection.exec_driver_sql(content.replace("%", "%%"))
+        execute_script(connection, content)
         _record(connection, file.name, hashlib.sha256(content.encode()).hexdigest())
 
 
@@ -180,9 +180,7 @@ def _record(connection: sa.Connection, name: str, sha256: str) -> None:
     )
 
 
-def include_object(
-    item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
-) -> bool:
+def include_object(item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
     """Leave out of every comparison what our models do not declare: chunk tables are made on demand."""
     return not (type_ == "table" and reflected and compare_to is None)
 
@@ -227,4 +225,4 @@ SELECT 'VIEW ' || c.oid::regclass,
 
 def _objects(connection: sa.Connection) -> dict[str, str]:
     """Return the definition of each function and view of ours; views of collections are not ours."""
-    return {name: definition for name, definition in connection.execute(sa.text(_OBJECTS))}
+    return {row.name: row.definition for row in connection.execute(sa.text(_OBJECTS))}

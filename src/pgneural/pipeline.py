@@ -128,7 +128,9 @@ class Ingest:
                 return BadRecord(record.origin, f"no embedding; {self._space.encoder} needs {dimensions} numbers")
         elif len(record.embedding) != dimensions:
             found = len(record.embedding)
-            return BadRecord(record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection")
+            return BadRecord(
+                record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection"
+            )
         elif not np.isfinite(record.embedding).all() or not record.embedding.any():
             return BadRecord(record.origin, "embedding is zero or not finite, so it has no direction")
         return record

@@ -81,9 +81,7 @@ def nearest(
 class _Parts:
     """The CTEs of one statement, in the order of the module docstring."""
 
-    def __init__(
-        self, search: VectorSearch, vector: Vector, k: int, where: sa.ColumnElement[bool] | None
-    ) -> None:
+    def __init__(self, search: VectorSearch, vector: Vector, k: int, where: sa.ColumnElement[bool] | None) -> None:
         self.search, self.k, self.where = search, k, where
         self.source, self.chunks = search.source, search.chunks
         self.keys = source_columns(search.source)

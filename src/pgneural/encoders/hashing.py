@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class HashEncoder:
     distance: Distance = Distance.COSINE
     max_tokens: int | None = 256
     modalities: frozenset[Modality] = frozenset({Modality.TEXT})
-    tokenizer: Tokenizer = WordTokenizer()
+    tokenizer: Tokenizer = field(default_factory=WordTokenizer)
 
     @property
     def revision(self) -> str:

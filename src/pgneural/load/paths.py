@@ -93,8 +93,10 @@ def _files(path: str, format: str | None) -> Iterator[Path]:
         found = [Path(path)]
         if not format and not _format(found[0]):
             known = ", ".join(SUFFIXES)
-            raise UnreadableInput(f"{path}: no reader for {found[0].suffix or 'a name without a suffix'}; "
-                                  f"known are {known}; or say --format {' or '.join(FORMATS)}")
+            raise UnreadableInput(
+                f"{path}: no reader for {found[0].suffix or 'a name without a suffix'}; "
+                f"known are {known}; or say --format {' or '.join(FORMATS)}"
+            )
     else:
         found = [Path(file) for file in sorted(glob.glob(path, recursive=True)) if Path(file).is_file()]
         found = [file for file in found if format or _format(file)]

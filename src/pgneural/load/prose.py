@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pgneural.load.lines import whole
 from pgneural.types import BadRecord, Record
@@ -36,9 +36,10 @@ def html(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
         return
     import trafilatura
 
-    document = trafilatura.bare_extraction(content, include_comments=False, favor_recall=True, with_metadata=True)
-    main = (document.text if document else None) or trafilatura.html2txt(content)
-    title = (document.title if document else None) or Path(name).name
+    found = trafilatura.bare_extraction(content, include_comments=False, favor_recall=True, with_metadata=True)
+    document: dict[str, Any] = {} if found is None else found if isinstance(found, dict) else found.as_dict()
+    main = document.get("text") or trafilatura.html2txt(content)
+    title = document.get("title") or Path(name).name
     yield _record(name, title, main or "")
 
 

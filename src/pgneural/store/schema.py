@@ -156,18 +156,13 @@ def chunk_table(
         Column("source_hash", LargeBinary, nullable=False, comment="Of the row's searchable content"),
         Column("embedding", VECTOR(dimensions), nullable=False),
         PrimaryKeyConstraint(*keys, "ordinal", name=f"{name}_pkey"),
-        ForeignKeyConstraint(
-            list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_source_fkey"
-        ),
+        ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_source_fkey"),
         schema=schema or source.schema,
         comment=f"Chunks of {source.fullname}, attribute {attribute}",
     )
     if dimensions <= INLINE_DIMENSIONS:
-        event.listen(
-            table,
-            "after_create",
-            DDL("ALTER TABLE %(fullname)s ALTER COLUMN embedding SET STORAGE PLAIN"),
-        )
+        inline = DDL("ALTER TABLE %(fullname)s ALTER COLUMN embedding SET STORAGE PLAIN")  # type: ignore[no-untyped-call]
+        event.listen(table, "after_create", inline)
     return table
 
 

@@ -71,7 +71,7 @@ class Writer:
         """Return the source hash of each of these documents that has chunks."""
         with self._connection.transaction():
             rows = self._connection.execute(self._sql(_HASHES), (self._collection, list(external_ids)), binary=True)
-            return dict(rows.fetchall())  # type: ignore[arg-type]
+            return dict(rows.fetchall())
 
     def known(self, external_ids: Sequence[str]) -> dict[bytes, Vector]:
         """Return the vectors of these documents' chunks, by the hash of what the encoder read."""

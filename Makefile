@@ -1,0 +1,29 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each does all its own set-up.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test setup lint bench
+demo: $(READY)
+	$(BIN)/pgneural demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+setup: $(READY)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+# torch goes first and pinned: an open range would bring several GB of CUDA packages
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
+	touch $(READY)

@@ -1,0 +1,121 @@
+"""What commands share: options, the database they name, and how they fail."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import platformdirs
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from pgneural.database import Database, connect, embedded
+from pgneural.errors import PgneuralError
+from pgneural.store.embedded import EmbeddedServer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Target:
+    """Which database a command works on: a named server, or the embedded one of a folder."""
+
+    url: str | None
+    data_dir: Path
+
+    @property
+    def server(self) -> EmbeddedServer:
+        """The embedded server of the folder."""
+        return EmbeddedServer(self.data_dir.expanduser().absolute())
+
+    @contextmanager
+    def open(self) -> Iterator[Database]:
+        """Connect; the embedded server is started and its schema brought up to date."""
+        database = connect(self.url) if self.url else embedded(self.data_dir)
+        with database:
+            yield database
+
+
+class Failing(click.Group):
+    """A group that turns errors into one line and an exit status."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            return super().main(*args, **kwargs)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the subcommand; what it raises on purpose becomes one line."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            raise click.ClickException("stopped; run the same command again to complete the work") from None
+        except (PgneuralError, DBAPIError, psycopg.Error) as error:
+            if context.params.get("debug"):
+                raise
+            said = error.orig if isinstance(error, DBAPIError) else error
+            raise click.ClickException(" ".join(str(said).split())) from error
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
+class Option(click.Option):
+    """An option whose help names its environment variable."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"show_envvar": True, **kwargs})
+
+
+def _database(help_suffix: str) -> Callable[[F], F]:
+    return click.option(
+        "--database",
+        metavar="URL",
+        envvar="PGNEURAL_DATABASE_URL",
+        help=f"A PostgreSQL server; by default the embedded one.{help_suffix}",
+        cls=Option,
+    )
+
+
+def _data_dir(**attributes: Any) -> Callable[[F], F]:
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        envvar="PGNEURAL_DATA_DIR",
+        help="Where the embedded server keeps its data.",
+        cls=Option,
+        **attributes,
+    )
+
+
+def target_options(command: F) -> F:
+    """Add ``--database`` and ``--data-dir``, which may stand before or after the subcommand."""
+
+    @functools.wraps(command)
+    @click.pass_context
+    def run(context: click.Context, /, *args: Any, database: str | None, data_dir: Path | None, **kwargs: Any) -> Any:
+        outer = context.find_root().params
+        url = database or outer.get("database")
+        folder = data_dir or outer.get("data_dir") or platformdirs.user_data_path("pgneural")
+        return command(Target(url, folder), *args, **kwargs)
+
+    return _database("")(_data_dir()(run))  # type: ignore[return-value]
+
+
+root_options: Callable[[F], F] = lambda command: _database("")(_data_dir()(command))  # noqa: E731
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.", cls=Option)
+
+
+def interactive() -> bool:
+    """Whether a person watches standard error."""
+    return sys.stderr.isatty()

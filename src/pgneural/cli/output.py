@@ -1,0 +1,118 @@
+"""Printing: tables for people, JSON for programs, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pgneural.pipeline import Report
+from pgneural.search import Hit, Hits
+from pgneural.store.indexes import BuildProgress
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one JSON document."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print a table; numbers to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    listed = [list(row) for row in rows]
+    for at, column in enumerate(columns):
+        numeric = all(isinstance(row[at], (int, float)) for row in listed)
+        table.add_column(column, justify="right" if numeric and listed else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*(escape(_cell(value)) for value in row))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def hits_as_json(hits: Hits) -> dict[str, Any]:
+    """Return what ``search --json`` prints."""
+    return {"exhausted": hits.exhausted, "strategy": hits.strategy, "hits": [_hit_as_json(hit) for hit in hits]}
+
+
+def _hit_as_json(hit: Hit) -> dict[str, Any]:
+    row = hit.entity
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "external_id": row.external_id,
+        "title": row.title,
+        "uri": row.uri,
+        "metadata": row.metadata_,
+        "snippet": hit.chunk.snippet(),
+        "chunk": {"ordinal": hit.chunk.ordinal, "text": hit.chunk.text, "locator": hit.chunk.locator},
+        "legs": dict(hit.legs),
+    }
+
+
+def print_hits(hits: Hits, *, title: str | None = None) -> None:
+    """Print hits as a table."""
+    rows = [(hit.rank, hit.score, hit.entity.title or hit.entity.external_id, hit.chunk.snippet(160)) for hit in hits]
+    print_table(("rank", "score", "title", "snippet"), rows, title=title)
+    if hits.exhausted:
+        click.echo(f"only {len(hits)} documents pass the filter", err=True)
+
+
+def summary(report: Report, collection: str, seconds: float) -> str:
+    """Say in one line what a run did."""
+    return (
+        f"{collection}: {report.documents:,} documents ({report.inserted:,} new, {report.updated:,} changed, "
+        f"{report.unchanged:,} unchanged), {report.rejected:,} bad; "
+        f"{report.chunks_encoded:,} chunks encoded in {seconds:.1f} s"
+    )
+
+
+class IndexProgress:
+    """A bar for documents, then one for the vector index."""
+
+    def __init__(self, bar: Progress, total: int | None) -> None:
+        self._bar = bar
+        self._documents = bar.add_task("documents", total=total)
+        self._index = bar.add_task("vector index", total=None, visible=False)
+
+    def documents(self, report: Report) -> None:
+        """Show a report."""
+        self._bar.update(self._documents, completed=report.documents)
+
+    def build(self, progress: BuildProgress) -> None:
+        """Show how far the index is."""
+        self._bar.update(self._index, visible=True, completed=progress.done, total=progress.total or None)
+
+
+@contextmanager
+def progress_bar(visible: bool, total: int | None = None) -> Iterator[IndexProgress]:
+    """Show progress on standard error, where a person watches."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
+        yield IndexProgress(bar, total)

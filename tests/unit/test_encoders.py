@@ -1,0 +1,122 @@
+"""The registry, the encoders without a model, and sentence-transformers models that the tests make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgneural import encoders
+from pgneural.encoders.folder import ModelFolder
+from pgneural.encoders.hashing import HashEncoder
+from pgneural.encoders.transformer import FIDELITY, SentenceTransformerEncoder
+from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong, UnknownEncoder
+from pgneural.types import Encoder
+
+
+def test_hash_encoder_is_deterministic_and_normalised() -> None:
+    vectors = HashEncoder().encode_documents(["the quick fox", "quick foxes", "", "天気"])
+    assert vectors.shape == (4, 256)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(vectors[0], HashEncoder().encode_query("the quick fox"))
+    assert vectors[0] @ vectors[1] > 0.3
+
+
+def test_every_encoder_meets_the_contract() -> None:
+    made: list[Encoder] = [HashEncoder(), encoders.get("vectors:3")]
+    assert [encoder.dimensions for encoder in made] == [256, 3]
+
+
+def test_unknown_names_say_what_is_known() -> None:
+    with pytest.raises(UnknownEncoder, match="no encoder 'nope'; registered are hash, minilm, or give"):
+        encoders.get("nope")
+    with pytest.raises(UnknownEncoder, match="write vectors:<dimensions>"):
+        encoders.get("vectors:x")
+    with pytest.raises(EncoderUnavailable, match="give every document an embedding of 3 numbers"):
+        encoders.get("vectors:3").encode_documents(["a"])
+
+
+def test_available_without_loading() -> None:
+    listed = {info.name: info for info in encoders.available()}
+    assert (listed["minilm"].dimensions, listed["minilm"].max_tokens, listed["minilm"].ready) == (384, 256, True)
+    assert listed["hash"].ready
+
+
+def test_folder_that_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(EncoderUnavailable, match="cannot be loaded"):
+        encoders.get(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model: Path) -> SentenceTransformerEncoder:
+    return SentenceTransformerEncoder(tiny_model, precision="float32", device="cpu")
+
+
+class TestFolder:
+    """A model folder, by the real loading code."""
+
+    def test_agrees_with_sentence_transformers(self, encoder: SentenceTransformerEncoder, tiny_model: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        reference = SentenceTransformer(str(tiny_model), device="cpu")
+        texts = ["the quick brown fox", "dog", "", "how do vaccines work? " * 5]
+        theirs = reference.encode_document(texts, normalize_embeddings=True)
+        np.testing.assert_allclose(encoder.encode_documents(texts), theirs, atol=1e-5)
+        query = reference.encode_query("the lazy dog", normalize_embeddings=True)
+        np.testing.assert_allclose(encoder.encode_query("the lazy dog"), query, atol=1e-5)
+        assert not np.allclose(query, reference.encode_document("the lazy dog", normalize_embeddings=True), atol=1e-3)
+
+    def test_limits_leave_room_for_prompt_and_special_tokens(self, encoder: SentenceTransformerEncoder) -> None:
+        assert encoder.max_tokens == 64 - 2 - 2  # [CLS], [SEP], "passage", ":"
+        assert encoder.encode_documents(["fox " * 60]).shape == (1, 32)
+        with pytest.raises(TextTooLong, match="a text has 61 tokens, but .* reads 60; cut it into chunks first"):
+            encoder.encode_documents(["fox " * 61])
+        with pytest.warns(UserWarning, match="the query has 100 tokens; .* reads the first 60"):
+            encoder.encode_query("fox " * 100)
+
+    def test_matryoshka_dimensions(self, encoder: SentenceTransformerEncoder, tiny_model: Path) -> None:
+        short = SentenceTransformerEncoder(tiny_model, dimensions=8, precision="float32", device="cpu")
+        full, kept = encoder.encode_query("fox"), short.encode_query("fox")
+        assert kept.shape == (8,)
+        np.testing.assert_allclose(kept, full[:8] / np.linalg.norm(full[:8]), atol=1e-5)
+        assert short.revision != encoder.revision
+        with pytest.raises(DimensionMismatch, match="gives 32 dimensions, so 64 cannot be kept"):
+            SentenceTransformerEncoder(tiny_model, dimensions=64, device="cpu")
+
+    def test_prompts_change_the_revision(self, encoder: SentenceTransformerEncoder, tiny_model: Path) -> None:
+        other = SentenceTransformerEncoder(tiny_model, query_prompt="search: ", precision="float32", device="cpu")
+        assert other.revision != encoder.revision
+        assert not np.allclose(other.encode_query("fox"), encoder.encode_query("fox"), atol=1e-4)
+
+    def test_revision_follows_the_files(self, tiny_model: Path, tmp_path: Path) -> None:
+        import shutil
+
+        copy = tmp_path / "copy"
+        shutil.copytree(tiny_model, copy)
+        before = ModelFolder(copy).revision
+        assert before == ModelFolder(tiny_model).revision
+        (copy / "README.md").write_text("words only")
+        assert ModelFolder(copy).revision == before
+        (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+        assert ModelFolder(copy).revision != before
+
+    def test_half_precision_is_refused_where_vectors_move(
+        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pgneural.encoders.transformer._half_precision", lambda device: "bfloat16")
+        monkeypatch.setattr("pgneural.encoders.transformer.FIDELITY", 1.1)
+        strict = SentenceTransformerEncoder(tiny_model, device="cpu")
+        exact = SentenceTransformerEncoder(tiny_model, device="cpu", precision="float32")
+        assert strict.precision == "float32"
+        np.testing.assert_array_equal(strict.encode_query("fox"), exact.encode_query("fox"))
+
+
+@pytest.mark.model
+def test_minilm_precision_keeps_the_vectors() -> None:
+    encoder = encoders.get("minilm", device="cpu")
+    exact = encoders.get("minilm", device="cpu", precision="float32")
+    texts = ["how do vaccines work", "Ein Satz.", "def f(x): return x", "spectral theory of hyperbolic surfaces " * 20]
+    cosines = (encoder.encode_documents(texts) * exact.encode_documents(texts)).sum(axis=1)
+    assert cosines.min() >= FIDELITY
