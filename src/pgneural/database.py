@@ -83,7 +83,7 @@ class Database:
         """Return a collection; make it where it does not exist yet.
 
         Args:
-            name: 1 to 40 bytes of printable characters.
+            name: 1 to 40 bytes of printable characters without ``%``.
             encoder: A name for `pgneural.encoders.get`, or an encoder. By default the one that made the
                 collection; for a new one, ``minilm``.
             **options: Passed to `pgneural.encoders.get`.

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from pgvector.sqlalchemy import VECTOR
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from pgneural.store.schema import source_columns
 from pgneural.types import Distance, Vector
@@ -101,7 +102,9 @@ class _Parts:
         branches = [sa.select(branch) for branch in (self.near, self.exact, self.fallback)]
         every = sa.union_all(*branches).subquery("candidates")
         keys = [every.c[name] for name in self.keys]
-        best = sa.select(every).distinct(*keys).order_by(*keys, every.c.distance, every.c.ordinal).subquery("best")
+        best = (
+            sa.select(every).ext(distinct_on(*keys)).order_by(*keys, every.c.distance, every.c.ordinal).subquery("best")
+        )
         metric = self.search.distance.value
         strategy = sa.case((self.few, "exact"), (self.short, "fallback"), else_="near")
         return (

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 import platformdirs
 import psycopg
+from click.core import ParameterSource
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.database import Database, connect, embedded
@@ -102,13 +103,20 @@ def target_options(command: F) -> F:
 
     @functools.wraps(command)
     @click.pass_context
-    def run(context: click.Context, /, *args: Any, database: str | None, data_dir: Path | None, **kwargs: Any) -> Any:
-        outer = context.find_root().params
-        url = database or outer.get("database")
-        folder = data_dir or outer.get("data_dir") or platformdirs.user_data_path("pgneural")
+    def run(context: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+        del kwargs["database"], kwargs["data_dir"]
+        url = _nearest(context, "database")
+        folder = _nearest(context, "data_dir") or platformdirs.user_data_path("pgneural")
         return command(Target(url, folder), *args, **kwargs)
 
     return _database("")(_data_dir()(run))  # type: ignore[return-value]
+
+
+def _nearest(context: click.Context, name: str) -> Any:
+    """Return an option's value: from the command, from before the command, or else from the environment."""
+    root = context.find_root()
+    written = [c for c in (context, root) if c.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return [*written, context][0].params.get(name)
 
 
 root_options: Callable[[F], F] = lambda command: _database("")(_data_dir()(command))  # noqa: E731

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection
-from pgneural.store.engine import execute_script
+from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table
 from pgneural.types import Distance, Encoder
 
@@ -111,7 +111,7 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     """
     _lock(connection, name)
     space = require_space(connection, name)
-    execute_script(connection, f"DROP VIEW {_view(connection, name)}")
+    execute_script(connection, f"DROP VIEW {quoted(SCHEMA, name)}")
     chunks_of(space).drop(connection)
     connection.execute(sa.delete(Document).where(Document.collection == name))
     connection.execute(sa.delete(Space).where(Space.id == space.id))
@@ -158,22 +158,19 @@ def _lock(connection: sa.Connection, name: str) -> None:
 
 
 def _require_usable(connection: sa.Connection, name: str) -> None:
-    if not name.strip() or not name.isprintable() or len(name.encode("utf-8", "replace")) > NAME_BYTES:
-        raise InvalidName(f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters")
+    if not name.strip() or not name.isprintable() or "%" in name or len(name.encode("utf-8", "replace")) > NAME_BYTES:
+        raise InvalidName(
+            f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters without %"
+        )
     inspector = sa.inspect(connection)
     taken = {*inspector.get_table_names(SCHEMA), *inspector.get_view_names(SCHEMA)}
     if name in taken or f"{DOCUMENTS.name}_{name}" in taken:
         raise InvalidName(f"schema {SCHEMA} already has a relation for {name!r}; choose another collection name")
 
 
-def _view(connection: sa.Connection, name: str) -> str:
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    return f"{quote(SCHEMA)}.{quote(name)}"
-
-
 def _create_view(connection: sa.Connection, name: str) -> None:
     columns = ", ".join(column.name for column in DOCUMENTS.c if column.name != "collection")
-    view, literal = _view(connection, name), _literal(connection, name)
+    view, literal = quoted(SCHEMA, name), _literal(connection, name)
     execute_script(
         connection,
         f"CREATE VIEW {view} WITH (security_invoker = true) AS "  # noqa: S608

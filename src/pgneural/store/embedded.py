@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 from filelock import FileLock
 
 from pgneural.errors import DatabaseUnreachable, MissingExtra
@@ -34,8 +35,8 @@ SYSTEM_USER = "pgserver"
 START_SECONDS = 300
 """How long a start may take; crash recovery replays up to ``max_wal_size``."""
 
-LINGER_SECONDS = 30
-"""How long backends of a killed server may hold on to its shared memory."""
+LINGER_SECONDS = 60
+"""How long processes of a killed server may hold on to its shared memory."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,13 @@ class EmbeddedServer:
             MissingExtra: The wheel with the server programs is not installed.
             DatabaseUnreachable: The server did not start; the message ends with its last log line.
         """
-        if url := self.url():
+        if url := self._serving():
             return url
         self.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(self.directory / "postgres.lock"):
             if not (self.cluster / "PG_VERSION").exists():
                 _initialise(self.cluster)
-            if not self.url():
-                _start(self.cluster)
-        url = self.url()
-        if url is None:
-            raise DatabaseUnreachable(f"the embedded server in {self.cluster} stopped right after its start")
-        return url
+            return self._start()
 
     def stop(self) -> bool:
         """Stop the server; return whether it was running."""
@@ -87,6 +83,29 @@ class EmbeddedServer:
         if postmaster is None or postmaster.status != "ready":
             return None
         return f"postgresql://postgres@/postgres?host={postmaster.socket}"
+
+    def _serving(self) -> str | None:
+        """Return the URL if the server answers there; a killed one leaves its files behind."""
+        if url := self.url():
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=10):
+                return url
+        return None
+
+    def _start(self) -> str:
+        """Start the server, waiting for the processes of a killed one to let go of its shared memory."""
+        log = self.cluster / "server.log"
+        arguments = ["-D", str(self.cluster), "-l", str(log), "-t", str(START_SECONDS), "-w"]
+        deadline = time.monotonic() + LINGER_SECONDS
+        while not (url := self._serving()):
+            if _postmaster(self.cluster) is None:  # its process id may belong to someone else by now
+                (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+            try:
+                _run("pg_ctl", *arguments, "-o", f"-k {_socket_folder(self.cluster)}", "start")
+            except DatabaseUnreachable as error:
+                if time.monotonic() > deadline:
+                    raise DatabaseUnreachable(f"{error}; last line of {log}: {_last_line(log)}") from error
+                time.sleep(0.5)
+        return url
 
     def program(self, name: str) -> Path:
         """Return the path of a client program, for example ``psql`` or ``pg_dump``."""
@@ -163,25 +182,6 @@ def _settings() -> dict[str, str]:
         "max_wal_size": "2GB",
         "jit": "off",  # compiling a search statement takes longer than running it
     }
-
-
-def _start(cluster: Path) -> None:
-    """Start the server, waiting for the backends of a killed one to let go of its shared memory."""
-    if _postmaster(cluster) is None:  # its process id may belong to someone else by now
-        (cluster / "postmaster.pid").unlink(missing_ok=True)
-    deadline = time.monotonic() + LINGER_SECONDS
-    options = f"-k {_socket_folder(cluster)}"
-    log = str(cluster / "server.log")
-    while True:
-        try:
-            _run("pg_ctl", "-D", str(cluster), "-l", log, "-t", str(START_SECONDS), "-o", options, "-w", "start")
-            return
-        except DatabaseUnreachable as error:
-            if time.monotonic() > deadline:
-                raise DatabaseUnreachable(
-                    f"{error}; last line of {log}: {_last_line(cluster / 'server.log')}"
-                ) from error
-            time.sleep(0.5)
 
 
 def _socket_folder(cluster: Path) -> Path:

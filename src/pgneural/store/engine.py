@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 
 import psycopg
+import psycopg.sql
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
@@ -66,6 +67,11 @@ def translated() -> Iterator[None]:
 def _connection_lost(cause: BaseException | None) -> bool:
     state = getattr(cause, "sqlstate", None) or ""
     return isinstance(cause, psycopg.OperationalError) and (state == "" or state[:2] in {"08", "28", "57", "3D"})
+
+
+def quoted(*names: str) -> str:
+    """Quote an identifier, for `execute_script`."""
+    return psycopg.sql.Identifier(*names).as_string()
 
 
 def execute_script(connection: sa.Connection, script: str) -> None:

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.store.catalog import chunks_of, distance_of
-from pgneural.store.engine import execute_script
-from pgneural.store.schema import Space, vector_index
+from pgneural.store.engine import execute_script, quoted
+from pgneural.store.schema import SCHEMA, Space, vector_index
 from pgneural.types import Distance
 
 WORTH_INDEXING = 2000
@@ -105,7 +105,7 @@ def _create(
                 watcher.start()
             index.create(connection, checkfirst=True)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            execute_script(connection, f"ANALYZE {connection.dialect.identifier_preparer.format_table(chunks)}")
+            execute_script(connection, f"ANALYZE {quoted(SCHEMA, chunks.name)}")
     finally:
         finished.set()
         if watcher.is_alive():
@@ -126,7 +126,7 @@ def _watch(
         "SELECT phase, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE relid = to_regclass(:table)"
     )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        table = connection.dialect.identifier_preparer.format_table(chunks)
+        table = quoted(SCHEMA, chunks.name)
         while not finished.wait(POLL_SECONDS):
             if row := connection.execute(query, {"table": table}).first():
                 progress(BuildProgress(*row))

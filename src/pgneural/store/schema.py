@@ -12,10 +12,10 @@ from typing import Any
 
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
-    DDL,
     BigInteger,
     CheckConstraint,
     Column,
+    Connection,
     DateTime,
     ForeignKeyConstraint,
     Identity,
@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from pgneural.store.engine import execute_script, quoted
 from pgneural.types import Distance
 
 SCHEMA = "neural"
@@ -161,9 +162,13 @@ def chunk_table(
         comment=f"Chunks of {source.fullname}, attribute {attribute}",
     )
     if dimensions <= INLINE_DIMENSIONS:
-        inline = DDL("ALTER TABLE %(fullname)s ALTER COLUMN embedding SET STORAGE PLAIN")  # type: ignore[no-untyped-call]
-        event.listen(table, "after_create", inline)
+        event.listen(table, "after_create", _store_inline)
     return table
+
+
+def _store_inline(table: Table, connection: Connection, **_: Any) -> None:
+    name = quoted(*filter(None, (table.schema, table.name)))
+    execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN embedding SET STORAGE PLAIN")
 
 
 def vector_index(chunks: Table, distance: Distance) -> Index:

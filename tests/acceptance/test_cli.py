@@ -1,0 +1,159 @@
+"""The command line as processes, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PROGRAM = Path(sys.executable).parent / "pgneural"
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    def execute(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PGNEURAL_DATABASE_URL": url, "COLUMNS": "120", **options.pop("env", {})}
+        command = [str(PROGRAM), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, **options)
+
+    return execute
+
+
+def printed(result: subprocess.CompletedProcess[str]) -> Any:
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    lines = [{"_id": str(n), "title": f"Fox {n}", "text": f"fox number {n}", "metadata": {"n": n}} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_index_search_delete(run: Run, corpus: Path) -> None:
+    report = printed(run("index", corpus, "--collection", "foxes", "--encoder", "hash", "--json"))
+    assert (report["inserted"], report["rejected"], report["collection"]) == (30, 0, "foxes")
+    again = run("index", corpus, "--collection", "foxes")
+    assert "30 documents (0 new, 0 changed, 30 unchanged), 0 bad; 0 chunks encoded" in again.stdout
+    where = "(metadata->>'n')::int < 3"
+    found = printed(run("search", "foxes", "fox number 2", "--where", where, "--limit", "5", "--json"))
+    assert found["hits"][0]["external_id"] == "2"
+    assert (len(found["hits"]), found["exhausted"], found["strategy"]) == (3, True, "exact")
+    table = run("search", "foxes", "fox number 2", "--limit", "1")
+    assert "Fox 2" in table.stdout
+    assert printed(run("like", "foxes", "2", "--limit", "3", "--json"))["hits"][0]["external_id"] != "2"
+    assert printed(run("delete", "foxes", "1", "2", "--json"))["deleted"] == 2
+    assert printed(run("delete", "foxes", "--where", where, "--json"))["deleted"] == 1
+    assert printed(run("delete", "foxes", "--all", "--json"))["deleted"] == 27
+
+
+def test_database_commands(run: Run, empty_url: str) -> None:
+    env = {"PGNEURAL_DATABASE_URL": empty_url}
+    missing = run("search", "foxes", "x", env=env)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "Error: the database has no schema neural; run: pgneural db upgrade\n"
+    assert run("db", "check", env=env).returncode == 1
+    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0001\n"
+    assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
+    status = printed(run("db", "status", "--json", env=env))
+    assert status["url"] == empty_url
+    assert status["schema_revision"] == status["expected_revision"] == "0001"
+    assert status["collections"] == []
+    assert status["pgvector_version"].startswith("0.")
+
+
+def test_database_may_stand_before_or_after_the_command(run: Run, url: str) -> None:
+    env = {"PGNEURAL_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}
+    assert run("--database", url, "db", "status", env=env).returncode == 0
+    assert run("db", "status", "--database", url, env=env).returncode == 0
+    lost = run("db", "status", env=env)
+    assert lost.returncode == 1
+    assert lost.stderr.startswith("Error: no connection to the database: ")
+    assert lost.stderr.count("\n") == 1
+
+
+ERRORS = {
+    ("search", "nothing", "x"): "Error: no collection 'nothing'; the database has: foxes",
+    ("search", "foxes", "x", "--where", "no = 1"): 'Error: the filter does not work: column "no" does not exist; '
+    "it may use the columns of documents",
+    ("index", "/nowhere", "--collection", "foxes"): "Error: /nowhere: no such file, and no file of a known kind",
+    ("index", "/etc/hostname", "--collection", "new", "--encoder", "nope", "--format", "text"): "Error: no encoder 'nope'; registered are",
+    ("index", "/etc/hostname", "--collection", "foxes", "--encoder", "minilm", "--format", "text"): "Error: collection 'foxes' was encoded by hash, not by minilm",
+    ("like", "foxes", "none"): "Error: collection 'foxes' has no document 'none'; index it first",
+}  # fmt: skip
+
+
+def test_errors_are_one_line_and_a_status(run: Run, corpus: Path) -> None:
+    printed(run("index", corpus, "--collection", "foxes", "--encoder", "hash", "--json"))
+    for arguments, message in ERRORS.items():
+        result = run(*arguments)
+        assert result.returncode == 1
+        assert result.stderr.startswith(message), result.stderr
+        assert result.stderr.count("\n") == 1
+    assert "Traceback" in run("--debug", "search", "nothing", "x").stderr
+
+
+def test_bad_records_are_skipped_or_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_bytes(b'{"_id": "1", "text": "good"}\n{"text": "no id"}\n{"_id": "3", "text": "also good"}\n')
+    skipped = run("index", path, "--collection", "mixed", "--encoder", "hash")
+    assert skipped.returncode == 0
+    assert skipped.stderr == (
+        f"bad record: {path}:2: no id; give each record a field _id or id or external_id, "
+        "or name the field with --id-field\n"
+    )
+    refused = run("index", path, "--collection", "mixed", "--bad-records", "refuse")
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("Error: 1 bad records; the other 2 documents are stored\n")
+
+
+def test_standard_input_and_fields(run: Run, tmp_path: Path) -> None:
+    given = json.dumps({"key": "1", "q": "why?", "a": "because", "lang": "en"})
+    fields = ("--id-field", "key", "--title-field", "q", "--text-field", "a")
+    assert (
+        printed(run("index", "-", "--collection", "faq", "--encoder", "hash", "--json", *fields, input=given))[
+            "inserted"
+        ]
+        == 1
+    )
+    (hit,) = printed(run("search", "faq", "because", "--json"))["hits"]
+    assert (hit["external_id"], hit["title"], hit["snippet"], hit["metadata"]) == (
+        "1",
+        "why?",
+        "because",
+        {"lang": "en"},
+    )
+
+
+def test_encoders(run: Run) -> None:
+    listed = {info["name"]: info for info in printed(run("encoders", "--json"))}
+    assert listed["minilm"]["dimensions"] == 384
+    assert "ready offline" in run("encoders").stdout
+
+
+def test_every_option_names_its_variable(run: Run) -> None:
+    from click import Context, Group
+
+    from pgneural.cli import main
+
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        assert command.help, path
+        if isinstance(command, Group):
+            for name in command.list_commands(Context(command)):
+                walk(command.commands[name], (*path, name))
+        else:
+            text = run(*path, "--help").stdout
+            options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+            assert all(f"--{p.opts[0].removeprefix('--')}" in text for p in options)
+            assert text.count("PGNEURAL_") >= len(options), path
+
+    walk(main, ())

@@ -1,0 +1,259 @@
+"""Indexing: what is stored, what is kept, what is never encoded twice, what is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgneural import Collection, Database, Document, Record
+from pgneural.encoders.hashing import HashEncoder
+from pgneural.errors import EncoderMismatch, InvalidName, RefusedRecords, UnknownCollection
+from pgneural.types import Content, Vector
+
+
+class Counting(HashEncoder):
+    """Counts what it encodes."""
+
+    encoded: list[Content]
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "encoded", [])
+
+    def encode_documents(self, items: Sequence[Content]) -> Vector:
+        self.encoded.extend(items)
+        return super().encode_documents(items)
+
+
+@pytest.fixture
+def encoder() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def notes(db: Database, encoder: Counting) -> Collection:
+    return db.collection("notes", encoder=encoder)
+
+
+def content(notes: Collection) -> list[Any]:
+    """Return everything that is stored for a collection, without database keys and times."""
+    chunks = notes.chunks
+    statement = (
+        sa.select(
+            Document.external_id, Document.title, Document.content, Document.metadata_, Document.uri,
+            chunks.c.ordinal, chunks.c.text, chunks.c.locator, chunks.c.hash, chunks.c.embedding,
+        )
+        .join(chunks, chunks.c.source_id == Document.id)
+        .order_by(Document.external_id, chunks.c.ordinal)
+    )  # fmt: skip
+    with notes._engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(statement)]
+
+
+LONG = " ".join(f"Sentence number {n} tells of the fox." for n in range(200))
+
+
+def test_unchanged_documents_are_not_encoded_again(notes: Collection, encoder: Counting) -> None:
+    records = [Record("1", "fox"), Record("2", LONG, title="Long"), Record("3", "", title="only a title")]
+    first = notes.index(records)
+    assert (first.inserted, first.unchanged) == (3, 0)
+    stored, count = content(notes), len(encoder.encoded)
+    second = notes.index(records)
+    assert (second.inserted, second.updated, second.unchanged) == (0, 0, 3)
+    assert len(encoder.encoded) == count
+    assert content(notes) == stored
+
+
+def test_metadata_only_changes_never_encode(notes: Collection, encoder: Counting) -> None:
+    notes.index([Record("1", "fox", metadata={"lang": "en"})])
+    encoder.encoded.clear()
+    report = notes.index([Record("1", "fox", metadata={"lang": "de"}, uri="file:///x")])
+    assert (report.updated, report.unchanged, encoder.encoded) == (1, 0, [])
+    assert content(notes)[0][3:5] == ({"lang": "de"}, "file:///x")
+
+
+def test_only_changed_chunks_are_encoded_and_vanished_ones_deleted(notes: Collection, encoder: Counting) -> None:
+    notes.index([Record("1", LONG)])
+    before = len(content(notes))
+    encoder.encoded.clear()
+    report = notes.index([Record("1", LONG + " And a new end.")])
+    assert 1 <= len(encoder.encoded) <= 2
+    assert report.chunks_reused >= before - 1
+    notes.index([Record("1", "short")])
+    assert [row[6] for row in content(notes)] == ["short"]
+
+
+def test_stored_state_is_that_of_a_clean_run(db: Database, notes: Collection) -> None:
+    notes.index([Record("1", LONG), Record("2", "old"), Record("3", "stays")])
+    notes.index([Record("1", LONG[:900] + "changed"), Record("2", "new", title="t")])
+    clean = db.collection("clean", encoder="hash")
+    clean.index([Record("1", LONG[:900] + "changed"), Record("2", "new", title="t"), Record("3", "stays")])
+    assert content(notes) == content(clean)
+
+
+@given(
+    runs=st.lists(
+        st.dictionaries(st.sampled_from("abcd"), st.text("xy. ", min_size=1, max_size=60).filter(str.strip)), max_size=4
+    )
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_sequence_of_runs_ends_like_one(db: Database, runs: list[dict[str, str]]) -> None:
+    for name in ("many", "once"):
+        if any(c.name == name for c in db.status().collections):
+            db.drop(name)
+    many, once = db.collection("many", encoder="hash"), db.collection("once", encoder="hash")
+    final: dict[str, str] = {}
+    for run in runs:
+        many.index([Record(key, text * 30) for key, text in run.items()])
+        final |= run
+    once.index([Record(key, text * 30) for key, text in final.items()])
+    assert content(many) == content(once)
+
+
+def test_last_of_several_records_with_one_id_wins(notes: Collection) -> None:
+    notes.index([Record("1", "first"), Record("2", "other"), Record("1", "last")])
+    assert [row[2] for row in content(notes)] == ["last", "other"]
+
+
+def test_bad_records_are_reported_and_the_others_stored(notes: Collection) -> None:
+    items = [{"id": "1", "text": "good"}, {"text": "no id"}, {"id": "2", "text": ""}, {"id": "3", "text": "a\0"}, 5]
+    report = notes.index(items)  # type: ignore[arg-type]
+    assert (report.inserted, report.rejected) == (1, 4)
+    assert [bad.origin for bad in report.bad] == ["item 2", "item 3", "item 4", "item 5"]
+    with pytest.raises(RefusedRecords, match=r"4 bad records, the first: item 2: no id; .* the other 2 are stored"):
+        notes.index([*items, {"id": "9", "text": "also good"}], bad_records="refuse")  # type: ignore[list-item]
+    assert notes.count() == 2
+
+
+def test_precomputed_vectors(db: Database) -> None:
+    given_ = db.collection("given", encoder="vectors:3")
+    unit = np.eye(3, dtype=np.float32)
+    report = given_.index(
+        [
+            Record("x", "one", embedding=unit[0]),
+            Record("y", "two", embedding=unit[1]),
+            Record("z", "", embedding=unit[2]),
+            Record("short", "a", embedding=unit[0, :2]),
+            Record("zero", "a", embedding=unit[0] * 0),
+            Record("nan", "a", embedding=unit[0] * np.nan),
+            Record("none", "a"),
+        ]
+    )
+    assert [str(bad) for bad in report.bad] == [
+        "item 4: embedding has 2 numbers, expected 3 as in the collection",
+        "item 5: embedding is zero or not finite, so it has no direction",
+        "item 6: embedding is zero or not finite, so it has no direction",
+        "item 7: no embedding; vectors:3 needs 3 numbers",
+    ]
+    assert [hit.entity.external_id for hit in given_.search([0.1, 0.9, 0.2], limit=3)] == ["y", "z", "x"]
+    moved = given_.index([Record("x", "one", embedding=unit[1]), Record("y", "two", embedding=unit[1])])
+    assert (moved.updated, moved.unchanged) == (1, 1)
+
+
+def test_mapped_documents_can_be_indexed(notes: Collection) -> None:
+    notes.index(Document(external_id="1", title="T", content="fox", metadata_={"a": 1}))
+    assert content(notes)[0][:4] == ("1", "T", "fox", {"a": 1})
+
+
+def test_concurrent_runs_over_the_same_documents(notes: Collection, db: Database) -> None:
+    def run(version: int) -> None:
+        records = [Record(str(n), f"version {version} of {n}. " * 40) for n in range(120)]
+        db.collection("notes").index(records if version % 2 else records[::-1])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    rows = content(notes)
+    for n in range(120):
+        mine = [row for row in rows if row[0] == str(n)]
+        assert [row[5] for row in mine] == list(range(len(mine)))
+        assert mine[-1][2].endswith(mine[-1][6][-10:])
+        assert all(row[6] in row[2] for row in mine)
+
+
+def test_interrupted_run_is_completed_by_the_next(notes: Collection) -> None:
+    records = [Record(str(n), f"fox {n}") for n in range(2000)]
+
+    def interrupted() -> Any:
+        yield from records[:1500]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        notes.index(interrupted())
+    assert notes.count() < 1500
+    assert notes.index(records).documents == 2000
+    assert [row[0] for row in content(notes)] == sorted(str(n) for n in range(2000))
+
+
+def test_vector_index_comes_after_a_large_load(db: Database) -> None:
+    large = db.collection("large", encoder="hash")
+    phases: list[Any] = []
+    large.index([Record(str(n), f"fox {n}") for n in range(2500)], build_progress=phases.append)
+    (status,) = db.status().collections
+    assert (status.documents, status.chunks, status.indexed) == (2500, 2500, True)
+    large.index([Record("new", "a fox that came later")])
+    assert large.search("a fox that came later", limit=1)[0].entity.external_id == "new"
+
+
+def test_delete_by_id_and_filter(notes: Collection) -> None:
+    notes.index([Record(str(n), "fox", metadata={"even": n % 2 == 0}) for n in range(6)])
+    assert notes.delete("5") == 1
+    assert notes.delete(["0", "nothing"]) == 1
+    assert notes.delete(["2", "3"], where="metadata->>'even' = 'true'") == 1
+    assert notes.delete(where=Document.metadata_["even"].as_boolean()) == 1
+    assert sorted(row[0] for row in content(notes)) == ["1", "3"]
+    with pytest.raises(ValueError, match="give ids or a filter"):
+        notes.delete()
+
+
+def test_collections_keep_to_themselves(db: Database) -> None:
+    one, two = db.collection("one", encoder="hash"), db.collection("two", encoder="vectors:2")
+    one.index([Record("1", "fox")])
+    two.index([Record("1", "fox", embedding=np.ones(2, np.float32))])
+    db.drop("one")
+    assert two.count() == 1
+    with pytest.raises(UnknownCollection, match="no collection 'one'; the database has: two"):
+        db.existing("one")
+    with db.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM neural.documents")) == 1
+        assert connection.scalar(sa.text("SELECT external_id FROM neural.two")) == "1"
+
+
+@pytest.mark.parametrize("name", ["Field notes, 2024", 'quo"ted', "naïve 天気", "a.b", "x" * 40, "select"])
+def test_unusual_names(db: Database, name: str) -> None:
+    made = db.collection(name, encoder="hash")
+    made.index([Record("1", "fox")])
+    assert db.existing(name).search("fox")[0].entity.external_id == "1"
+    db.drop(name)
+    assert db.status().collections == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 41, "a\nb", "100%", "documents", "spaces", "collections"])
+def test_unusable_names(db: Database, name: str) -> None:
+    with pytest.raises(InvalidName, match="collection name"):
+        db.collection(name, encoder="hash")
+
+
+def test_another_encoder_is_refused(db: Database, notes: Collection) -> None:
+    with pytest.raises(EncoderMismatch, match="was encoded by hash, not by minilm"):
+        db.collection("notes", encoder="minilm")
+    with pytest.raises(EncoderMismatch, match="encoded by hash revision 1-256, but this is hash revision 1-128"):
+        db.collection("notes", encoder=HashEncoder(dimensions=128)).index([Record("1", "fox")])
+
+
+def test_making_a_collection_at_once_from_many_threads(db: Database) -> None:
+    barrier = threading.Barrier(4)
+
+    def make(_: int) -> int:
+        barrier.wait()
+        return db.collection("shared", encoder="hash").space.id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(make, range(4)))) == 1
