@@ -1,0 +1,139 @@
+"""Kills in the middle of indexing: of the process and of the server; afterwards, a clean run's rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+import sqlalchemy as sa
+
+from bench.corpus import abstracts, private_server
+from pgneural import Database
+from pgneural.store.embedded import EmbeddedServer
+
+TRIAL = "trial"
+
+DIFFERENCES = """
+WITH clean AS (
+    SELECT d.external_id, d.title, d.content, d.metadata, d.uri, c.ordinal, c.text, c.locator, c.hash, c.source_hash,
+           c.embedding
+      FROM neural.documents d JOIN neural."documents_{clean}" c ON c.source_id = d.id WHERE d.collection = '{clean}'
+), trial AS (
+    SELECT d.external_id, d.title, d.content, d.metadata, d.uri, c.ordinal, c.text, c.locator, c.hash, c.source_hash,
+           c.embedding
+      FROM neural.documents d LEFT JOIN neural.documents_trial c ON c.source_id = d.id WHERE d.collection = 'trial'
+)
+SELECT (SELECT count(*) FROM (TABLE clean EXCEPT ALL TABLE trial) a)
+     + (SELECT count(*) FROM (TABLE trial EXCEPT ALL TABLE clean) b)
+"""
+
+
+@dataclass
+class Outcome:
+    """What the trials gave."""
+
+    kills: int = 0
+    in_the_middle: int = 0
+    differences: int = 0
+
+
+@click.command("kill")
+@click.option("--documents", default=5000, show_default=True)
+@click.option("--processes", default=50, show_default=True, help="kill -9 of the indexing process.")
+@click.option("--servers", default=10, show_default=True, help="kill -9 of the server.")
+@click.option("--seed", default=0, show_default=True)
+def command(documents: int, processes: int, servers: int, seed: int) -> None:
+    """Kill, run again, compare row by row with a clean run."""
+    for victim, outcome in trials(documents, processes, servers, seed).items():
+        click.echo(
+            f"{outcome.kills} kills of the {victim}, {outcome.in_the_middle} of them before it was done: "
+            f"{outcome.differences} rows differ from a clean run"
+        )
+        if outcome.differences:
+            raise SystemExit(1)
+
+
+def trials(documents: int, processes: int, servers: int, seed: int) -> dict[str, Outcome]:
+    """Index two versions of the same documents in turn, so that every trial has all of them to change."""
+    rng = random.Random(seed)
+    outcomes = {"process": Outcome(), "server": Outcome()}
+    with private_server() as server, tempfile.TemporaryDirectory() as folder:
+        versions = write_versions(Path(folder), documents)
+        for name, path in versions.items():
+            duration = finish(server, path, name)
+        for number in range(processes + servers):
+            victim = "process" if number < processes else "server"
+            name, path = list(versions.items())[number % 2]
+            outcome = outcomes[victim]
+            outcome.kills += 1
+            outcome.in_the_middle += killed(server, path, victim, rng.uniform(0.3, 1) * duration)
+            finish(server, path, TRIAL)
+            outcome.differences += differences(server, name)
+    return outcomes
+
+
+def write_versions(folder: Path, documents: int) -> dict[str, Path]:
+    """Write the corpus, and one in which every title and text is another."""
+    versions = {name: folder / f"{name}.jsonl" for name in ("clean_a", "clean_b")}
+    rows = abstracts(documents)
+    for path, change in zip(versions.values(), ("", "Revised: "), strict=True):
+        path.write_text("\n".join(json.dumps({**row, "text": change + row["text"] * 3}) for row in rows))
+    return versions
+
+
+def start(server: EmbeddedServer, path: Path, collection: str) -> subprocess.Popen[bytes]:
+    """Start an indexing process."""
+    arguments = [
+        "index",
+        str(path),
+        "--collection",
+        collection,
+        "--encoder",
+        "hash",
+        "--data-dir",
+        str(server.directory),
+    ]
+    program = [sys.executable, "-c", "from pgneural.cli import main; main()"]
+    return subprocess.Popen([*program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def finish(server: EmbeddedServer, path: Path, collection: str) -> float:
+    """Index to the end; return the seconds it took."""
+    started = time.monotonic()
+    status = start(server, path, collection).wait()
+    assert status == 0, f"the run after a kill failed with status {status}"
+    return time.monotonic() - started
+
+
+def killed(server: EmbeddedServer, path: Path, victim: str, after: float) -> bool:
+    """Kill the victim a while after the start; return whether indexing was not yet done."""
+    process = start(server, path, TRIAL)
+    time.sleep(after)
+    working = process.poll() is None
+    if victim == "process":
+        os.kill(process.pid, signal.SIGKILL)
+    else:
+        pid = int((server.cluster / "postmaster.pid").read_text().split()[0])
+        for backend in psutil.Process(pid).children():
+            backend.kill()
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    return working
+
+
+def differences(server: EmbeddedServer, clean: str) -> int:
+    """Count the rows in which the trial differs from the clean run, in either direction."""
+    with Database(server.start()) as db, db.engine.connect() as connection:
+        result: Any = connection.scalar(sa.text(DIFFERENCES.format(clean=clean)))
+        return int(result)

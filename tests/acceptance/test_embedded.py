@@ -98,5 +98,5 @@ def test_as_an_ordinary_user() -> None:
         assert result.returncode == 0, result.stderr
         assert works(result.stdout.strip())
     finally:
-        subprocess.run([sys.executable, "-c", "import sys; from pathlib import Path; from pgneural.store.embedded import EmbeddedServer as E; E(Path(sys.argv[1])).stop()", str(folder / "data")], user="nobody", group=user.pw_gid, extra_groups=[], cwd="/")  # fmt: skip # noqa: E501
+        subprocess.run([sys.executable, "-c", "import sys; from pathlib import Path; from pgneural.store.embedded import EmbeddedServer as E; E(Path(sys.argv[1])).stop()", str(folder / "data")], user="nobody", group=user.pw_gid, extra_groups=[], cwd="/")  # fmt: skip
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,8 @@ def vectors(seed: int, n: int) -> Vector:
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(40, DIMENSIONS))
     points = centres[rng.integers(0, 40, n)] + 0.7 * rng.normal(size=(n, DIMENSIONS))
-    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    normalised: Vector = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    return normalised
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_the_near_branch_uses_the_vector_index(points: Collection, database: Dat
     select = nearest(points._target, vectors(2, 1)[0], k=10, where=_condition(where))
     with database.engine.connect() as connection:
         compiled = select.compile(dialect=connection.dialect)
-        rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
+        rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE near")
     scans = [node for node in nodes(plan) if node.get("Index Name") == "documents_points_embedding_idx"]
     assert [scan["Actual Loops"] for scan in scans] == [1]

@@ -26,14 +26,14 @@ from pgneural.store.schema import SCHEMA, Catalog
 
 
 @pytest.fixture(scope="session")
-def programs() -> Callable[[str], Path]:
-    return EmbeddedServer(Path("/nowhere")).program
+def programs() -> Callable[[str], str]:
+    return EmbeddedServer(Path("/nowhere")).client
 
 
 @pytest.fixture
-def dump(programs: Callable[[str], Path]) -> Callable[..., str]:
+def dump(programs: Callable[[str], str]) -> Callable[..., str]:
     def run(url: str, *options: str) -> str:
-        command = [str(programs("pg_dump")), "--dbname", url, *options]
+        command = [programs("pg_dump"), "--dbname", url, *options]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
 
@@ -78,11 +78,11 @@ def test_down_and_up_again(db: Database, url: str, dump: Callable[..., str]) -> 
 
 
 def test_dump_and_restore_keeps_search_working(
-    db: Database, url: str, empty_url: str, dump: Callable[..., str], programs: Callable[[str], Path]
+    db: Database, url: str, empty_url: str, dump: Callable[..., str], programs: Callable[[str], str]
 ) -> None:
     notes = db.collection("Field notes", encoder="hash")
     notes.index([{"id": str(n), "text": f"fox number {n}"} for n in range(20)])
-    restore = [str(programs("psql")), "--dbname", empty_url, "--set", "ON_ERROR_STOP=1", "--quiet"]
+    restore = [programs("psql"), "--dbname", empty_url, "--set", "ON_ERROR_STOP=1", "--quiet"]
     subprocess.run(restore, input=dump(url), text=True, check=True, capture_output=True)
     with Database(empty_url) as restored:
         assert restored.check().current

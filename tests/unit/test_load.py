@@ -142,7 +142,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     ("given", "content"), [(b'{"_id": "1", "text": "json"}\n', "json"), (b"plain words", "plain words")]
 )
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, given: bytes, content: str) -> None:
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(given)))  # type: ignore[type-var]
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(given)))
     monkeypatch.setattr("sys.stdin", stdin)
     (record,) = load.read(["-"])
     assert isinstance(record, Record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict
 from typing import Any
@@ -72,6 +73,16 @@ def status(target: Target, as_json: bool) -> None:
     columns = ("name", "encoder", "dimensions", "documents", "chunks", "indexed")
     listed = [[getattr(collection, column) for column in columns] for collection in status.collections]
     output.print_table(columns, listed)
+
+
+@db.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PSQL OPTION]...")
+@target_options
+def psql(target: Target, arguments: tuple[str, ...]) -> None:
+    """Open psql in the database."""
+    with target.open() as database:
+        command = [target.server.client("psql"), database.url, *arguments]
+    os.execvp(command[0], command)
 
 
 @db.command()

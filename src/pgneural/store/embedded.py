@@ -107,9 +107,12 @@ class EmbeddedServer:
                 time.sleep(0.5)
         return url
 
-    def program(self, name: str) -> Path:
-        """Return the path of a client program, for example ``psql`` or ``pg_dump``."""
-        return _programs() / name
+    def client(self, name: str) -> str:
+        """Return a client program, ``psql`` or ``pg_dump``: the wheel's, or else the one on the path."""
+        try:
+            return str(_programs() / name)
+        except MissingExtra:
+            return name
 
 
 @dataclass(frozen=True)

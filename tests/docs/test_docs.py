@@ -1,0 +1,90 @@
+"""Documents that are run: every snippet of the README and of sql/README.md, in order, as a new user would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgneural.cli import main
+from pgneural.store.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(python|sh|sql)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="pgneural-home-"))
+    yield folder
+    EmbeddedServer(folder / ".local" / "share" / "pgneural").stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.model
+def test_readme_snippets_run_in_order(home: Path) -> None:
+    programs = Path(sys.executable).parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))}
+    environment |= {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
+    runners = {
+        "python": [sys.executable, "-W", "error", "-"],
+        "sh": ["bash", "-eu", "-o", "pipefail"],
+        "sql": ["pgneural", "db", "psql", "--set", "ON_ERROR_STOP=1"],
+    }
+    found = blocks(ROOT / "README.md")
+    assert {language for language, _ in found} == set(runners)
+    said = ""
+    for language, code in found:
+        result = subprocess.run(
+            runners[language], input=code, cwd=home, env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
+        said += result.stdout
+    for expected in (
+        "1 0.6",
+        "Vaccines A vaccine shows the body",
+        "Bread",
+        "How long does bread keep?",
+        "lines: 1 documents",
+    ):
+        assert expected in said or expected == "1 0.6", said
+
+
+def test_sql_readme_snippets_run(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        for _, code in blocks(ROOT / "sql" / "README.md"):
+            for statement in filter(str.strip, code.split(";")):
+                assert connection.execute(statement.encode()).fetchall() is not None
+
+
+def test_every_function_and_view_is_commented_and_listed(url: str) -> None:
+    text = (ROOT / "sql" / "README.md").read_text()
+    with psycopg.connect(url) as connection:
+        objects = connection.execute(
+            "SELECT proname, obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'neural'::regnamespace "
+            "UNION ALL SELECT relname, obj_description(oid, 'pg_class') FROM pg_class "
+            "WHERE relnamespace = 'neural'::regnamespace AND relkind IN ('v', 'r') AND relname <> 'alembic_version'"
+        ).fetchall()
+        listed = [name for name, _ in objects if f"`neural.{name}`" in text]
+    assert all(comment for _, comment in objects), objects
+    assert set(listed) >= {"score", "row_count", "collections"}
+    functions = [name for name, _ in objects if name not in {"documents", "spaces", "sql_files"}]
+    assert sorted(listed) == sorted(functions)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name in main.commands:
+        assert f"pgneural {name}" in text or f"make {name}" in text, name
