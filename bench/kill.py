@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import click
 import psutil
 import sqlalchemy as sa
 
-from bench.corpus import abstracts, private_server
+from bench.corpus import private_server
 from pgneural import Database
+from pgneural.load import stdlib
 from pgneural.store.embedded import EmbeddedServer
 
 TRIAL = "trial"
@@ -71,24 +73,25 @@ def trials(documents: int, processes: int, servers: int, seed: int) -> dict[str,
     with private_server() as server, tempfile.TemporaryDirectory() as folder:
         versions = write_versions(Path(folder), documents)
         for name, path in versions.items():
-            duration = finish(server, path, name)
+            whole, idle = finish(server, path, name), finish(server, path, name)
         for number in range(processes + servers):
             victim = "process" if number < processes else "server"
             name, path = list(versions.items())[number % 2]
             outcome = outcomes[victim]
             outcome.kills += 1
-            outcome.in_the_middle += killed(server, path, victim, rng.uniform(0.3, 1) * duration)
+            outcome.in_the_middle += killed(server, path, victim, rng.uniform(idle / 2, whole))
             finish(server, path, TRIAL)
             outcome.differences += differences(server, name)
     return outcomes
 
 
 def write_versions(folder: Path, documents: int) -> dict[str, Path]:
-    """Write the corpus, and one in which every title and text is another."""
+    """Write docstrings of the standard library, and a version in which every text is another."""
     versions = {name: folder / f"{name}.jsonl" for name in ("clean_a", "clean_b")}
-    rows = abstracts(documents)
-    for path, change in zip(versions.values(), ("", "Revised: "), strict=True):
-        path.write_text("\n".join(json.dumps({**row, "text": change + row["text"] * 3}) for row in rows))
+    records = list(islice(stdlib.read(), documents))
+    for path, change in zip(versions.values(), ("", "Revised. "), strict=True):
+        rows = ({"_id": r.external_id, "text": change + r.content * 3, "metadata": r.metadata} for r in records)
+        path.write_text("\n".join(map(json.dumps, rows)))
     return versions
 
 

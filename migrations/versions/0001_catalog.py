@@ -49,6 +49,13 @@ def upgrade() -> None:
         sa.Column("chunk_table", sa.Text, nullable=False, comment="The chunk table, in the schema of the source"),
         sa.Column("encoder", sa.Text, nullable=False),
         sa.Column("revision", sa.Text, nullable=False, comment="The encoder's revision"),
+        sa.Column(
+            "options",
+            JSONB,
+            server_default="{}",
+            nullable=False,
+            comment="What the encoder was made with, so that it can be made again",
+        ),
         sa.Column("dimensions", sa.Integer, nullable=False),
         sa.Column("distance", sa.Text, nullable=False),
         sa.Column("max_tokens", sa.Integer, nullable=False, comment="The length of a chunk in the encoder's tokens"),

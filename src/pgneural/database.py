@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -97,12 +96,13 @@ class Database:
             migrate.require_current(connection)
             space = catalog.find_space(connection, name)
         if space is None:
-            made = _make(encoder or encoders.DEFAULT, options)()
+            made = _make(encoder or encoders.DEFAULT, options)
+            kept = {name: options[name] for name in encoders.IDENTITY if name in options}
             with translated(), self.engine.begin() as connection:
-                space = catalog.create_collection(connection, name, made, _chunking(made))
+                space = catalog.create_collection(connection, name, made, _chunking(made), kept)
             return Collection(self.engine, space, lambda: made)
         _require_same(space, encoder)
-        return Collection(self.engine, space, _make(encoder or space.encoder, options))
+        return self._opened(space, encoder, options)
 
     def existing(self, name: str, **options: Any) -> Collection:
         """Return a collection that must exist.
@@ -113,7 +113,7 @@ class Database:
         with translated(), self.engine.begin() as connection:
             migrate.require_current(connection)
             space = catalog.require_space(connection, name)
-        return Collection(self.engine, space, _make(space.encoder, options))
+        return self._opened(space, None, options)
 
     def drop(self, name: str) -> None:
         """Drop a collection with all its documents.
@@ -124,6 +124,9 @@ class Database:
         with translated(), self.engine.begin() as connection:
             migrate.require_current(connection)
             catalog.drop_collection(connection, name)
+
+    def _opened(self, space: Space, encoder: str | Path | Encoder | None, options: dict[str, Any]) -> Collection:
+        return Collection(self.engine, space, lambda: _make(encoder or space.encoder, {**space.options, **options}))
 
 
 def connect(url: str) -> Database:
@@ -146,10 +149,8 @@ def embedded(path: str | Path) -> Database:
     return database
 
 
-def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Callable[[], Encoder]:
-    if isinstance(encoder, (str, Path)):
-        return lambda: encoders.get(encoder, **options)
-    return lambda: encoder
+def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Encoder:
+    return encoders.get(encoder, **options) if isinstance(encoder, (str, Path)) else encoder
 
 
 def _chunking(encoder: Encoder) -> catalog.Chunking:
@@ -158,7 +159,7 @@ def _chunking(encoder: Encoder) -> catalog.Chunking:
 
 
 def _require_same(space: Space, encoder: str | Path | Encoder | None) -> None:
-    if isinstance(encoder, (str, Path)) and str(encoder) != space.encoder:
+    if isinstance(encoder, (str, Path)) and encoders.canonical(encoder) != space.encoder:
         raise EncoderMismatch(
             f"collection {space.attribute!r} was encoded by {space.encoder}, not by {encoder}; "
             "leave the encoder out, or index into a new collection"

@@ -52,14 +52,8 @@ def test_readme_snippets_run_in_order(home: Path) -> None:
         )
         assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
         said += result.stdout
-    for expected in (
-        "1 0.6",
-        "Vaccines A vaccine shows the body",
-        "Bread",
-        "How long does bread keep?",
-        "lines: 1 documents",
-    ):
-        assert expected in said or expected == "1 0.6", said
+    shown = ("Vaccines A vaccine shows the body", "Bread", "How long does bread keep?", "lines: 1 documents", "tips")
+    assert all(expected in said for expected in shown), said
 
 
 def test_sql_readme_snippets_run(url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,3 +258,16 @@ def test_making_a_collection_at_once_from_many_threads(db: Database) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(make, range(4)))) == 1
+
+
+def test_a_model_folder_is_found_again_with_what_it_was_made_with(
+    db: Database, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_model.parent)
+    made = db.collection("tiny", encoder=tiny_model.name, dimensions=8, query_prompt="search: ")
+    made.index([Record("1", "the quick brown fox"), Record("2", "a lazy dog")])
+    monkeypatch.chdir("/")
+    again = db.existing("tiny", device="cpu")
+    np.testing.assert_allclose(again.encoder.encode_query("fox"), made.encoder.encode_query("fox"), atol=1e-6)
+    assert [h.score for h in again.search("fox")] == pytest.approx([h.score for h in made.search("fox")])
+    assert db.collection("tiny", encoder=tiny_model).count() == 2

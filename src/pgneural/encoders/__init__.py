@@ -20,6 +20,9 @@ from pgneural.types import Encoder, Modality
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
 
+IDENTITY = ("dimensions", "query_prompt", "document_prompt")
+"""The options that decide what vectors an encoder makes; the others (device, precision) only how fast."""
+
 
 @dataclass(frozen=True)
 class EncoderInfo:
@@ -60,7 +63,7 @@ def get(name: str | Path, **options: Any) -> Encoder:
         >>> get("hash").dimensions
         256
     """
-    text = str(name)
+    text = canonical(name)
     if point := _registered().get(text):
         factory: Callable[..., Encoder] = point.load()
         return factory(**options)
@@ -74,6 +77,12 @@ def get(name: str | Path, **options: Any) -> Encoder:
     from pgneural.encoders.transformer import SentenceTransformerEncoder
 
     return SentenceTransformerEncoder(text, **options)
+
+
+def canonical(name: str | Path) -> str:
+    """Return the name under which an encoder is recorded: for a model folder, its absolute path."""
+    text = str(name)
+    return str(Path(text).resolve()) if text not in _registered() and Path(text).is_dir() else text
 
 
 def available() -> list[EncoderInfo]:

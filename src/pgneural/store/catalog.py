@@ -6,6 +6,7 @@ encoder revision, one chunk table) and a view of its rows. Making one is explici
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +74,17 @@ def require_space(connection: sa.Connection, collection: str) -> Space:
     return space
 
 
-def create_collection(connection: sa.Connection, name: str, encoder: Encoder, chunking: Chunking) -> Space:
+def create_collection(
+    connection: sa.Connection, name: str, encoder: Encoder, chunking: Chunking, options: Mapping[str, Any] | None = None
+) -> Space:
     """Make the collection, with its chunk table and its view; the caller commits.
+
+    Args:
+        connection: In a transaction.
+        name: The collection's name.
+        encoder: What will make its vectors.
+        chunking: How its documents are cut.
+        options: What the encoder was made with and would be needed to make it again.
 
     Raises:
         InvalidName: The name is empty, too long, not printable or already that of something else.
@@ -91,6 +101,7 @@ def create_collection(connection: sa.Connection, name: str, encoder: Encoder, ch
             chunk_table=table,
             encoder=encoder.name,
             revision=encoder.revision,
+            options=dict(options or {}),
             dimensions=encoder.dimensions,
             distance=encoder.distance,
             max_tokens=chunking.max_tokens,

@@ -102,6 +102,9 @@ class Space(Catalog):
     chunk_table: Mapped[str] = mapped_column(Text, comment="The chunk table, in the schema of the source")
     encoder: Mapped[str] = mapped_column(Text)
     revision: Mapped[str] = mapped_column(Text, comment="The encoder's revision")
+    options: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default="{}", comment="What the encoder was made with, so that it can be made again"
+    )
     dimensions: Mapped[int] = mapped_column(Integer)
     distance: Mapped[str] = mapped_column(Text)
     max_tokens: Mapped[int] = mapped_column(Integer, comment="The length of a chunk in the encoder's tokens")
