@@ -1,15 +1,18 @@
 """The one way in: records are compared, chunked, encoded and written, a batch at a time.
 
-Three threads, each a generator ahead of the next by a few batches: reading and cutting, encoding, writing.
-Memory is bounded by the batches in flight, whatever the size of the input. A batch is one transaction, so
-the run may be stopped at any point; running it again skips what is stored and completes the rest.
+Reading and cutting, encoding, and writing overlap: the caller's thread encodes, because that is where the
+time goes and where Ctrl-C arrives; one thread reads ahead, another writes behind, each by one batch. Memory
+is bounded by the batches in flight, whatever the size of the input. A batch is one transaction, so the run
+may be stopped at any point; running it again skips what is stored and completes the rest.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,7 +21,7 @@ import sqlalchemy as sa
 
 from pgneural.chunk import chunk
 from pgneural.store.schema import Space
-from pgneural.store.writer import Encoded, Writer
+from pgneural.store.writer import Encoded, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_RECORDS = 512
@@ -28,7 +31,10 @@ BATCH_CHARACTERS = 1_000_000
 """Closes a batch of long documents early."""
 
 AHEAD = 1
-"""How many batches a stage may be ahead of the next."""
+"""How many batches reading may be ahead of encoding."""
+
+STOP_SECONDS = 5
+"""How long a stopped run waits for the batch that is being read."""
 
 REPORTED = 1000
 """How many bad records are kept in a `Report`; all are counted."""
@@ -86,20 +92,34 @@ class Ingest:
 
     def run(self, records: Iterable[Record | BadRecord]) -> Report:
         """Store the records; return what was done."""
-        reader, writer = Writer(self._engine, self._space), Writer(self._engine, self._space)
-        try:
+        with (
+            closing(self._connected()) as reader,
+            closing(self._connected()) as writer,
+            ThreadPoolExecutor(1) as behind,
+        ):
+            writing: Future[Written] | None = None
             batches = background(self._compared(batch, reader) for batch in self._batches(records))
-            for batch in background(map(self._encoded, batches)):
-                written = writer.write(batch)
-                self.report.inserted += written.inserted
-                self.report.updated += written.updated
-                self.report.unchanged += written.unchanged
-                if self._progress:
-                    self._progress(self.report)
-        finally:
-            reader.close()
-            writer.close()
+            with closing(batches):
+                for batch in batches:
+                    encoded = self._encoded(batch)
+                    self._count(writing)
+                    writing = behind.submit(writer.write, encoded)
+                self._count(writing)
         return self.report
+
+    def _connected(self) -> Writer:
+        return Writer(self._engine, self._space)
+
+    def _count(self, writing: Future[Written] | None) -> None:
+        """Wait for a batch to be written, and report it."""
+        if writing is None:
+            return
+        written = writing.result()
+        self.report.inserted += written.inserted
+        self.report.updated += written.updated
+        self.report.unchanged += written.unchanged
+        if self._progress:
+            self._progress(self.report)
 
     def _batches(self, records: Iterable[Record | BadRecord]) -> Iterator[list[Record]]:
         """Group good records; of several with one external id, the last of a batch wins."""
@@ -201,11 +221,12 @@ class _Planned:
         return Encoded(self.record, self.source_hash, self.chunks, np.stack(vectors))
 
 
-def background(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
+def background(items: Iterable[T], ahead: int = AHEAD) -> Generator[T, None, None]:
     """Run an iterable in a thread of its own, at most `ahead` items before its consumer.
 
     An error in the thread is raised in the consumer. When the consumer stops early, the thread ends at
-    its next item; it is a daemon, so an interrupted program does not wait for it.
+    its next item, which is waited for a little; it is a daemon, so that one that waits for input does not
+    keep the program alive.
     """
     handed: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
@@ -228,7 +249,8 @@ def background(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
         except BaseException as error:
             hand("error", error)
 
-    threading.Thread(target=work, name="pgneural-stage", daemon=True).start()
+    thread = threading.Thread(target=work, name="pgneural-ahead", daemon=True)
+    thread.start()
     try:
         while True:
             kind, value = handed.get()
@@ -240,3 +262,4 @@ def background(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
             yield value  # type: ignore[misc]
     finally:
         stopped.set()
+        thread.join(STOP_SECONDS)

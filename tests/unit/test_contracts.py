@@ -50,6 +50,6 @@ def test_background_stops_with_its_consumer() -> None:
         if item == 3:
             break
     deadline = time.monotonic() + 5
-    while any(thread.name == "pgneural-stage" for thread in threading.enumerate()) and time.monotonic() < deadline:
+    while any(thread.name == "pgneural-ahead" for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(produced) < 10
