@@ -19,7 +19,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --help
 
 # torch goes first and pinned: an open range would bring several GB of CUDA packages
 $(READY): pyproject.toml constraints.txt

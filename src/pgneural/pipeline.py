@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from pgneural.chunk import chunk
 from pgneural.store.schema import Space
-from pgneural.store.writer import Encoded, Writer, Written
+from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_RECORDS = 512
@@ -103,12 +103,21 @@ class Ingest:
                 for batch in batches:
                     encoded = self._encoded(batch)
                     self._count(writing)
-                    writing = behind.submit(writer.write, encoded)
+                    writing = behind.submit(self._written, encoded, writer)
                 self._count(writing)
+            writer.flush()
         return self.report
 
     def _connected(self) -> Writer:
         return Writer(self._engine, self._space)
+
+    def _written(self, batch: Sequence[Encoded], writer: Writer) -> Written:
+        """Write a batch; where somebody else was quicker, compare and encode it again."""
+        while True:
+            try:
+                return writer.write(batch)
+            except ChangedMeanwhile:
+                batch = self._encoded(self._compared([encoded.record for encoded in batch], writer))
 
     def _count(self, writing: Future[Written] | None) -> None:
         """Wait for a batch to be written, and report it."""
@@ -151,7 +160,7 @@ class Ingest:
             return BadRecord(
                 record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection"
             )
-        elif not np.isfinite(record.embedding).all() or not record.embedding.any():
+        elif not 0 < float(record.embedding @ record.embedding) < np.inf:
             return BadRecord(record.origin, "embedding is zero or not finite, so it has no direction")
         return record
 
@@ -168,18 +177,18 @@ class Ingest:
     def _planned(self, record: Record, stored: bytes | None) -> _Planned:
         source_hash = self._source_hash(record)
         if source_hash == stored:
-            return _Planned(record, source_hash, None)
+            return _Planned(record, source_hash, False, None)
         if record.embedding is not None:
             whole = Chunk(record.content or record.title, {"content": [0, len(record.content)]}, record.title)
-            return _Planned(record, source_hash, [whole])
+            return _Planned(record, source_hash, stored is None, [whole])
         space = self._space
         tokenizer = self._encoder().tokenizer
         chunks = chunk(record, tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
-        return _Planned(record, source_hash, chunks)
+        return _Planned(record, source_hash, stored is None, chunks)
 
     def _source_hash(self, record: Record) -> bytes:
         space = self._space
-        vector = "" if record.embedding is None else record.embedding.tobytes().hex()
+        vector = b"" if record.embedding is None else record.embedding.tobytes()
         cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         return fingerprint(record.title, record.content, vector, cut)
 
@@ -200,6 +209,7 @@ class _Planned:
 
     record: Record
     source_hash: bytes
+    new: bool
     chunks: list[Chunk] | None
     known: dict[bytes, Vector] = field(default_factory=dict)
 
@@ -210,15 +220,15 @@ class _Planned:
 
     def encoded(self, fresh: Iterator[Vector], report: Report) -> Encoded:
         if self.chunks is None:
-            return Encoded(self.record, self.source_hash)
+            return Encoded(self.record, self.source_hash, new=False)
         if self.record.embedding is not None:
-            return Encoded(self.record, self.source_hash, self.chunks, self.record.embedding[np.newaxis])
+            return Encoded(self.record, self.source_hash, self.new, self.chunks, self.record.embedding[np.newaxis])
         vectors = []
         for piece in self.chunks:
             kept = self.known.get(piece.hash)
             report.chunks_reused += kept is not None
             vectors.append(next(fresh) if kept is None else kept)
-        return Encoded(self.record, self.source_hash, self.chunks, np.stack(vectors))
+        return Encoded(self.record, self.source_hash, self.new, self.chunks, np.stack(vectors))
 
 
 def background(items: Iterable[T], ahead: int = AHEAD) -> Generator[T, None, None]:

@@ -112,14 +112,11 @@ class Chunk:
         return fingerprint(self.input)
 
 
-def fingerprint(*parts: str) -> bytes:
+def fingerprint(*parts: str | bytes) -> bytes:
     """Return 16 bytes (BLAKE2b) that differ when any part, or the split into parts, differs."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big"))
-        digest.update(data)
-    return digest.digest()
+    data = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
+    lengths = " ".join(str(len(part)) for part in data)
+    return hashlib.blake2b(b"".join([lengths.encode(), b"\n", *data]), digest_size=16).digest()
 
 
 class Tokenizer(Protocol):

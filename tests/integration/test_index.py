@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pgneural import Collection, Database, Document, Record
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderMismatch, InvalidName, RefusedRecords, UnknownCollection
+from pgneural.pipeline import Ingest
 from pgneural.types import Content, Vector
 
 
@@ -177,6 +178,37 @@ def test_concurrent_runs_over_the_same_documents(notes: Collection, db: Database
         assert [row[5] for row in mine] == list(range(len(mine)))
         assert mine[-1][2].endswith(mine[-1][6][-10:])
         assert all(row[6] in row[2] for row in mine)
+
+
+@pytest.mark.parametrize("meanwhile", ["delete", "index"])
+def test_a_document_that_another_process_changes_in_between(notes: Collection, db: Database, meanwhile: str) -> None:
+    """The run has compared, and found nothing to encode, when somebody else deletes or changes the document."""
+    records = [Record(str(n), f"fox {n}") for n in range(3)]
+    notes.index(records)
+    before = content(notes)
+    ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
+    reader, writer = ingest._connected(), ingest._connected()
+    compared = ingest._encoded(ingest._compared(records, reader))
+    assert all(encoded.chunks is None for encoded in compared)
+    if meanwhile == "delete":
+        notes.delete("1")
+    else:
+        notes.index(Record("1", "not a fox"))
+    ingest._written(compared, writer)
+    reader.close()
+    writer.close()
+    assert content(notes) == before
+
+
+def test_a_new_document_that_another_process_stores_first(notes: Collection, db: Database) -> None:
+    ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
+    writer = ingest._connected()
+    compared = ingest._encoded(ingest._compared([Record("1", "mine"), Record("2", "also mine")], writer))
+    notes.index(Record("2", "theirs"))
+    written = ingest._written(compared, writer)
+    writer.close()
+    assert (written.inserted, written.updated) == (1, 1)
+    assert [row[2] for row in content(notes)] == ["mine", "also mine"]
 
 
 def test_interrupted_run_is_completed_by_the_next(notes: Collection) -> None:

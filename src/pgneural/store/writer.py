@@ -1,14 +1,18 @@
 """Storing documents with their chunks, a batch in a transaction.
 
 A document and its chunks always change together, so at any moment, and after any kill, a stored document
-is whole. Documents go by binary COPY into a staging table and are upserted from there; the chunks of the
-documents that changed are replaced, by binary COPY straight into the chunk table.
+is whole. New documents go by binary COPY straight into their table, others into a staging table, from where
+they are upserted; the chunks of those that changed are replaced, by binary COPY as well.
+
+Commits do not wait for the disk, which is safe because a run that is cut off is run again; `Writer.flush`
+waits, before the run reports that anything is stored.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -32,12 +36,14 @@ class Encoded:
     Attributes:
         record: The document.
         source_hash: Of its searchable content and of how it was cut.
+        new: Whether the collection had no such document when it was compared.
         chunks: Its chunks, or None where those in the database are still right.
         vectors: One row for each chunk, shape (n, d).
     """
 
     record: Record
     source_hash: bytes
+    new: bool
     chunks: Sequence[Chunk] | None = None
     vectors: Vector | None = None
 
@@ -51,6 +57,10 @@ class Written:
     unchanged: int
 
 
+class ChangedMeanwhile(Exception):
+    """Another process changed or deleted documents of a batch after it was compared; compare it again."""
+
+
 class Writer:
     """Writes into one collection over one connection of its own; use it from one thread at a time."""
 
@@ -61,11 +71,18 @@ class Writer:
         chunks = chunks_of(space)
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
         self._connection.execute(_STAGING)
+        self._connection.execute("SET synchronous_commit = off")
         self._connection.commit()
 
     def close(self) -> None:
         """Close the connection, even under a thread that still uses it; what was not committed is gone."""
         self._pooled.invalidate()
+
+    def flush(self) -> None:
+        """Wait until everything that was written is on disk."""
+        with self._connection.transaction():
+            self._connection.execute("SET LOCAL synchronous_commit = on")
+            self._connection.execute("SELECT pg_current_xact_id()")  # a transaction that writes, however little
 
     def hashes(self, external_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the source hash of each of these documents that has chunks."""
@@ -80,45 +97,82 @@ class Writer:
             return {hash_: np.frombuffer(vector, dtype=">f4", offset=4).astype(np.float32) for hash_, vector in rows}
 
     def write(self, batch: Sequence[Encoded]) -> Written:
-        """Store a batch, whole or not at all; external ids are distinct within it."""
+        """Store a batch, whole or not at all; external ids are distinct within it.
+
+        Raises:
+            ChangedMeanwhile: It has to be compared again; nothing of it is stored.
+        """
+        ordered = sorted(batch, key=lambda encoded: encoded.record.external_id)  # writers lock in one order
+        if all(encoded.new for encoded in ordered):
+            with contextlib.suppress(psycopg.errors.UniqueViolation):  # somebody stored one of them meanwhile
+                return self._insert(ordered)
+        return self._upsert(ordered)
+
+    def _insert(self, batch: Sequence[Encoded]) -> Written:
+        with self._connection.transaction():
+            ids = [id_ for (id_,) in self._connection.execute(_NEXT_IDS, (len(batch),))]
+            with self._connection.cursor() as cursor, cursor.copy(_COPY_DOCUMENTS) as copy:
+                copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
+                for id_, encoded in zip(ids, batch, strict=True):
+                    copy.write_row((id_, self._collection, *_document(encoded.record)))
+            self._copy_chunks(zip(ids, batch, strict=True))
+        return Written(len(batch), 0, 0)
+
+    def _upsert(self, batch: Sequence[Encoded]) -> Written:
         with self._connection.transaction():
             self._stage([encoded.record for encoded in batch])
-            changed = self._connection.execute(self._sql(_UPSERT), (self._collection,)).fetchall()
-            inserted = {external_id: id_ for external_id, id_, new in changed if new}
+            changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
+            self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
             rechunked = [encoded for encoded in batch if encoded.chunks is not None]
-            self._replace_chunks(rechunked, inserted)
-        touched = {external_id for external_id, _, _ in changed} | {e.record.external_id for e in rechunked}
+            self._replace_chunks(rechunked)
+        inserted = {external_id for external_id, new in changed if new}
+        touched = {external_id for external_id, _ in changed} | {e.record.external_id for e in rechunked}
         return Written(len(inserted), len(touched) - len(inserted), len(batch) - len(touched))
+
+    def _require_unchanged(self, batch: Sequence[Encoded]) -> None:
+        """Make sure, now that the documents are locked, that the chunks which are kept are still theirs."""
+        stored = self.hashes([encoded.record.external_id for encoded in batch]) if batch else {}
+        if any(stored.get(encoded.record.external_id) != encoded.source_hash for encoded in batch):
+            raise ChangedMeanwhile
 
     def _stage(self, records: Sequence[Record]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(_COPY_STAGED) as copy:
-            copy.set_types(["text", "text", "text", "jsonb", "text", "text"])
+            copy.set_types(_DOCUMENT_TYPES)
             for record in records:
-                metadata = Jsonb(dict(record.metadata))
-                copy.write_row(
-                    (record.external_id, record.title, record.content, metadata, record.uri, str(record.modality))
-                )
+                copy.write_row(_document(record))
 
-    def _replace_chunks(self, batch: Sequence[Encoded], inserted: Mapping[str, int]) -> None:
-        old = [encoded.record.external_id for encoded in batch if encoded.record.external_id not in inserted]
-        ids = dict(inserted)
-        if old:
-            ids |= self._connection.execute(_IDS, (self._collection, old)).fetchall()
-            self._connection.execute(self._sql(_DELETE), ([ids[external_id] for external_id in old],))
+    def _replace_chunks(self, batch: Sequence[Encoded]) -> None:
+        if not batch:
+            return
+        external_ids = [encoded.record.external_id for encoded in batch]
+        ids: dict[str, int] = dict(self._connection.execute(_IDS, (self._collection, external_ids)).fetchall())
+        self._connection.execute(self._sql(_DELETE), (list(ids.values()),))
+        self._copy_chunks((ids[encoded.record.external_id], encoded) for encoded in batch)
+
+    def _copy_chunks(self, batch: Iterable[tuple[int, Encoded]]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(self._sql(_COPY_CHUNKS)) as copy:
             copy.set_types(["int8", "int4", "text", "jsonb", "bytea", "bytea", "bytea"])
-            for encoded in batch:
-                self._copy_chunks(copy, ids[encoded.record.external_id], encoded)
-
-    def _copy_chunks(self, copy: psycopg.Copy, id_: int, encoded: Encoded) -> None:
-        assert encoded.chunks is not None
-        assert encoded.vectors is not None
-        for ordinal, (chunk, vector) in enumerate(zip(encoded.chunks, _binary(encoded.vectors), strict=True)):
-            locator = Jsonb(dict(chunk.locator))
-            copy.write_row((id_, ordinal, chunk.text, locator, chunk.hash, encoded.source_hash, vector))
+            for id_, encoded in batch:
+                for row in _chunk_rows(encoded):
+                    copy.write_row((id_, *row))
 
     def _sql(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(chunks=self._chunks)
+
+
+_DOCUMENT_TYPES = ["text", "text", "text", "jsonb", "text", "text"]
+
+
+def _document(record: Record) -> tuple[Any, ...]:
+    metadata = Jsonb(dict(record.metadata))
+    return record.external_id, record.title, record.content, metadata, record.uri, str(record.modality)
+
+
+def _chunk_rows(encoded: Encoded) -> Iterator[tuple[Any, ...]]:
+    assert encoded.chunks is not None
+    assert encoded.vectors is not None
+    for ordinal, (chunk, vector) in enumerate(zip(encoded.chunks, _binary(encoded.vectors), strict=True)):
+        yield ordinal, chunk.text, Jsonb(dict(chunk.locator)), chunk.hash, encoded.source_hash, vector
 
 
 def _binary(vectors: Vector) -> list[bytes]:
@@ -138,6 +192,13 @@ CREATE TEMPORARY TABLE IF NOT EXISTS pgneural_staged (
     external_id text, title text, content text, metadata jsonb, uri text, modality text
 ) ON COMMIT DELETE ROWS"""
 
+_NEXT_IDS = """
+SELECT nextval(pg_get_serial_sequence('neural.documents', 'id')) FROM generate_series(1, %s)"""
+
+_COPY_DOCUMENTS = """
+COPY neural.documents (id, collection, external_id, title, content, metadata, uri, modality)
+FROM STDIN (FORMAT binary)"""
+
 _COPY_STAGED = """
 COPY pgneural_staged (external_id, title, content, metadata, uri, modality) FROM STDIN (FORMAT binary)"""
 
@@ -150,7 +211,7 @@ ON CONFLICT (collection, external_id) DO UPDATE
        uri = excluded.uri, modality = excluded.modality, updated_at = now()
  WHERE (d.title, d.content, d.metadata, d.uri, d.modality)
        IS DISTINCT FROM (excluded.title, excluded.content, excluded.metadata, excluded.uri, excluded.modality)
-RETURNING external_id, id, xmax = 0"""
+RETURNING external_id, xmax = 0"""
 
 _IDS = "SELECT external_id, id FROM neural.documents WHERE collection = %s AND external_id = ANY(%s)"
 
