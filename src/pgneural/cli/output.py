@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -17,6 +18,10 @@ from rich.table import Table
 from pgneural.pipeline import Report
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
+
+
+PIPE_WIDTH = 200
+"""The width of a table that no terminal shows."""
 
 
 def print_json(value: Any) -> None:
@@ -39,7 +44,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
         table.add_column(column, justify="right" if numeric and listed else "left", overflow="fold")
     for row in listed:
         table.add_row(*(escape(_cell(value)) for value in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pgneural.encoders import packed
 from pgneural.encoders.folder import ModelFolder
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
 from pgneural.types import Content, Distance, Modality, Tokenizer, Vector
@@ -253,6 +254,8 @@ def _choose_precision(encoder: SentenceTransformerEncoder, asked: str) -> str:
     ]
     exact = encoder._forward(texts, "", "document")
     encoder._model = copy.deepcopy(model).to(getattr(torch, half))
+    if half == "bfloat16" and model.device.type == "cpu" and packed.available():
+        packed.pack(encoder._model)
     rounded = encoder._forward(texts, "", "document")
     norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1)
     fidelity = float(((exact * rounded).sum(axis=1) / np.maximum(norms, 1e-12)).min())
