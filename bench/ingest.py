@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from bench.corpus import abstracts, private_server
 from pgneural import Collection, Database, Record, encoders
 from pgneural.chunk import chunk
 from pgneural.cli.output import print_table
+from pgneural.collection import _records
 from pgneural.pipeline import Ingest
 from pgneural.types import Encoder
 
@@ -76,8 +76,8 @@ def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Col
 
 
 def ingest(collection: Collection, given: Sequence[Record]) -> None:
-    """Run the pipeline, without the vector index at its end."""
-    Ingest(collection._engine, collection.space, lambda: collection.encoder).run(given)
+    """Do what `Collection.index` does, without the vector index at its end."""
+    Ingest(collection._engine, collection.space, lambda: collection.encoder).run(_records(given))
 
 
 def hand_written(collection: Collection, given: Sequence[Record]) -> None:
@@ -149,10 +149,17 @@ def peak(number: int) -> float:
             "--data-dir",
             str(server.directory),
         ]
-        process = subprocess.Popen([sys.executable, "-c", "from pgneural.cli import main; main()", *arguments])
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, "the indexing process failed"
-        return usage.ru_maxrss / 1024
+        command = [sys.executable, "-c", PEAK, *arguments]
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        return int(result.stdout.split()[-1]) / 1024
+
+
+PEAK = """
+from pgneural.cli import main
+main(standalone_mode=False)
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+"""
+"""Runs the command line, and prints its own peak in KiB: a parent would be told its own memory at the fork."""
 
 
 def timed(call: Any, *arguments: Any) -> float:

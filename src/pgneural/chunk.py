@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
-from pgneural.types import Chunk, Record, Tokenizer
+from pgneural.types import Chunk, Record, Tokenizer, below
 
 Span = tuple[int, int]
 
@@ -54,7 +54,7 @@ def _field(name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens:
     if not text.strip():
         return []
     spans = chunk_spans(text, tokenizer, max_tokens=max_tokens, overlap=overlap, heading=heading)
-    return [Chunk(text[start:stop], {name: [start, stop]}, heading) for start, stop in spans]
+    return [Chunk.under(heading, text[start:stop], {name: [start, stop]}) for start, stop in spans]
 
 
 def chunk_spans(text: str, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, heading: str = "") -> list[Span]:
@@ -126,7 +126,7 @@ def _shared(
 
 def _fitting(text: str, spans: list[Span], heading: str, tokenizer: Tokenizer, max_tokens: int) -> list[Span]:
     """Halve every span that has too many tokens when it stands alone under its heading."""
-    counts = tokenizer.counts([Chunk(text[start:stop], {}, heading).input for start, stop in spans])
+    counts = tokenizer.counts([below(heading, text[start:stop]) for start, stop in spans])
     fitting: list[Span] = []
     for (start, stop), count in zip(spans, counts, strict=True):
         if count <= max_tokens or stop - start == 1:

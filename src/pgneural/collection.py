@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -196,7 +195,9 @@ def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRec
     one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))
     many: Iterable[Any] = [items] if one else items  # type: ignore[assignment]
     for position, item in enumerate(many, start=1):
-        if isinstance(item, (str, Path)):
+        if isinstance(item, Record):
+            yield item
+        elif isinstance(item, (str, Path)):
             yield from load.read([item])
         else:
             yield _record(item, f"item {position}")
@@ -213,8 +214,6 @@ def _record(item: Any, origin: str) -> Record | BadRecord:
         )
     elif isinstance(item, Mapping):
         item = load.from_mapping(item, origin)
-    if isinstance(item, Record):
-        return load.check(item if item.origin else replace(item, origin=origin))
-    if isinstance(item, BadRecord):
+    if isinstance(item, (Record, BadRecord)):
         return item
     return BadRecord(origin, f"cannot index {type(item).__name__}; give a path, a mapping, a Record or a Document")

@@ -13,18 +13,22 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 
 from pgneural.chunk import chunk
+from pgneural.load import check
 from pgneural.store.schema import Space
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
-BATCH_RECORDS = 512
+BATCH_RECORDS = 2048
+"""Enough that what a transaction costs does not show."""
+
+BATCH_TO_ENCODE = 512
 """Enough for batches of texts of like length, few enough to lose little when stopped."""
 
 BATCH_CHARACTERS = 1_000_000
@@ -40,6 +44,9 @@ REPORTED = 1000
 """How many bad records are kept in a `Report`; all are counted."""
 
 T = TypeVar("T")
+
+_Accepted = tuple[Record, str]
+"""A record that can be stored, and its metadata as JSON."""
 
 
 @dataclass
@@ -88,6 +95,8 @@ class Ingest:
     ) -> None:
         self._engine, self._space, self._encoder = engine, space, encoder
         self._progress = progress
+        self._dimensions, self._given = space.dimensions, space.revision == "given"
+        self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         self.report = Report()
 
     def run(self, records: Iterable[Record | BadRecord]) -> Report:
@@ -117,7 +126,7 @@ class Ingest:
             try:
                 return writer.write(batch)
             except ChangedMeanwhile:
-                batch = self._encoded(self._compared([encoded.record for encoded in batch], writer))
+                batch = self._encoded(self._compared([(encoded.record, encoded.metadata) for encoded in batch], writer))
 
     def _count(self, writing: Future[Written] | None) -> None:
         """Wait for a batch to be written, and report it."""
@@ -130,67 +139,69 @@ class Ingest:
         if self._progress:
             self._progress(self.report)
 
-    def _batches(self, records: Iterable[Record | BadRecord]) -> Iterator[list[Record]]:
+    def _batches(self, records: Iterable[Record | BadRecord]) -> Iterator[list[_Accepted]]:
         """Group good records; of several with one external id, the last of a batch wins."""
-        batch: dict[str, Record] = {}
-        characters = 0
-        for record in map(self._accepted, records):
-            if isinstance(record, BadRecord):
-                self.report.reject(record)
+        batch: dict[str, _Accepted] = {}
+        to_encode = characters = 0
+        for position, record in enumerate(records, start=1):
+            metadata = self._checked(record)
+            if isinstance(metadata, BadRecord):
+                self.report.reject(metadata if metadata.origin else replace(metadata, origin=f"item {position}"))
                 continue
+            assert isinstance(record, Record)
             batch.pop(record.external_id, None)
-            batch[record.external_id] = record
+            batch[record.external_id] = (record, metadata)
+            to_encode += record.embedding is None
             characters += len(record.content)
-            if len(batch) >= BATCH_RECORDS or characters >= BATCH_CHARACTERS:
+            if len(batch) >= BATCH_RECORDS or to_encode >= BATCH_TO_ENCODE or characters >= BATCH_CHARACTERS:
                 yield list(batch.values())
-                batch, characters = {}, 0
+                batch, to_encode, characters = {}, 0, 0
         if batch:
             yield list(batch.values())
 
-    def _accepted(self, record: Record | BadRecord) -> Record | BadRecord:
-        """Refuse a vector that does not belong into the space, and a lack of one where none can be made."""
+    def _checked(self, record: Record | BadRecord) -> str | BadRecord:
+        """Return the record's metadata as JSON, or what is wrong with it, for PostgreSQL or for the space."""
         if isinstance(record, BadRecord):
             return record
-        dimensions = self._space.dimensions
-        if record.embedding is None:
-            if self._space.revision == "given":
+        vector, dimensions = record.embedding, self._dimensions
+        if vector is None:
+            if self._given:
                 return BadRecord(record.origin, f"no embedding; {self._space.encoder} needs {dimensions} numbers")
-        elif len(record.embedding) != dimensions:
-            found = len(record.embedding)
+        elif vector.shape != (dimensions,):
+            found = " x ".join(map(str, vector.shape))
             return BadRecord(
                 record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection"
             )
-        elif not 0 < float(record.embedding @ record.embedding) < np.inf:
+        elif not 0 < float(vector @ vector) < np.inf:
             return BadRecord(record.origin, "embedding is zero or not finite, so it has no direction")
-        return record
+        return check(record)
 
-    def _compared(self, batch: Sequence[Record], reader: Writer) -> list[_Planned]:
+    def _compared(self, batch: Sequence[_Accepted], reader: Writer) -> list[_Planned]:
         """Cut the documents that are new or whose content changed; look up the vectors they can keep."""
-        stored = reader.hashes([record.external_id for record in batch])
-        planned = [self._planned(record, stored.get(record.external_id)) for record in batch]
+        stored = reader.hashes([record.external_id for record, _ in batch])
+        planned = [self._planned(record, metadata, stored.get(record.external_id)) for record, metadata in batch]
         changed = [p.record.external_id for p in planned if p.chunks is not None and p.record.external_id in stored]
         known = reader.known(changed) if changed else {}
         for plan in planned:
             plan.known = known
         return planned
 
-    def _planned(self, record: Record, stored: bytes | None) -> _Planned:
+    def _planned(self, record: Record, metadata: str, stored: bytes | None) -> _Planned:
         source_hash = self._source_hash(record)
         if source_hash == stored:
-            return _Planned(record, source_hash, False, None)
+            return _Planned(record, metadata, source_hash, False, None)
         if record.embedding is not None:
-            whole = Chunk(record.content or record.title, {"content": [0, len(record.content)]}, record.title)
-            return _Planned(record, source_hash, stored is None, [whole])
+            text = record.content or record.title
+            whole = Chunk(text, {"content": [0, len(record.content)]}, text, source_hash)
+            return _Planned(record, metadata, source_hash, stored is None, [whole])
         space = self._space
         tokenizer = self._encoder().tokenizer
         chunks = chunk(record, tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
-        return _Planned(record, source_hash, stored is None, chunks)
+        return _Planned(record, metadata, source_hash, stored is None, chunks)
 
     def _source_hash(self, record: Record) -> bytes:
-        space = self._space
         vector = b"" if record.embedding is None else record.embedding.tobytes()
-        cut = f"{space.revision} {space.max_tokens} {space.overlap}"
-        return fingerprint(record.title, record.content, vector, cut)
+        return fingerprint(record.title, record.content, vector, self._cut)
 
     def _encoded(self, batch: Sequence[_Planned]) -> list[Encoded]:
         """Encode, in one call for the whole batch, the chunks that have no vector yet."""
@@ -203,11 +214,12 @@ class Ingest:
         return [plan.encoded(fresh, self.report) for plan in batch]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Planned:
     """A record with its chunks; without, where the stored ones are still right."""
 
     record: Record
+    metadata: str
     source_hash: bytes
     new: bool
     chunks: list[Chunk] | None
@@ -220,15 +232,17 @@ class _Planned:
 
     def encoded(self, fresh: Iterator[Vector], report: Report) -> Encoded:
         if self.chunks is None:
-            return Encoded(self.record, self.source_hash, new=False)
+            return Encoded(self.record, self.metadata, self.source_hash, new=False)
         if self.record.embedding is not None:
-            return Encoded(self.record, self.source_hash, self.new, self.chunks, self.record.embedding[np.newaxis])
-        vectors = []
+            return Encoded(
+                self.record, self.metadata, self.source_hash, self.new, self.chunks, self.record.embedding[np.newaxis]
+            )
+        rows = []
         for piece in self.chunks:
             kept = self.known.get(piece.hash)
             report.chunks_reused += kept is not None
-            vectors.append(next(fresh) if kept is None else kept)
-        return Encoded(self.record, self.source_hash, self.new, self.chunks, np.stack(vectors))
+            rows.append(next(fresh) if kept is None else kept)
+        return Encoded(self.record, self.metadata, self.source_hash, self.new, self.chunks, np.stack(rows))
 
 
 def background(items: Iterable[T], ahead: int = AHEAD) -> Generator[T, None, None]:

@@ -94,29 +94,32 @@ class Chunk:
     Attributes:
         text: The piece itself, without its heading.
         locator: Where it lies in the row, for example ``{"content": [0, 512]}`` in characters.
-        heading: What the encoder reads before the text; empty for none.
+        input: What the encoder reads: the text, below its heading if it has one.
+        hash: 16 bytes that change whenever the input changes.
     """
 
     text: str
     locator: Mapping[str, Any]
-    heading: str = ""
+    input: str
+    hash: bytes
 
-    @property
-    def input(self) -> str:
-        """The text that the encoder reads."""
-        return f"{self.heading}\n{self.text}" if self.heading else self.text
+    @classmethod
+    def under(cls, heading: str, text: str, locator: Mapping[str, Any]) -> Chunk:
+        """Make the chunk of a text below a heading, which may be empty."""
+        read = below(heading, text)
+        return cls(text, locator, read, fingerprint(read))
 
-    @property
-    def hash(self) -> bytes:
-        """16 bytes that change whenever the encoder's input changes."""
-        return fingerprint(self.input)
+
+def below(heading: str, text: str) -> str:
+    """Put a heading before a text."""
+    return f"{heading}\n{text}" if heading else text
 
 
 def fingerprint(*parts: str | bytes) -> bytes:
-    """Return 16 bytes (BLAKE2b) that differ when any part, or the split into parts, differs."""
+    """Return 16 bytes (of SHA-256) that differ when any part, or the split into parts, differs."""
     data = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
-    lengths = " ".join(str(len(part)) for part in data)
-    return hashlib.blake2b(b"".join([lengths.encode(), b"\n", *data]), digest_size=16).digest()
+    lengths = str([len(part) for part in data]).encode()
+    return hashlib.sha256(b"".join([lengths, *data])).digest()[:16]
 
 
 class Tokenizer(Protocol):

@@ -188,7 +188,7 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
     before = content(notes)
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
     reader, writer = ingest._connected(), ingest._connected()
-    compared = ingest._encoded(ingest._compared(records, reader))
+    compared = ingest._encoded(ingest._compared([(record, "{}") for record in records], reader))
     assert all(encoded.chunks is None for encoded in compared)
     if meanwhile == "delete":
         notes.delete("1")
@@ -203,7 +203,9 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
 def test_a_new_document_that_another_process_stores_first(notes: Collection, db: Database) -> None:
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
     writer = ingest._connected()
-    compared = ingest._encoded(ingest._compared([Record("1", "mine"), Record("2", "also mine")], writer))
+    compared = ingest._encoded(
+        ingest._compared([(Record("1", "mine"), "{}"), (Record("2", "also mine"), "{}")], writer)
+    )
     notes.index(Record("2", "theirs"))
     written = ingest._written(compared, writer)
     writer.close()

@@ -16,9 +16,14 @@ from pgneural.types import BadRecord, Record
 
 
 def read(path: Path, **options: object) -> tuple[list[Record], list[str]]:
-    found = list(load.read([path], **options))  # type: ignore[arg-type]
+    found = [_checked(record) for record in load.read([path], **options)]  # type: ignore[arg-type]
     good = [record for record in found if isinstance(record, Record)]
     return good, [str(record).removeprefix(f"{path}") for record in found if isinstance(record, BadRecord)]
+
+
+def _checked(record: Record | BadRecord) -> Record | BadRecord:
+    problem = load.check(record) if isinstance(record, Record) else None
+    return problem if isinstance(problem, BadRecord) else record
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -59,6 +64,11 @@ def test_bad_line_is_named_and_the_others_are_read(tmp_path: Path, line: bytes, 
     good, bad = read(path)
     assert bad == [message]
     assert [record.external_id for record in good] == ["2"]
+
+
+def test_a_backslash_before_u0000_is_not_a_nul(tmp_path: Path) -> None:
+    line = json.dumps({"_id": "1", "text": "a", "k": "\\u0000"})
+    assert read(write(tmp_path / "c.jsonl", line))[1] == []
 
 
 def test_csv_columns_become_metadata(tmp_path: Path) -> None:

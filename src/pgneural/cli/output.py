@@ -19,7 +19,6 @@ from pgneural.pipeline import Report
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
 
-
 PIPE_WIDTH = 200
 """The width of a table that no terminal shows."""
 

@@ -12,7 +12,7 @@ from typing import IO, cast
 from pgneural.errors import UnreadableInput
 from pgneural.load import csvfile, jsonl, prose
 from pgneural.load.lines import open_binary
-from pgneural.load.records import Fields, check
+from pgneural.load.records import Fields
 from pgneural.types import BadRecord, Record
 
 Reader = Callable[[IO[bytes], str, Fields], Iterator[Record | BadRecord]]
@@ -58,14 +58,10 @@ def read(
     for path in [str(path) for path in paths]:
         if path == "-":
             file, reader = _standard_input(format)
-            yield from map(_checked, reader(file, "stdin", fields or Fields()))
+            yield from reader(file, "stdin", fields or Fields())
         else:
             for found in _files(path, format):
-                yield from map(_checked, _read_file(found, format, fields or Fields()))
-
-
-def _checked(record: Record | BadRecord) -> Record | BadRecord:
-    return record if isinstance(record, BadRecord) else check(record)
+                yield from _read_file(found, format, fields or Fields())
 
 
 def _read_file(path: Path, format: str | None, fields: Fields) -> Iterator[Record | BadRecord]:

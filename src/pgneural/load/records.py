@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,27 +70,40 @@ def from_mapping(
     )
 
 
-def check(record: Record) -> Record | BadRecord:
-    """Return the record, or what keeps PostgreSQL from storing it as it is."""
+def check(record: Record) -> str | BadRecord:
+    """Return the record's metadata as JSON text, or what keeps PostgreSQL from storing the record as it is."""
     if not record.external_id:
         return BadRecord(record.origin, "no id; give each record a non-empty id")
-    if not record.title.strip() and not record.content.strip() and record.embedding is None:
+    if record.embedding is None and not record.content.strip() and not record.title.strip():
         return BadRecord(record.origin, f"document {record.external_id!r} has no text; give it a title or a text")
     try:
-        metadata = json.dumps(record.metadata, allow_nan=False, ensure_ascii=False)
+        metadata = _JSON.encode(dict(record.metadata))
     except TypeError as error:
         return BadRecord(record.origin, f"metadata of document {record.external_id!r} is not JSON: {error}")
     except (ValueError, RecursionError):
         return BadRecord(record.origin, f"metadata of document {record.external_id!r} has NaN, Infinity or a cycle")
+    return _unstorable(record, metadata) or metadata
+
+
+_JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _unstorable(record: Record, metadata: str) -> BadRecord | None:
+    """Name the first field that is not a PostgreSQL text; almost every record passes the first look at all of it."""
     texts = {"id": record.external_id, "title": record.title, "text": record.content, "uri": record.uri or ""}
-    for name, text in {**texts, "metadata": metadata}.items():
-        if problem := _unstorable(text, escaped=name == "metadata"):
+    every = "".join(texts.values()) + metadata
+    if every.isascii() and "\0" not in every and "\\u0000" not in metadata:
+        return None
+    for name, text in texts.items():
+        if problem := _problem(text, text.find("\0")):
             return BadRecord(record.origin, f"the {name} {problem}")
-    return record
+    escaped = _ESCAPED_NUL.search(metadata)
+    problem = _problem(metadata, escaped.end() - len("\\u0000") if escaped else -1)
+    return BadRecord(record.origin, f"the metadata {problem}") if problem else None
 
 
-def _unstorable(text: str, *, escaped: bool) -> str | None:
-    nul = text.find("\\u0000" if escaped else "\0")
+def _problem(text: str, nul: int) -> str | None:
     if nul >= 0:
         return f"has a NUL byte at character {nul}, which PostgreSQL cannot store; remove it"
     try:

@@ -11,6 +11,7 @@ waits, before the run reports that anything is stored.
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ import numpy as np
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from pgneural.store.catalog import chunks_of
 from pgneural.store.schema import DOCUMENTS, Space
@@ -35,6 +35,7 @@ class Encoded:
 
     Attributes:
         record: The document.
+        metadata: Its metadata as JSON.
         source_hash: Of its searchable content and of how it was cut.
         new: Whether the collection had no such document when it was compared.
         chunks: Its chunks, or None where those in the database are still right.
@@ -42,6 +43,7 @@ class Encoded:
     """
 
     record: Record
+    metadata: str
     source_hash: bytes
     new: bool
     chunks: Sequence[Chunk] | None = None
@@ -114,13 +116,13 @@ class Writer:
             with self._connection.cursor() as cursor, cursor.copy(_COPY_DOCUMENTS) as copy:
                 copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
                 for id_, encoded in zip(ids, batch, strict=True):
-                    copy.write_row((id_, self._collection, *_document(encoded.record)))
+                    copy.write_row((id_, self._collection, *_document(encoded)))
             self._copy_chunks(zip(ids, batch, strict=True))
         return Written(len(batch), 0, 0)
 
     def _upsert(self, batch: Sequence[Encoded]) -> Written:
         with self._connection.transaction():
-            self._stage([encoded.record for encoded in batch])
+            self._stage(batch)
             changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
             self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
             rechunked = [encoded for encoded in batch if encoded.chunks is not None]
@@ -135,11 +137,11 @@ class Writer:
         if any(stored.get(encoded.record.external_id) != encoded.source_hash for encoded in batch):
             raise ChangedMeanwhile
 
-    def _stage(self, records: Sequence[Record]) -> None:
+    def _stage(self, batch: Sequence[Encoded]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(_COPY_STAGED) as copy:
             copy.set_types(_DOCUMENT_TYPES)
-            for record in records:
-                copy.write_row(_document(record))
+            for encoded in batch:
+                copy.write_row(_document(encoded))
 
     def _replace_chunks(self, batch: Sequence[Encoded]) -> None:
         if not batch:
@@ -151,7 +153,7 @@ class Writer:
 
     def _copy_chunks(self, batch: Iterable[tuple[int, Encoded]]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(self._sql(_COPY_CHUNKS)) as copy:
-            copy.set_types(["int8", "int4", "text", "jsonb", "bytea", "bytea", "bytea"])
+            copy.set_types(["int8", "int4", "text", "bytea", "bytea", "bytea", "bytea"])
             for id_, encoded in batch:
                 for row in _chunk_rows(encoded):
                     copy.write_row((id_, *row))
@@ -160,25 +162,33 @@ class Writer:
         return sql.SQL(statement).format(chunks=self._chunks)
 
 
-_DOCUMENT_TYPES = ["text", "text", "text", "jsonb", "text", "text"]
+_DOCUMENT_TYPES = ["text", "text", "text", "bytea", "text", "text"]  # bytea: JSON in the form of `_jsonb`
 
 
-def _document(record: Record) -> tuple[Any, ...]:
-    metadata = Jsonb(dict(record.metadata))
-    return record.external_id, record.title, record.content, metadata, record.uri, str(record.modality)
+def _document(encoded: Encoded) -> tuple[Any, ...]:
+    record = encoded.record
+    modality = record.modality.value
+    return record.external_id, record.title, record.content, _jsonb(encoded.metadata), record.uri, modality
+
+
+def _jsonb(text: str) -> bytes:
+    """Return JSON in the binary form of jsonb: a version, then the text."""
+    return b"\x01" + text.encode()
 
 
 def _chunk_rows(encoded: Encoded) -> Iterator[tuple[Any, ...]]:
     assert encoded.chunks is not None
     assert encoded.vectors is not None
     for ordinal, (chunk, vector) in enumerate(zip(encoded.chunks, _binary(encoded.vectors), strict=True)):
-        yield ordinal, chunk.text, Jsonb(dict(chunk.locator)), chunk.hash, encoded.source_hash, vector
+        yield ordinal, chunk.text, _jsonb(json.dumps(dict(chunk.locator))), chunk.hash, encoded.source_hash, vector
 
 
 def _binary(vectors: Vector) -> list[bytes]:
     """Return each row in pgvector's binary form: the length, two bytes of zero, big-endian floats."""
     header = struct.pack(">HH", vectors.shape[1], 0)
-    return [header + row.tobytes() for row in vectors.astype(">f4")]
+    width = 4 * vectors.shape[1]
+    data = vectors.astype(">f4").tobytes()
+    return [header + data[start : start + width] for start in range(0, len(data), width)]
 
 
 def delete(connection: sa.Connection, collection: str, conditions: Sequence[sa.ColumnElement[bool]]) -> int:
