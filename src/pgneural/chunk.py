@@ -21,9 +21,9 @@ HEADING_SHARE = 4
 
 _BOUNDARY = re.compile(
     r"""
-      [.!?…]+ ["')\]»”’]* \s+       # the end of a sentence
-    | [。！？]+ [」』”’）]* \s*        # the same in Chinese and Japanese
-    | \n \s* \n \s*                 # an empty line
+      (?<![.!?…]) [.!?…]++ ["')\]»”’]*+ \s++  # the end of a sentence
+    | [。！？]++ [」』”’）]*+ \s*+           # the same in Chinese and Japanese
+    | (?<!\n) \n [^\S\n]*+ \n \s*+          # an empty line
     | \n (?= [#\-*+>|] | \d+[.)] )  # before a Markdown heading, list item, quotation or table row
     """,
     re.VERBOSE,

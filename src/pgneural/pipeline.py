@@ -1,26 +1,24 @@
 """The one way in: records are compared, chunked, encoded and written, a batch at a time.
 
-Reading and cutting, encoding, and writing overlap: the caller's thread encodes, because that is where the
-time goes and where Ctrl-C arrives; one thread reads ahead, another writes behind, each by one batch. Memory
+Cutting, encoding and writing overlap: the caller's thread reads and encodes, because its iterables and its
+Ctrl-C belong there; one thread compares and cuts the next batch, another writes the one before. Memory
 is bounded by the batches in flight, whatever the size of the input. A batch is one transaction, so the run
 may be stopped at any point; running it again skips what is stored and completes the rest.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from itertools import chain
 
 import numpy as np
 import sqlalchemy as sa
 
 from pgneural.chunk import chunk
-from pgneural.load import check
+from pgneural.load import check, mistyped
 from pgneural.store.schema import Space
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
@@ -34,16 +32,8 @@ BATCH_TO_ENCODE = 512
 BATCH_CHARACTERS = 1_000_000
 """Closes a batch of long documents early."""
 
-AHEAD = 1
-"""How many batches reading may be ahead of encoding."""
-
-STOP_SECONDS = 5
-"""How long a stopped run waits for the batch that is being read."""
-
 REPORTED = 1000
 """How many bad records are kept in a `Report`; all are counted."""
-
-T = TypeVar("T")
 
 _Accepted = tuple[Record, str]
 """A record that can be stored, and its metadata as JSON."""
@@ -104,16 +94,19 @@ class Ingest:
         with (
             closing(self._connected()) as reader,
             closing(self._connected()) as writer,
+            ThreadPoolExecutor(1) as ahead,
             ThreadPoolExecutor(1) as behind,
         ):
-            writing: Future[Written] | None = None
-            batches = background(self._compared(batch, reader) for batch in self._batches(records))
-            with closing(batches):
-                for batch in batches:
-                    encoded = self._encoded(batch)
-                    self._count(writing)
-                    writing = behind.submit(self._written, encoded, writer)
-                self._count(writing)
+            compared: Future[list[_Planned]] | None = None
+            written: Future[Written] | None = None
+            for batch in chain(self._batches(records), [None]):  # one more round, for the last batch compared
+                following = ahead.submit(self._compared, batch, reader) if batch else None
+                if compared:
+                    encoded = self._encoded(compared.result())
+                    self._count(written)
+                    written = behind.submit(self._written, encoded, writer)
+                compared = following
+            self._count(written)
             writer.flush()
         return self.report
 
@@ -152,7 +145,7 @@ class Ingest:
             batch.pop(record.external_id, None)
             batch[record.external_id] = (record, metadata)
             to_encode += record.embedding is None
-            characters += len(record.content)
+            characters += len(record.content) + len(record.title) + len(metadata)
             if len(batch) >= BATCH_RECORDS or to_encode >= BATCH_TO_ENCODE or characters >= BATCH_CHARACTERS:
                 yield list(batch.values())
                 batch, to_encode, characters = {}, 0, 0
@@ -163,6 +156,8 @@ class Ingest:
         """Return the record's metadata as JSON, or what is wrong with it, for PostgreSQL or for the space."""
         if isinstance(record, BadRecord):
             return record
+        if problem := mistyped(record):
+            return problem
         vector, dimensions = record.embedding, self._dimensions
         if vector is None:
             if self._given:
@@ -243,47 +238,3 @@ class _Planned:
             report.chunks_reused += kept is not None
             rows.append(next(fresh) if kept is None else kept)
         return Encoded(self.record, self.metadata, self.source_hash, self.new, self.chunks, np.stack(rows))
-
-
-def background(items: Iterable[T], ahead: int = AHEAD) -> Generator[T, None, None]:
-    """Run an iterable in a thread of its own, at most `ahead` items before its consumer.
-
-    An error in the thread is raised in the consumer. When the consumer stops early, the thread ends at
-    its next item, which is waited for a little; it is a daemon, so that one that waits for input does not
-    keep the program alive.
-    """
-    handed: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=ahead)
-    stopped = threading.Event()
-
-    def hand(kind: str, value: T | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                handed.put((kind, value), timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                hand("item", item)
-                if stopped.is_set():
-                    return
-            hand("end", None)
-        except BaseException as error:
-            hand("error", error)
-
-    thread = threading.Thread(target=work, name="pgneural-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = handed.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join(STOP_SECONDS)

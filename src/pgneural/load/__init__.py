@@ -6,6 +6,6 @@ never hides the rest.
 """
 
 from pgneural.load.paths import FORMATS, read
-from pgneural.load.records import Fields, check, from_mapping
+from pgneural.load.records import Fields, check, from_mapping, mistyped
 
-__all__ = ["FORMATS", "Fields", "check", "from_mapping", "read"]
+__all__ = ["FORMATS", "Fields", "check", "from_mapping", "mistyped", "read"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from pgneural.load.lines import MAX_BYTES, numbered
@@ -18,7 +19,7 @@ def records(file: IO[bytes], name: str, fields: Fields) -> Iterator[Record | Bad
     """
     bad: list[BadRecord] = []
     csv.field_size_limit(MAX_BYTES)
-    delimiter = "\t" if ".tsv" in name else ","
+    delimiter = "\t" if name.lower().removesuffix(".gz").endswith(".tsv") else ","
     reader = csv.reader(_lines(file, name, bad), delimiter=delimiter)
     header: list[str] | None = None
     while True:
@@ -51,8 +52,10 @@ def _lines(file: IO[bytes], name: str, bad: list[BadRecord]) -> Iterator[str]:
 
 def _unusable(header: list[str], fields: Fields) -> str | None:
     _, title, text = fields.find(dict.fromkeys(header))
-    if text not in header and title not in header:
-        columns = ", ".join(header)
+    columns = ", ".join(header)
+    if len(set(header)) < len(header):
+        return f"the columns {columns} do not all have names of their own; rename them"
+    if (text or title) not in header or not {fields.title or title, fields.text or text} <= {*header, None}:
         return f"no column {text or 'text, content or body'}; the columns are {columns}; name one with --text-field"
     return None
 
@@ -60,4 +63,4 @@ def _unusable(header: list[str], fields: Fields) -> str | None:
 def _record(origin: str, header: list[str], row: list[str], fields: Fields) -> Record | BadRecord:
     if len(row) != len(header):
         return BadRecord(origin, f"the row has {len(row)} columns, expected {len(header)} as in the header")
-    return from_mapping(dict(zip(header, row, strict=True)), origin, fields, default_id=origin)
+    return from_mapping(dict(zip(header, row, strict=True)), origin, fields, default_id=str(Path(origin).absolute()))

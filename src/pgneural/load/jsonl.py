@@ -27,8 +27,8 @@ def _record(origin: str, line: bytes, fields: Fields) -> Record | BadRecord:
         return undecodable(origin, error)
     except json.JSONDecodeError as error:
         return BadRecord(origin, f"invalid JSON at character {error.pos}: {error.msg}")
-    except RecursionError:
-        return BadRecord(origin, "invalid JSON: nested too deep")
+    except (ValueError, RecursionError) as error:
+        return BadRecord(origin, f"invalid JSON: {error}")
     if not isinstance(row, dict):
         return BadRecord(origin, f"the line holds {type(row).__name__}, expected a JSON object")
     return from_mapping(row, origin, fields)

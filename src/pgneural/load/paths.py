@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def _read_file(path: Path, format: str | None, fields: Fields) -> Iterator[Recor
                 if isinstance(record, Record) and record.external_id == str(path):
                     record = replace(record, external_id=path.absolute().as_posix(), uri=uri)
                 yield record
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         yield BadRecord(str(path), f"cannot be read: {error.__class__.__name__}: {error}")
 
 
@@ -102,6 +103,8 @@ def _files(path: str, format: str | None) -> Iterator[Path]:
 
 
 def _standard_input(format: str | None) -> tuple[IO[bytes], Reader]:
+    if sys.stdin is None:
+        raise UnreadableInput("standard input is closed; name a file")
     file = sys.stdin.buffer
     if format is None:
         start = file.peek(1)[:64].lstrip() if hasattr(file, "peek") else b""

@@ -14,7 +14,7 @@ from pgneural.types import BadRecord, Record
 def text(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
     """Yield the file as one record; its title is its name."""
     content = whole(file, name)
-    yield content if isinstance(content, BadRecord) else _record(name, Path(name).name, content)
+    yield content if isinstance(content, BadRecord) else _record(name, "", content)
 
 
 def markdown(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
@@ -23,9 +23,23 @@ def markdown(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
     if isinstance(content, BadRecord):
         yield content
         return
-    heading = re.search(r"^(?:#{1,6}\s+(.+?)\s*#*|(\S.*)\n(?:=+|-{3,}))\s*$", content, re.MULTILINE)
-    title = (heading[1] or heading[2]).strip() if heading else Path(name).name
-    yield _record(name, title, content)
+    yield _record(name, _first_heading(content), content)
+
+
+def _first_heading(content: str) -> str:
+    """Return the text of the first heading, outside front matter and code; empty where there is none."""
+    lines = content.splitlines()
+    closing = next((at for at, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), 0)
+    before, fenced = "", False
+    for line in lines[closing + 1 if lines[:1] == ["---"] else 0 :]:
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        if not fenced and re.match(r"#{1,6}\s", line):
+            return line.strip().strip("#").strip()
+        if not fenced and before.strip() and re.fullmatch(r"=+|-{3,}", line.rstrip()):
+            return before.strip()
+        before = line
+    return ""
 
 
 def html(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
@@ -38,10 +52,11 @@ def html(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
 
     found = trafilatura.bare_extraction(content, include_comments=False, favor_recall=True, with_metadata=True)
     document: dict[str, Any] = {} if found is None else found if isinstance(found, dict) else found.as_dict()
-    main = document.get("text") or trafilatura.html2txt(content)
-    title = document.get("title") or Path(name).name
-    yield _record(name, title, main or "")
+    main = document.get("text") or trafilatura.html2txt(content) or re.sub(r"<[^>]*>", " ", content)
+    yield _record(name, document.get("title") or "", main)
 
 
-def _record(name: str, title: str, content: str) -> Record:
-    return Record(external_id=name, title=title, content=content, origin=name)
+def _record(name: str, title: str, content: str) -> Record | BadRecord:
+    if not content.strip():
+        return BadRecord(name, "the file has no text")
+    return Record(external_id=name, title=title or Path(name).name, content=content, origin=name)

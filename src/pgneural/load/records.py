@@ -17,6 +17,9 @@ TITLE_FIELDS = ("title",)
 TEXT_FIELDS = ("text", "content", "body")
 EMBEDDING_FIELD = "embedding"
 
+ID_CHARACTERS = 600
+"""A B-tree entry holds 2,704 bytes: the collection's name and four bytes a character."""
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -47,6 +50,8 @@ def from_mapping(
     if external_id is None or external_id == "":
         expected = id_field or " or ".join(ID_FIELDS)
         return BadRecord(origin, f"no id; give each record a field {expected}, or name the field with --id-field")
+    if isinstance(external_id, bool) or not isinstance(external_id, (str, int)):
+        return BadRecord(origin, f"id is {_kind(external_id)}, expected a string or a whole number")
     metadata = row.get("metadata", {})
     if not isinstance(metadata, Mapping):
         return BadRecord(origin, f"metadata is {_kind(metadata)}, expected an object")
@@ -55,7 +60,12 @@ def from_mapping(
         return embedding
     taken = {id_field, title_field, text_field, "metadata", "uri", EMBEDDING_FIELD}
     rest = {key: value for key, value in row.items() if key not in taken}
-    title, content, uri = row.get(title_field or ""), row.get(text_field or ""), row.get("uri")
+    for named in (fields.title, fields.text) if fields else ():
+        if named and named not in row:
+            return BadRecord(origin, f"no field {named}; the fields are {', '.join(map(str, row))}")
+    title = row.get(title_field) if title_field else ""
+    content = row.get(text_field) if text_field else ""
+    uri = row.get("uri")
     for name, value in ((title_field, title), (text_field, content), ("uri", uri)):
         if value is not None and not isinstance(value, str):
             return BadRecord(origin, f"field {name} is {_kind(value)}, expected a string")
@@ -70,10 +80,27 @@ def from_mapping(
     )
 
 
+def mistyped(record: Record) -> BadRecord | None:
+    """Name the first field of a record made in Python that is not what it should be."""
+    for name, value in (("id", record.external_id), ("title", record.title), ("text", record.content)):
+        if not isinstance(value, str):
+            return BadRecord(record.origin, f"{name} is {type(value).__name__}, expected str")
+    if record.embedding is not None and getattr(record.embedding, "dtype", None) != np.float32:
+        return BadRecord(record.origin, f"embedding is {_array(record.embedding)}, expected a float32 array")
+    return None
+
+
+def _array(value: Any) -> str:
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
 def check(record: Record) -> str | BadRecord:
     """Return the record's metadata as JSON text, or what keeps PostgreSQL from storing the record as it is."""
     if not record.external_id:
         return BadRecord(record.origin, "no id; give each record a non-empty id")
+    if len(record.external_id) > ID_CHARACTERS:
+        length = len(record.external_id)
+        return BadRecord(record.origin, f"the id has {length} characters, at most {ID_CHARACTERS} are indexable")
     if record.embedding is None and not record.content.strip() and not record.title.strip():
         return BadRecord(record.origin, f"document {record.external_id!r} has no text; give it a title or a text")
     try:
@@ -119,8 +146,9 @@ def _embedding(value: Any, origin: str) -> Vector | BadRecord | None:
     if value is None:
         return None
     try:
-        vector = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # too large becomes infinite, and is refused as such
+            vector = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         return BadRecord(origin, f"embedding is {_kind(value)}, expected a list of numbers")
     if vector.ndim != 1 or not len(vector):
         return BadRecord(origin, f"embedding has shape {vector.shape}, expected a list of numbers")
