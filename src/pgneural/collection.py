@@ -15,19 +15,23 @@ import numpy as np
 import sqlalchemy as sa
 
 from pgneural import load
-from pgneural.errors import DimensionMismatch, RefusedRecords, UnknownDocument
+from pgneural.errors import DimensionMismatch, InvalidQuery, RefusedRecords, UnknownDocument
+from pgneural.filter import condition
 from pgneural.pipeline import Ingest, Progress, Report
-from pgneural.search import Hits, search
+from pgneural.search import Hits, filter_errors, search
 from pgneural.statement import VectorSearch
-from pgneural.store.catalog import chunks_of, chunks_per_row, distance_of, require_encoder
+from pgneural.store.catalog import chunks_of, chunks_per_row, distance_of, require_encoder, require_same_space
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.writer import delete
-from pgneural.types import BadRecord, Encoder, Record, Vector
+from pgneural.types import BadRecord, Encoder, Record, Vector, has_direction
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
 Filter: TypeAlias = "sa.ColumnElement[bool] | str"
+
+MAX_LIMIT = 1_000_000
+"""Beyond this, read the documents with a statement of your own."""
 
 
 class Collection:
@@ -35,6 +39,7 @@ class Collection:
 
     def __init__(self, engine: sa.Engine, space: Space, encoder: Callable[[], Encoder]) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
+        self._searched: VectorSearch | None = None
 
     @property
     def name(self) -> str:
@@ -91,7 +96,7 @@ class Collection:
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
             report = ingest.run(_records(items))
             build(self._engine, self._space, build_progress)
-            self.__dict__.pop("_target", None)  # its statistics are old now
+            self._searched = None  # its statistics are old now
         if report.rejected and bad_records == "refuse":
             raise RefusedRecords(
                 f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
@@ -110,6 +115,8 @@ class Collection:
 
         Raises:
             DimensionMismatch: The vector has another length than the collection's.
+            InvalidQuery: The vector has no direction, or the limit is out of range.
+            UnknownCollection: It was dropped meanwhile.
             InvalidFilter: PostgreSQL does not accept the filter.
 
         Example:
@@ -117,7 +124,7 @@ class Collection:
             '1'
         """
         vector = self.encoder.encode_query(query) if isinstance(query, str) else self._vector(query)
-        return self._nearest(vector, _condition(where), limit)
+        return self._nearest(vector, condition(where), limit)
 
     def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
@@ -136,21 +143,23 @@ class Collection:
         if row is None:
             raise UnknownDocument(f"collection {self.name!r} has no document {external_id!r}; index it first")
         others = Document.id != row[1]
-        condition = _condition(where)
-        return self._nearest(self._vector(row[0]), others if condition is None else others & condition, limit)
+        narrowed = condition(where)
+        return self._nearest(self._vector(row[0]), others if narrowed is None else others & narrowed, limit)
 
-    def delete(self, external_ids: str | Sequence[str] = (), *, where: Filter | None = None) -> int:
+    def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """Delete documents by id or by filter (both: those that meet both); return how many.
 
         Raises:
             ValueError: Neither is given; to drop the whole collection see `Database.drop`.
         """
-        ids = [external_ids] if isinstance(external_ids, str) else list(external_ids)
-        condition = _condition(where)
-        if not ids and condition is None:
+        narrowed = condition(where)
+        if external_ids is None and narrowed is None:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
-        conditions = [part for part in (Document.external_id.in_(ids) if ids else None, condition) if part is not None]
-        with translated(), self._engine.begin() as connection:
+        ids = [external_ids] if isinstance(external_ids, str) else external_ids
+        among = None if ids is None else Document.external_id.in_(ids)
+        conditions = [part for part in (among, narrowed) if part is not None]
+        with translated(), self._engine.begin() as connection, filter_errors(where is not None):
+            require_same_space(connection, self._space)
             return delete(connection, self.name, conditions)
 
     def count(self) -> int:
@@ -160,17 +169,18 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _nearest(self, vector: Vector, where: sa.ColumnElement[bool] | None, limit: int) -> Hits:
-        if limit < 1:
-            raise ValueError(f"limit is {limit}, expected at least 1")
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidQuery(f"limit is {limit}, expected 1 to {MAX_LIMIT}")
         with translated(), self._engine.begin() as connection:
-            return search(connection, self._target, vector, limit=limit, where=where)
+            require_same_space(connection, self._space)
+            return search(connection, self._target(connection), vector, limit=limit, where=where)
 
-    @functools.cached_property
-    def _target(self) -> VectorSearch:
-        with self._engine.connect() as connection:
-            chunks = chunks_per_row(connection, self._space)
-        scope = DOCUMENTS.c.collection == self.name
-        return VectorSearch(DOCUMENTS, self.chunks, distance_of(self._space), scope, chunks)
+    def _target(self, connection: sa.Connection) -> VectorSearch:
+        if self._searched is None:
+            scope = DOCUMENTS.c.collection == self.name
+            ratio = chunks_per_row(connection, self._space)
+            self._searched = VectorSearch(DOCUMENTS, self.chunks, distance_of(self._space), scope, ratio)
+        return self._searched
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         vector = np.asarray(values, dtype=np.float32)
@@ -180,14 +190,9 @@ class Collection:
                 f"the query has shape {vector.shape}, but collection {self.name!r} has vectors of {expected} numbers; "
                 "encode it with the collection's encoder"
             )
+        if not has_direction(vector):
+            raise InvalidQuery("the query vector is zero or not finite, so it has no direction; check how it was made")
         return vector
-
-
-def _condition(where: Filter | None) -> sa.ColumnElement[bool] | None:
-    """Take SQL text as it is; the line break keeps a comment at its end from swallowing what follows."""
-    if isinstance(where, str):
-        return sa.literal_column(f"({where}\n)", sa.Boolean)
-    return where
 
 
 def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:

@@ -12,7 +12,7 @@ from pgneural.collection import Collection
 from pgneural.errors import EncoderMismatch
 from pgneural.store import catalog
 from pgneural.store.embedded import EmbeddedServer
-from pgneural.store.engine import create_engine, pgvector_version, server_version, translated
+from pgneural.store.engine import create_engine, hidden_password, pgvector_version, server_version, translated
 from pgneural.store.schema import Space
 from pgneural.types import Encoder
 
@@ -60,6 +60,11 @@ class Database:
         with translated(), self.engine.begin() as connection:
             return migrate.upgrade(connection)
 
+    def current(self) -> bool:
+        """Whether tables, functions and views are those of this version, as far as the catalog tells."""
+        with translated(), self.engine.connect() as connection:
+            return migrate.is_current(connection)
+
     def check(self) -> migrate.SchemaState:
         """Compare the schema with what this version expects; see `pgneural.migrate.check`."""
         with translated(), self.engine.begin() as connection:
@@ -70,7 +75,7 @@ class Database:
         with translated(), self.engine.connect() as connection:
             state = migrate.state(connection)
             return DatabaseStatus(
-                url=self.url,
+                url=hidden_password(self.url),
                 server_version=server_version(connection),
                 pgvector_version=pgvector_version(connection),
                 schema_revision=state.revision,
@@ -82,7 +87,7 @@ class Database:
         """Return a collection; make it where it does not exist yet.
 
         Args:
-            name: 1 to 40 bytes of printable characters without ``%``.
+            name: 1 to 39 bytes of printable characters without ``%``.
             encoder: A name for `pgneural.encoders.get`, or an encoder. By default the one that made the
                 collection; for a new one, ``minilm``.
             **options: Passed to `pgneural.encoders.get`.
@@ -92,6 +97,7 @@ class Database:
             InvalidName: The name will not do.
             SchemaNotInstalled, OutdatedSchema, NewerSchema: See `Database.upgrade`.
         """
+        catalog.require_printable(name)
         with translated(), self.engine.begin() as connection:
             migrate.require_current(connection)
             space = catalog.find_space(connection, name)
@@ -145,7 +151,8 @@ def embedded(path: str | Path) -> Database:
         MissingExtra: ``pip install 'pgneural[embedded]'`` brings the server.
     """
     database = Database(EmbeddedServer(Path(path).expanduser().absolute()).start())
-    database.upgrade()
+    if not database.current():
+        database.upgrade()
     return database
 
 

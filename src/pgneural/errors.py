@@ -12,6 +12,7 @@
     ├── RefusedRecords          (ValueError)
     ├── InvalidName             (ValueError)
     ├── InvalidFilter           (ValueError)
+    ├── InvalidQuery            (ValueError)
     ├── UnknownCollection       (LookupError)
     ├── UnknownDocument         (LookupError)
     ├── MissingExtra            (ImportError)
@@ -68,6 +69,10 @@ class InvalidName(PgneuralError, ValueError):
 
 class InvalidFilter(PgneuralError, ValueError):
     """PostgreSQL does not accept the filter."""
+
+
+class InvalidQuery(PgneuralError, ValueError):
+    """The query vector has no direction, or the limit is out of range."""
 
 
 class UnknownCollection(PgneuralError, LookupError):

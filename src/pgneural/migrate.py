@@ -21,9 +21,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
-from pgneural.store.engine import execute_script, require_extension, require_server
+from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 
 LOCK = 0x706E6575  # "pneu": the key of our advisory lock
@@ -94,6 +95,14 @@ def state(connection: sa.Connection) -> SchemaState:
     return SchemaState(_revision(connection), _head())
 
 
+def is_current(connection: sa.Connection) -> bool:
+    """Whether the revision is ours and the files of ``sql/`` are those that were last applied."""
+    if _revision(connection) != _head():
+        return False
+    applied = {row.name: row.sha256 for row in connection.execute(sa.select(SqlFile.name, SqlFile.sha256))}
+    return applied == {file.name: _sha256(file.read_text(encoding="utf-8")) for file in sql_files()}
+
+
 def check(connection: sa.Connection) -> SchemaState:
     """Compare the database with the models and with ``sql/``; the database is left as it is."""
     revision = _revision(connection)
@@ -120,6 +129,7 @@ def require_current(connection: sa.Connection) -> None:
         raise OutdatedSchema(
             f"the database is at schema revision {revision}, this pgneural needs {_head()}; run: pgneural db upgrade"
         )
+    require_visible_extension(connection)
 
 
 def configuration() -> Config:
@@ -164,7 +174,11 @@ def _apply_sql(connection: sa.Connection) -> None:
     for file in files:
         content = file.read_text(encoding="utf-8")
         execute_script(connection, content)
-        _record(connection, file.name, hashlib.sha256(content.encode()).hexdigest())
+        _record(connection, file.name, _sha256(content))
+
+
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _record(connection: sa.Connection, name: str, sha256: str) -> None:
@@ -200,10 +214,13 @@ def _table_differences(connection: sa.Connection) -> list[str]:
 def _sql_differences(connection: sa.Connection) -> list[str]:
     """Apply ``sql/`` within a savepoint that is taken back, and tell what that would change."""
     before = _objects(connection)
-    with connection.begin_nested() as savepoint:
-        _apply_sql(connection)
-        after = _objects(connection)
-        savepoint.rollback()
+    try:
+        with connection.begin_nested() as savepoint:
+            _apply_sql(connection)
+            after = _objects(connection)
+            savepoint.rollback()
+    except DBAPIError as error:
+        return [f"sql/ cannot be applied: {str(error.orig).splitlines()[0]}; drop what stands in its way"]
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     return [f"{name}: differs from sql/; run: pgneural db upgrade" for name in sorted(changed)]
 

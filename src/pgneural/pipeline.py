@@ -21,7 +21,7 @@ from pgneural.chunk import chunk
 from pgneural.load import check, mistyped
 from pgneural.store.schema import Space
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
-from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
+from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint, has_direction
 
 BATCH_RECORDS = 2048
 """Enough that what a transaction costs does not show."""
@@ -167,7 +167,7 @@ class Ingest:
             return BadRecord(
                 record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection"
             )
-        elif not 0 < float(vector @ vector) < np.inf:
+        elif not has_direction(vector):
             return BadRecord(record.origin, "embedding is zero or not finite, so it has no direction")
         return check(record)
 

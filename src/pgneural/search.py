@@ -6,7 +6,8 @@ consistent picture of its row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,15 +87,31 @@ def search(
         InvalidFilter: PostgreSQL does not accept the filter.
     """
     statement = with_documents(target, nearest(target, vector, k=limit, where=where))
-    try:
+    with filter_errors(where is not None):
         rows = Session(connection).execute(statement).all()
-    except DBAPIError as error:
-        if where is not None and isinstance(error.orig, (psycopg.ProgrammingError, psycopg.DataError)):
-            said = str(error.orig).splitlines()[0]
-            raise InvalidFilter(f"the filter does not work: {said}; it may use the columns of documents") from error
-        raise
     hits = [_hit(rank, row) for rank, row in enumerate(rows, start=1)]
     return Hits(hits, limit=limit, strategy=rows[0].strategy if rows else "")
+
+
+@contextlib.contextmanager
+def filter_errors(filtered: bool) -> Iterator[None]:
+    """Blame the filter, where there is one, for what PostgreSQL cannot read or evaluate.
+
+    Raises:
+        InvalidFilter: With what PostgreSQL said.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        mine = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
+        if (
+            not filtered
+            or not isinstance(error.orig, mine)
+            or isinstance(error.orig, psycopg.errors.InsufficientPrivilege)
+        ):
+            raise
+        said = str(error.orig).splitlines()[0]
+        raise InvalidFilter(f"the filter does not work: {said}; it may use the columns of documents") from error
 
 
 def with_documents(target: VectorSearch, ranking: sa.Select[Any]) -> sa.Select[Any]:

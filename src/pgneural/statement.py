@@ -3,7 +3,7 @@
 The statement's parts, in reading order (each a CTE, design 5.1)::
 
     settings  how far an index scan may go; local to the transaction
-    probe     the keys of the rows that pass the filter, up to EXACT_ROWS + 1
+    probe     the keys of the rows that pass the filter, up to one more than would be compared or asked for
     near      more pass than that: the vector index, filtered by looking up each candidate's row
     exact     no more pass: their true distances, one by one
     fallback  near came back short: the true distance of every row that passes
@@ -28,8 +28,9 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from pgneural.store.schema import source_columns
 from pgneural.types import Distance, Vector
 
-EXACT_ROWS = 2000
-"""Up to so many rows that pass the filter are compared one by one, which cannot miss any."""
+EXACT_CHUNKS = 2000
+"""While the rows that pass the filter have no more chunks than this, they are compared one by one, which cannot
+miss any. At this size that took about as long as an index scan under a filter of a few per cent."""
 
 EF_SEARCH = 100
 """Candidates that one pass of an HNSW scan keeps; pgvector's 40 gives too low a recall at k = 10."""
@@ -84,13 +85,14 @@ class _Parts:
 
     def __init__(self, search: VectorSearch, vector: Vector, k: int, where: sa.ColumnElement[bool] | None) -> None:
         self.search, self.k, self.where = search, k, where
+        self.exact_rows = max(int(EXACT_CHUNKS / search.chunks_per_row), 1)
         self.source, self.chunks = search.source, search.chunks
         self.keys = source_columns(search.source)
         self.distance = self._distance(vector)
         self.settings = self._settings()
         self.probe = self._probe()
         self.passing = _materialized(_count(self.probe), "passing")
-        self.few = _scalar(self.passing.c.n) <= EXACT_ROWS
+        self.few = _scalar(self.passing.c.n) <= self.exact_rows
         self.near = self._near()
         self.found = _materialized(_count(self._rows_found()), "found")
         self.short = _scalar(self.found.c.n) < sa.func.least(self.k, _scalar(self.passing.c.n))
@@ -137,7 +139,7 @@ class _Parts:
             keys = sa.select(*(self.chunks.c[name] for name in self.keys)).where(self.chunks.c.ordinal == 0)
         else:
             keys = sa.select(*(column.label(name) for name, column in self.keys.items())).where(*self._filter())
-        return _materialized(keys.limit(EXACT_ROWS + 1), "probe")
+        return _materialized(keys.limit(max(self.exact_rows, self.k) + 1), "probe")
 
     def _near(self) -> sa.CTE:
         window = max(int(self.k * WINDOW * self.search.chunks_per_row), self.k)

@@ -21,6 +21,12 @@ Content = str | bytes | NDArray[Any]
 """What an encoder reads: text, encoded bytes (an image file), or a decoded array."""
 
 
+def has_direction(vector: Vector) -> bool:
+    """Whether a vector is neither zero nor, itself or in its square, beyond what a float32 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(0 < vector @ vector < np.inf)
+
+
 class Modality(enum.StrEnum):
     """The kind of content that a row holds or an encoder accepts."""
 

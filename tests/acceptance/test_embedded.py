@@ -24,7 +24,7 @@ START = "import sys; from pathlib import Path; from pgneural.store.embedded impo
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    folder = Path(tempfile.mkdtemp(prefix="pgneural-embedded-"))
+    folder = Path(tempfile.mkdtemp(prefix="pgneural embedded & 100% '-"))
     yield EmbeddedServer(folder)
     EmbeddedServer(folder).stop()
     shutil.rmtree(folder, ignore_errors=True)

@@ -261,16 +261,35 @@ def test_collections_keep_to_themselves(db: Database) -> None:
         assert connection.scalar(sa.text("SELECT external_id FROM neural.two")) == "1"
 
 
-@pytest.mark.parametrize("name", ["Field notes, 2024", 'quo"ted', "naïve 天気", "a.b", "x" * 40, "select"])
+@pytest.mark.parametrize("name", ["Field notes, 2024", 'quo"ted', "naïve 天気", "a.b", "x" * 39, "é" * 19, "select"])
 def test_unusual_names(db: Database, name: str) -> None:
     made = db.collection(name, encoder="hash")
     made.index([Record("1", "fox")])
-    assert db.existing(name).search("fox")[0].entity.external_id == "1"
+    made.index([Record(str(n), f"fox {n}") for n in range(2000)])
+    made.index([Record("2001", "foxes")])
+    assert db.existing(name).search("fox", where="external_id = '1'")[0].entity.external_id == "1"
+    assert db.status().collections[0].indexed
     db.drop(name)
     assert db.status().collections == []
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x" * 41, "a\nb", "100%", "documents", "spaces", "collections"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "  ",
+        "x" * 40,
+        "a\0b",
+        "\ud800",
+        "documents_pkey",
+        "documents_id_seq",
+        "a\nb",
+        "100%",
+        "documents",
+        "spaces",
+        "collections",
+    ],
+)
 def test_unusable_names(db: Database, name: str) -> None:
     with pytest.raises(InvalidName, match="collection name"):
         db.collection(name, encoder="hash")
@@ -305,3 +324,62 @@ def test_a_model_folder_is_found_again_with_what_it_was_made_with(
     np.testing.assert_allclose(again.encoder.encode_query("fox"), made.encoder.encode_query("fox"), atol=1e-6)
     assert [h.score for h in again.search("fox")] == pytest.approx([h.score for h in made.search("fox")])
     assert db.collection("tiny", encoder=tiny_model).count() == 2
+
+
+def test_a_collection_that_was_dropped_while_it_was_open(db: Database, notes: Collection) -> None:
+    notes.index([Record("1", "fox")])
+    for again in (None, "hash"):
+        if "notes" in {status.name for status in db.status().collections}:
+            db.drop("notes")
+        if again:
+            db.collection("notes", encoder=again)
+        with pytest.raises(UnknownCollection, match="was dropped after it was opened; open it again"):
+            notes.search("fox")
+        with pytest.raises(UnknownCollection, match="was dropped after it was opened"):
+            notes.index([Record("2", "fox")])
+        with pytest.raises(UnknownCollection, match="was dropped after it was opened"):
+            notes.delete("1")
+
+
+def test_deleting_no_ids_deletes_nothing(notes: Collection) -> None:
+    notes.index([Record("1", "fox")])
+    assert notes.delete([], where="true") == 0
+    assert notes.delete([]) == 0
+    assert notes.count() == 1
+
+
+def test_records_made_in_python_are_checked(notes: Collection) -> None:
+    wrong: list[Any] = [
+        Record("1", None),  # type: ignore[arg-type]
+        Record(2, "a"),  # type: ignore[arg-type]
+        Record("3", "a", embedding=[1.0]),  # type: ignore[arg-type]
+        Record("4", "a", embedding=np.full(256, 1e300)),
+        Record("x" * 601, "a"),
+        Record("5", "a", metadata={"at": object()}),
+    ]
+    report = notes.index([*wrong, Record("6", "good")])
+    assert (report.rejected, report.inserted) == (len(wrong), 1)
+    assert [bad.reason for bad in report.bad[:5]] == [
+        "text is NoneType, expected str",
+        "id is int, expected str",
+        "embedding is list, expected a float32 array",
+        "embedding is an array of float64, expected a float32 array",
+        "the id has 601 characters, at most 600 are indexable",
+    ]
+
+
+def test_records_are_read_in_the_caller_s_thread(notes: Collection) -> None:
+    import sqlite3
+
+    with sqlite3.connect(":memory:") as other:
+        rows = other.execute("SELECT value, 'fox ' || value FROM json_each('[1, 2, 3]')")
+        assert notes.index(Record(str(key), text) for key, text in rows).inserted == 3
+    other.close()
+
+
+def test_one_id_in_two_batches(notes: Collection) -> None:
+    notes.index([Record("x", "before")])
+    fillers = [Record(str(n), f"filler {n}") for n in range(600)]
+    notes.index([Record("x", "between"), *fillers, Record("x", "before")])
+    (row,) = [row for row in content(notes) if row[0] == "x"]
+    assert (row[2], row[6]) == ("before", "before")

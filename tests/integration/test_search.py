@@ -84,7 +84,7 @@ def test_never_short_and_near_the_exact_answer(points: Collection, name: str) ->
 
 
 def test_fallback_when_the_index_scan_gives_up(points: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statement, "EXACT_ROWS", 10)
+    monkeypatch.setattr(statement, "EXACT_CHUNKS", 10)
     monkeypatch.setattr(statement, "EF_SEARCH", 10)
     monkeypatch.setattr(statement, "MAX_SCAN_TUPLES", 1)
     strategies = set()
@@ -95,6 +95,15 @@ def test_fallback_when_the_index_scan_gives_up(points: Collection, monkeypatch: 
     assert strategies == {"fallback"}
 
 
+def test_never_short_for_many_rows(points: Collection) -> None:
+    query = vectors(2, 1)[0]
+    hits = points.search(query, where="(metadata->>'n')::int % 2 = 0", limit=2600)
+    assert (len(hits), hits.exhausted) == (2600, False)
+    assert len(set(ids(hits))) == 2600
+    every = points.search(query, where="(metadata->>'n')::int % 2 = 0", limit=100_000)
+    assert (len(every), every.exhausted) == (3000, True)
+
+
 def test_settings_end_with_the_transaction(points: Collection, database: Database) -> None:
     points.search(vectors(2, 1)[0])
     for _ in range(3):
@@ -102,7 +111,7 @@ def test_settings_end_with_the_transaction(points: Collection, database: Databas
             assert connection.scalar(sa.text("SHOW hnsw.iterative_scan")) == "off"
 
 
-def test_any_sqlalchemy_condition(points: Collection) -> None:
+def test_any_sqlalchemycondition(points: Collection) -> None:
     query = vectors(3, 1)[0]
     other = sa.orm.aliased(Document)
     conditions = {
@@ -186,17 +195,28 @@ def test_wrong_queries_are_refused(points: Collection) -> None:
     for where in ("no_such_column = 1", "1 = ", "(title::int = 3)", "true; DROP TABLE neural.documents"):
         with pytest.raises(InvalidFilter, match="the filter does not work"):
             points.search(vectors(2, 1)[0], where=where)
+    for where in ("false) OR (true", "(true", "true /* (", "'quoted", "$tag$ open"):
+        with pytest.raises(InvalidFilter):
+            points.search(vectors(2, 1)[0], where=where)
+        with pytest.raises(InvalidFilter):
+            points.delete(where=where)
+    with pytest.raises(InvalidFilter, match=r"has a placeholder \$1"):
+        points.search(vectors(2, 1)[0], where="title = $1")
+    for values in (np.zeros(DIMENSIONS), np.full(DIMENSIONS, np.nan), np.full(DIMENSIONS, 3e38)):
+        with pytest.raises(ValueError, match="zero or not finite"):
+            points.search(values.astype(np.float32), where="true")
+    assert points.search(vectors(2, 1)[0], where="title <> ')' AND '(' = $a$($a$ -- :-)", limit=1)
     assert len(points.search(vectors(2, 1)[0], where="title LIKE '%' -- a comment", limit=3)) == 3
     assert len(points.search(vectors(2, 1)[0], where="'10:30'::time > '9:00' AND content LIKE 'doc%'", limit=3)) == 3
 
 
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_the_near_branch_uses_the_vector_index(points: Collection, database: Database, where: str | None) -> None:
-    from pgneural.collection import _condition
+    from pgneural.filter import condition
     from pgneural.statement import nearest
 
-    select = nearest(points._target, vectors(2, 1)[0], k=10, where=_condition(where))
     with database.engine.connect() as connection:
+        select = nearest(points._target(connection), vectors(2, 1)[0], k=10, where=condition(where))
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE near")
@@ -219,12 +239,16 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
     with database.engine.connect() as connection:
         connection.execute(sa.text("SET plan_cache_mode = force_generic_plan"))
         connection.commit()
-        from pgneural.collection import _condition
+        from pgneural.filter import condition
         from pgneural.search import search
 
         for _ in range(12):
             hits = search(
-                connection, points._target, query, limit=10, where=_condition("(metadata->>'n')::int % 2 = 0")
+                connection,
+                points._target(connection),
+                query,
+                limit=10,
+                where=condition("(metadata->>'n')::int % 2 = 0"),
             )
             connection.rollback()
             assert ids(hits) == expected

@@ -68,3 +68,10 @@ def test_hash_changes_with_heading_and_text() -> None:
         for title in ("", "t")
     }
     assert len(hashes) == 4
+
+
+def test_long_runs_of_one_character_take_no_time() -> None:
+    for text in ("." * 1_000_000, "\n" * 1_000_000, " " * 1_000_000, "a" * 1_000_000, ".\n " * 300_000):
+        spans = chunk_spans(text, TOKENIZER, max_tokens=1_000_000, overlap=0)
+        assert spans[-1][1] == len(text)
+    chunk_spans("." * 200_000, TOKENIZER, max_tokens=100, overlap=10)

@@ -169,3 +169,43 @@ def test_standard_library_records_are_distinct_and_the_same_every_time() -> None
     by_name = {record.external_id: record.metadata for record in first}
     assert by_name["os.remove"]["kind"] == "function"
     assert by_name["os.remove"]["module"] == "os"
+
+
+def test_unnamed_and_repeated_columns(tmp_path: Path) -> None:
+    (record,), _ = read(write(tmp_path / "pandas.csv", ",text\n0,a\n"))
+    assert (record.title, record.content, record.metadata) == ("", "a", {"": "0"})
+    assert read(write(tmp_path / "twice.csv", "id,text,text\n1,a,b\n"))[1] == [
+        ":1: the columns id, text, text do not all have names of their own; rename them"
+    ]
+
+
+def test_a_misspelt_field_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,title,body\n1,t,b\n")
+    assert read(path, fields=load.Fields(text="txet"))[1][0].startswith(":1: no column txet; the columns are id, title")
+    line = write(tmp_path / "a.jsonl", '{"id": "1", "title": "t", "body": "b"}')
+    assert read(line, fields=load.Fields(text="txet"))[1] == [":1: no field txet; the fields are id, title, body"]
+
+
+def test_files_without_text(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.md", "a.html"):
+        assert read(write(tmp_path / name, " \n"))[1] == [": the file has no text"]
+    assert read(write(tmp_path / "b.html", "just words"))[0][0].content.strip() == "just words"
+
+
+def test_markdown_titles(tmp_path: Path) -> None:
+    for text, title in {
+        "---\ndate: 2020\n---\n# Real": "Real",
+        "```\n# not\n```\n## Yes": "Yes",
+        "Under\n=====\n": "Under",
+        "no heading": "t.md",
+        "# a" + " " * 200_000 + "b": "a" + " " * 200_000 + "b",
+    }.items():
+        assert read(write(tmp_path / "t.md", text))[0][0].title == title
+
+
+def test_huge_numbers(tmp_path: Path) -> None:
+    digits = "9" * 5000
+    path = write(tmp_path / "n.jsonl", f'{{"_id": "1", "text": "a", "n": {digits}}}\n{{"_id": {{}}, "text": "a"}}')
+    bad = read(path)[1]
+    assert bad[0].startswith(":1: invalid JSON: ")
+    assert bad[1] == ":2: id is an object, expected a string or a whole number"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import click
@@ -14,7 +15,8 @@ from pgneural import load
 from pgneural.cli import demo as demonstration
 from pgneural.cli import output
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
-from pgneural.errors import RefusedRecords
+from pgneural.errors import RefusedRecords, UnreadableInput
+from pgneural.store.engine import libpq_url
 
 CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -81,7 +83,7 @@ def status(target: Target, as_json: bool) -> None:
 def psql(target: Target, arguments: tuple[str, ...]) -> None:
     """Open psql in the database."""
     with target.open() as database:
-        command = [target.server.client("psql"), database.url, *arguments]
+        command = [target.server.client("psql"), libpq_url(database.url), *arguments]
     os.execvp(command[0], command)
 
 
@@ -129,10 +131,13 @@ def index(
     bring the collection up to date: what has not changed is not encoded again.
     """
     records = load.read(paths, format=format_, fields=load.Fields(id_field, title_field, text_field))
+    first = next(records, None)  # a path that does not exist is refused before anything is made
+    if first is None:
+        raise UnreadableInput(f"{', '.join(paths)}: there are no records")
     started = time.monotonic()
     with target.open() as database, output.progress_bar(interactive()) as bar:
         chosen = database.collection(collection, encoder=encoder)
-        report = chosen.index(records, progress=bar.documents, build_progress=bar.build)
+        report = chosen.index(chain([first], records), progress=bar.documents, build_progress=bar.build)
     for bad in report.bad:
         click.echo(f"bad record: {bad}", err=True)
     if as_json:
@@ -193,7 +198,7 @@ def delete(
         raise click.UsageError("give ids, --where, or --all")
     with target.open() as database:
         chosen = database.existing(collection)
-        deleted = chosen.count() if everything else chosen.delete(external_ids, where=where)
+        deleted = chosen.count() if everything else chosen.delete(external_ids or None, where=where)
         if everything:
             database.drop(collection)
     output.print_json({"collection": collection, "deleted": deleted}) if as_json else click.echo(

@@ -21,6 +21,9 @@ from pgneural.database import Database, connect, embedded
 from pgneural.errors import PgneuralError
 from pgneural.store.embedded import EmbeddedServer
 
+INTERRUPTED = 130
+"""The shell's exit status of a command that Ctrl-C ended."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -58,7 +61,8 @@ class Failing(click.Group):
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            raise click.ClickException("stopped; run the same command again to complete the work") from None
+            click.echo("Error: stopped; run the same command again to complete the work", err=True)
+            raise SystemExit(INTERRUPTED) from None
         except (PgneuralError, DBAPIError, psycopg.Error) as error:
             if context.params.get("debug"):
                 raise

@@ -82,7 +82,7 @@ def print_hits(hits: Hits, *, title: str | None = None) -> None:
     rows = [(hit.rank, hit.score, hit.entity.title or hit.entity.external_id, hit.chunk.snippet(160)) for hit in hits]
     print_table(("rank", "score", "title", "snippet"), rows, title=title)
     if hits.exhausted:
-        click.echo(f"only {len(hits)} documents pass the filter", err=True)
+        click.echo(f"these are all: {len(hits)} documents pass", err=True)
 
 
 def summary(report: Report, collection: str, seconds: float) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 FIDELITY = 0.999
 """The least cosine between a half precision vector and the float32 one."""
 
@@ -214,9 +216,11 @@ def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTr
     theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded = SentenceTransformer(model, device=device, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError, RuntimeError) as error:
         said = " ".join(str(error).split())[:300]
-        raise EncoderUnavailable(f"model {model!r} cannot be loaded: {said}; give a folder that holds it") from error
+        raise EncoderUnavailable(
+            f"model {model!r} cannot be loaded: {said}; give a folder that holds it, and a device that is here"
+        ) from error
     finally:
         if bar:
             theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
@@ -243,6 +247,8 @@ def _choose_precision(encoder: SentenceTransformerEncoder, asked: str) -> str:
     """Turn the model to the fastest precision that keeps its vectors, and return that precision's name."""
     import torch
 
+    if asked not in PRECISIONS:
+        raise ValueError(f"precision is {asked!r}, expected one of {', '.join(PRECISIONS)}")
     model = encoder._model
     half = _half_precision(model.device) if asked == "auto" else asked
     if half == "float32":

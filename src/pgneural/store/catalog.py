@@ -19,7 +19,7 @@ from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table
 from pgneural.types import Distance, Encoder
 
-NAME_BYTES = 40
+NAME_BYTES = 39
 """A collection's name is part of table, constraint and index names, which end at 63 bytes."""
 
 SOURCE = DOCUMENTS.fullname
@@ -89,10 +89,11 @@ def create_collection(
     Raises:
         InvalidName: The name is empty, too long, not printable or already that of something else.
     """
+    require_printable(name)
     _lock(connection, name)
     if existing := find_space(connection, name):
         return existing
-    _require_usable(connection, name)
+    _require_free(connection, name)
     table = f"{DOCUMENTS.name}_{name}"
     connection.execute(
         insert(Space).values(
@@ -122,10 +123,25 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     """
     _lock(connection, name)
     space = require_space(connection, name)
-    execute_script(connection, f"DROP VIEW {quoted(SCHEMA, name)}")
-    chunks_of(space).drop(connection)
+    execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
+    chunks_of(space).drop(connection, checkfirst=True)
     connection.execute(sa.delete(Document).where(Document.collection == name))
     connection.execute(sa.delete(Space).where(Space.id == space.id))
+
+
+def require_same_space(connection: sa.Connection, space: Space) -> None:
+    """Make sure that the collection is still the one that was opened.
+
+    Raises:
+        UnknownCollection: It was dropped, or dropped and made anew.
+    """
+    if connection.scalar(sa.select(Space.id).where(Space.id == space.id)) is None:
+        raise dropped(space)
+
+
+def dropped(space: Space) -> UnknownCollection:
+    """Say that a collection that is open is no longer there."""
+    return UnknownCollection(f"collection {space.attribute!r} was dropped after it was opened; open it again")
 
 
 def chunks_of(space: Space) -> sa.Table:
@@ -164,18 +180,33 @@ def distance_of(space: Space) -> Distance:
 
 
 def _lock(connection: sa.Connection, name: str) -> None:
-    key = sa.func.hashtextextended(f"pgneural collection {name}", 0)
+    key = sa.func.hashtextextended(lock_name(name), 0)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
-def _require_usable(connection: sa.Connection, name: str) -> None:
+def lock_name(collection: str) -> str:
+    """Name the advisory lock that making and dropping a collection take, and that its writers share."""
+    return f"pgneural collection {collection}"
+
+
+def require_printable(name: str) -> None:
+    """Refuse a name that cannot be part of identifiers.
+
+    Raises:
+        InvalidName: It is empty, too long, or has characters that do not print.
+    """
     if not name.strip() or not name.isprintable() or "%" in name or len(name.encode("utf-8", "replace")) > NAME_BYTES:
         raise InvalidName(
             f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters without %"
         )
-    inspector = sa.inspect(connection)
-    taken = {*inspector.get_table_names(SCHEMA), *inspector.get_view_names(SCHEMA)}
-    if name in taken or f"{DOCUMENTS.name}_{name}" in taken:
+
+
+def _require_free(connection: sa.Connection, name: str) -> None:
+    names = [name, *(f"{DOCUMENTS.name}_{name}{suffix}" for suffix in ("", "_pkey", "_embedding_idx"))]
+    taken = sa.text(
+        "SELECT 1 FROM pg_class WHERE relnamespace = CAST(:schema AS regnamespace) AND relname = ANY(:names) LIMIT 1"
+    )
+    if connection.scalar(taken, {"schema": SCHEMA, "names": names}):
         raise InvalidName(f"schema {SCHEMA} already has a relation for {name!r}; choose another collection name")
 
 

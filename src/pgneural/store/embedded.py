@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -63,7 +65,12 @@ class EmbeddedServer:
         """
         if url := self._serving():
             return url
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseUnreachable(
+                f"cannot keep data in {self.directory}: {error.strerror}; name another"
+            ) from error
         with FileLock(self.directory / "postgres.lock"):
             if not (self.cluster / "PG_VERSION").exists():
                 _initialise(self.cluster)
@@ -82,7 +89,7 @@ class EmbeddedServer:
         postmaster = _postmaster(self.cluster)
         if postmaster is None or postmaster.status != "ready":
             return None
-        return f"postgresql://postgres@/postgres?host={postmaster.socket}"
+        return f"postgresql://postgres@/postgres?host={quote(postmaster.socket)}"
 
     def _serving(self) -> str | None:
         """Return the URL if the server answers there; a killed one leaves its files behind."""
@@ -100,7 +107,7 @@ class EmbeddedServer:
             if _postmaster(self.cluster) is None:  # its process id may belong to someone else by now
                 (self.cluster / "postmaster.pid").unlink(missing_ok=True)
             try:
-                _run("pg_ctl", *arguments, "-o", f"-k {_socket_folder(self.cluster)}", "start")
+                _run("pg_ctl", *arguments, "-o", f"-k {shlex.quote(str(_socket_folder(self.cluster)))}", "start")
             except DatabaseUnreachable as error:
                 if time.monotonic() > deadline:
                     raise DatabaseUnreachable(f"{error}; last line of {log}: {_last_line(log)}") from error

@@ -32,14 +32,25 @@ ADVISED_PGVECTOR = (0, 8, 4)
 """Earlier ones can corrupt an HNSW index around a vacuum (pgvector #988, #993)."""
 
 
+def libpq_url(url: str) -> str:
+    """Return the URL as libpq knows it, without SQLAlchemy's name of a driver."""
+    return re.sub(r"^(postgresql|postgres)(\+\w+)?://", "postgresql://", url)
+
+
 def create_engine(url: str) -> sa.Engine:
     """Return an engine for a libpq URL or connection string; nothing is connected yet."""
-    conninfo = re.sub(r"^(postgresql|postgres)(\+\w+)?://", "postgresql://", url)
+    conninfo = libpq_url(url)
     return sa.create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(conninfo, application_name="pgneural"),
         pool_pre_ping=True,
     )
+
+
+def hidden_password(url: str) -> str:
+    """Return a URL or connection string without its password."""
+    without = re.sub(r"(?<=://)([^:/?#@]*):[^@/]+@", r"\1:***@", url)
+    return re.sub(r"(\bpassword\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", without)
 
 
 @contextlib.contextmanager
@@ -66,7 +77,9 @@ def translated() -> Iterator[None]:
 
 def _connection_lost(cause: BaseException | None) -> bool:
     state = getattr(cause, "sqlstate", None) or ""
-    return isinstance(cause, psycopg.OperationalError) and (state == "" or state[:2] in {"08", "28", "57", "3D"})
+    return isinstance(cause, psycopg.OperationalError) and (
+        state == "" or (state[:2] in {"08", "28", "3D"} or state[:3] == "57P")
+    )
 
 
 def quoted(*names: str) -> str:
@@ -99,6 +112,23 @@ def require_server(connection: sa.Connection) -> None:
     version = server_version(connection)
     if int(version.split(".")[0]) < MINIMUM_SERVER:
         raise OutdatedServer(f"the server is PostgreSQL {version}; pgneural needs {MINIMUM_SERVER} or later")
+
+
+def require_visible_extension(connection: sa.Connection) -> None:
+    """Refuse a connection that does not see pgvector's types and operators.
+
+    Raises:
+        MissingExtension: The extension is in a schema that is not on the search_path.
+    """
+    query = sa.text(
+        "SELECT extnamespace::regnamespace::text FROM pg_extension"
+        " WHERE extname = 'vector' AND NOT extnamespace::regnamespace::text = ANY(current_schemas(true)::text[])"
+    )
+    if schema := connection.scalar(query):
+        raise MissingExtension(
+            f"pgvector is in schema {schema}, which is not on this role's search_path; "
+            f"run: ALTER ROLE CURRENT_USER SET search_path = public, {schema}"
+        )
 
 
 def require_extension(connection: sa.Connection) -> None:

@@ -17,10 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.store.catalog import chunks_of, distance_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import SCHEMA, Space, vector_index
-from pgneural.types import Distance
 
 WORTH_INDEXING = 2000
-"""Chunks from which a vector index pays; a search compares fewer one by one (`statement.EXACT_ROWS`)."""
+"""Chunks from which a vector index pays; a search compares fewer one by one (`statement.EXACT_CHUNKS`)."""
 
 HNSW_DIMENSIONS = 2000
 """pgvector's limit for indexing the ``vector`` type."""
@@ -55,7 +54,7 @@ def build(engine: sa.Engine, space: Space, progress: Callable[[BuildProgress], N
     nothing behind.
     """
     chunks = chunks_of(space)
-    index = vector_index(chunks, Distance(distance_of(space)))
+    index = vector_index(chunks, distance_of(space))
     with engine.begin() as connection:
         if space.dimensions > HNSW_DIMENSIONS or _exists(connection, chunks, str(index.name)):
             return False
@@ -103,6 +102,8 @@ def _create(
             connection.execute(_local("max_parallel_maintenance_workers", str(resources.workers)))
             if progress:
                 watcher.start()
+            key = sa.func.hashtextextended(f"pgneural index {chunks.fullname}", 0)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))  # builders wait for one another
             index.create(connection, checkfirst=True)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             execute_script(connection, f"ANALYZE {quoted(SCHEMA, chunks.name)}")

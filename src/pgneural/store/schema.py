@@ -175,7 +175,7 @@ def _store_inline(table: Table, connection: Connection, **_: Any) -> None:
 
 
 def vector_index(chunks: Table, distance: Distance) -> Index:
-    """Declare the HNSW index of a chunk table, without attaching it to the table.
+    """Declare the HNSW index of a chunk table, once.
 
     ``m`` and ``ef_construction`` are pgvector's defaults.
     """

@@ -22,7 +22,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from pgneural.store.catalog import chunks_of
+from pgneural.store.catalog import chunks_of, dropped, lock_name
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.types import Chunk, Record, Vector
 
@@ -69,11 +69,12 @@ class Writer:
     def __init__(self, engine: sa.Engine, space: Space) -> None:
         self._pooled = engine.raw_connection()
         self._connection: Connection = self._pooled.driver_connection  # type: ignore[assignment]
-        self._collection = space.attribute
+        self._space, self._collection = space, space.attribute
         chunks = chunks_of(space)
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
         self._connection.execute(_STAGING)
         self._connection.execute("SET synchronous_commit = off")
+        self._require_space()
         self._connection.commit()
 
     def close(self) -> None:
@@ -102,6 +103,7 @@ class Writer:
         """Store a batch, whole or not at all; external ids are distinct within it.
 
         Raises:
+            UnknownCollection: The collection was dropped after it was opened.
             ChangedMeanwhile: It has to be compared again; nothing of it is stored.
         """
         ordered = sorted(batch, key=lambda encoded: encoded.record.external_id)  # writers lock in one order
@@ -112,6 +114,7 @@ class Writer:
 
     def _insert(self, batch: Sequence[Encoded]) -> Written:
         with self._connection.transaction():
+            self._require_space()
             ids = [id_ for (id_,) in self._connection.execute(_NEXT_IDS, (len(batch),))]
             with self._connection.cursor() as cursor, cursor.copy(_COPY_DOCUMENTS) as copy:
                 copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
@@ -122,6 +125,7 @@ class Writer:
 
     def _upsert(self, batch: Sequence[Encoded]) -> Written:
         with self._connection.transaction():
+            self._require_space()
             self._stage(batch)
             changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
             self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
@@ -130,6 +134,12 @@ class Writer:
         inserted = {external_id for external_id, new in changed if new}
         touched = {external_id for external_id, _ in changed} | {e.record.external_id for e in rechunked}
         return Written(len(inserted), len(touched) - len(inserted), len(batch) - len(touched))
+
+    def _require_space(self) -> None:
+        """Make sure that the collection is the one that was opened, and stays until the transaction ends."""
+        self._connection.execute(_SHARE, (lock_name(self._collection),))
+        if not self._connection.execute(_SPACE, (self._space.id,)).fetchone():
+            raise dropped(self._space)
 
     def _require_unchanged(self, batch: Sequence[Encoded]) -> None:
         """Make sure, now that the documents are locked, that the chunks which are kept are still theirs."""
@@ -201,6 +211,10 @@ _STAGING = """
 CREATE TEMPORARY TABLE IF NOT EXISTS pgneural_staged (
     external_id text, title text, content text, metadata jsonb, uri text, modality text
 ) ON COMMIT DELETE ROWS"""
+
+_SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
+
+_SPACE = "SELECT 1 FROM neural.spaces WHERE id = %s"
 
 _NEXT_IDS = """
 SELECT nextval(pg_get_serial_sequence('neural.documents', 'id')) FROM generate_series(1, %s)"""
