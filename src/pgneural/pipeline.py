@@ -8,7 +8,7 @@ may be stopped at any point; running it again skips what is stored and completes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,8 @@ BATCH_CHARACTERS = 1_000_000
 
 REPORTED = 1000
 """How many bad records are kept in a `Report`; all are counted."""
+
+_NONE_KNOWN: Mapping[bytes, Vector] = {}
 
 _Accepted = tuple[Record, str]
 """A record that can be stored, and its metadata as JSON."""
@@ -176,23 +178,23 @@ class Ingest:
         stored = reader.hashes([record.external_id for record, _ in batch])
         planned = [self._planned(record, metadata, stored.get(record.external_id)) for record, metadata in batch]
         changed = [p.record.external_id for p in planned if p.chunks is not None and p.record.external_id in stored]
-        known = reader.known(changed) if changed else {}
-        for plan in planned:
+        known = reader.known(changed) if changed else _NONE_KNOWN
+        for plan in planned if known else ():
             plan.known = known
         return planned
 
     def _planned(self, record: Record, metadata: str, stored: bytes | None) -> _Planned:
         source_hash = self._source_hash(record)
         if source_hash == stored:
-            return _Planned(record, metadata, source_hash, False, None)
+            return _Planned(record, metadata, source_hash, False, None, _NONE_KNOWN)
         if record.embedding is not None:
             text = record.content or record.title
             whole = Chunk(text, {"content": [0, len(record.content)]}, text, source_hash)
-            return _Planned(record, metadata, source_hash, stored is None, [whole])
+            return _Planned(record, metadata, source_hash, stored is None, [whole], _NONE_KNOWN)
         space = self._space
         tokenizer = self._encoder().tokenizer
         chunks = chunk(record, tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
-        return _Planned(record, metadata, source_hash, stored is None, chunks)
+        return _Planned(record, metadata, source_hash, stored is None, chunks, _NONE_KNOWN)
 
     def _source_hash(self, record: Record) -> bytes:
         vector = b"" if record.embedding is None else record.embedding.tobytes()
@@ -200,7 +202,7 @@ class Ingest:
 
     def _encoded(self, batch: Sequence[_Planned]) -> list[Encoded]:
         """Encode, in one call for the whole batch, the chunks that have no vector yet."""
-        wanted = [text for plan in batch for text in plan.to_encode()]
+        wanted = [text for plan in batch if plan.chunks and plan.record.embedding is None for text in plan.to_encode()]
         vectors: Vector = np.empty((0, self._space.dimensions), dtype=np.float32)
         if wanted:
             vectors = self._encoder().encode_documents(wanted)
@@ -218,11 +220,10 @@ class _Planned:
     source_hash: bytes
     new: bool
     chunks: list[Chunk] | None
-    known: dict[bytes, Vector] = field(default_factory=dict)
+    known: Mapping[bytes, Vector]
 
     def to_encode(self) -> list[str]:
-        if self.chunks is None or self.record.embedding is not None:
-            return []
+        assert self.chunks is not None
         return [chunk.input for chunk in self.chunks if chunk.hash not in self.known]
 
     def encoded(self, fresh: Iterator[Vector], report: Report) -> Encoded:

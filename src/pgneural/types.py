@@ -105,12 +105,12 @@ class Chunk:
     """
 
     text: str
-    locator: Mapping[str, Any]
+    locator: dict[str, Any]
     input: str
     hash: bytes
 
     @classmethod
-    def under(cls, heading: str, text: str, locator: Mapping[str, Any]) -> Chunk:
+    def under(cls, heading: str, text: str, locator: dict[str, Any]) -> Chunk:
         """Make the chunk of a text below a heading, which may be empty."""
         read = below(heading, text)
         return cls(text, locator, read, fingerprint(read))

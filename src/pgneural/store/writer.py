@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -120,7 +120,7 @@ class Writer:
                 copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
                 for id_, encoded in zip(ids, batch, strict=True):
                     copy.write_row((id_, self._collection, *_document(encoded)))
-            self._copy_chunks(zip(ids, batch, strict=True))
+            self._copy_chunks(list(zip(ids, batch, strict=True)))
         return Written(len(batch), 0, 0)
 
     def _upsert(self, batch: Sequence[Encoded]) -> Written:
@@ -159,14 +159,17 @@ class Writer:
         external_ids = [encoded.record.external_id for encoded in batch]
         ids: dict[str, int] = dict(self._connection.execute(_IDS, (self._collection, external_ids)).fetchall())
         self._connection.execute(self._sql(_DELETE), (list(ids.values()),))
-        self._copy_chunks((ids[encoded.record.external_id], encoded) for encoded in batch)
+        self._copy_chunks([(ids[encoded.record.external_id], encoded) for encoded in batch])
 
-    def _copy_chunks(self, batch: Iterable[tuple[int, Encoded]]) -> None:
+    def _copy_chunks(self, batch: Sequence[tuple[int, Encoded]]) -> None:
+        vectors = iter(_binary([encoded.vectors for _, encoded in batch if encoded.vectors is not None]))
         with self._connection.cursor() as cursor, cursor.copy(self._sql(_COPY_CHUNKS)) as copy:
             copy.set_types(["int8", "int4", "text", "bytea", "bytea", "bytea", "bytea"])
             for id_, encoded in batch:
-                for row in _chunk_rows(encoded):
-                    copy.write_row((id_, *row))
+                for ordinal, chunk in enumerate(encoded.chunks or ()):
+                    locator = _jsonb(json.dumps(chunk.locator))
+                    row = (id_, ordinal, chunk.text, locator, chunk.hash, encoded.source_hash, next(vectors))
+                    copy.write_row(row)
 
     def _sql(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(chunks=self._chunks)
@@ -186,15 +189,9 @@ def _jsonb(text: str) -> bytes:
     return b"\x01" + text.encode()
 
 
-def _chunk_rows(encoded: Encoded) -> Iterator[tuple[Any, ...]]:
-    assert encoded.chunks is not None
-    assert encoded.vectors is not None
-    for ordinal, (chunk, vector) in enumerate(zip(encoded.chunks, _binary(encoded.vectors), strict=True)):
-        yield ordinal, chunk.text, _jsonb(json.dumps(dict(chunk.locator))), chunk.hash, encoded.source_hash, vector
-
-
-def _binary(vectors: Vector) -> list[bytes]:
-    """Return each row in pgvector's binary form: the length, two bytes of zero, big-endian floats."""
+def _binary(batches: Sequence[Vector]) -> list[bytes]:
+    """Return each row of all arrays in pgvector's binary form: the length, two zero bytes, big-endian floats."""
+    vectors = np.concatenate(batches)
     header = struct.pack(">HH", vectors.shape[1], 0)
     width = 4 * vectors.shape[1]
     data = vectors.astype(">f4").tobytes()
