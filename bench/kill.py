@@ -125,7 +125,7 @@ def killed(server: EmbeddedServer, path: Path, victim: str, after: float) -> boo
     time.sleep(after)
     working = process.poll() is None
     if victim == "process":
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()  # no matter if it has just ended
     else:
         pid = int((server.cluster / "postmaster.pid").read_text().split()[0])
         for backend in psutil.Process(pid).children():
