@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import logging
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,8 @@ from pgneural.load import stdlib
 from pgneural.store.embedded import EmbeddedServer
 
 TRIAL = "trial"
+
+logger = logging.getLogger(__name__)
 
 DIFFERENCES = """
 WITH clean AS (
@@ -57,6 +59,8 @@ class Outcome:
 @click.option("--seed", default=0, show_default=True)
 def command(documents: int, processes: int, servers: int, seed: int) -> None:
     """Kill, run again, compare row by row with a clean run."""
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
     for victim, outcome in trials(documents, processes, servers, seed).items():
         click.echo(
             f"{outcome.kills} kills of the {victim}, {outcome.in_the_middle} of them before it was done: "
@@ -82,6 +86,7 @@ def trials(documents: int, processes: int, servers: int, seed: int) -> dict[str,
             outcome.in_the_middle += killed(server, path, victim, rng.uniform(idle / 2, whole))
             finish(server, path, TRIAL)
             outcome.differences += differences(server, name)
+            logger.info("trial %d: %s", number + 1, outcomes)
     return outcomes
 
 
@@ -128,9 +133,10 @@ def killed(server: EmbeddedServer, path: Path, victim: str, after: float) -> boo
         process.kill()  # no matter if it has just ended
     else:
         pid = int((server.cluster / "postmaster.pid").read_text().split()[0])
-        for backend in psutil.Process(pid).children():
-            backend.kill()
-        os.kill(pid, signal.SIGKILL)
+        postmaster = psutil.Process(pid)
+        for victims in (postmaster, *postmaster.children()):  # the server first, or it would make new backends
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victims.kill()
     process.wait()
     return working
 

@@ -37,6 +37,9 @@ SYSTEM_USER = "pgserver"
 START_SECONDS = 300
 """How long a start may take; crash recovery replays up to ``max_wal_size``."""
 
+STOP_SECONDS = "30"
+"""How long open transactions may take to end."""
+
 LINGER_SECONDS = 60
 """How long processes of a killed server may hold on to its shared memory."""
 
@@ -81,8 +84,11 @@ class EmbeddedServer:
         with FileLock(self.directory / "postgres.lock"):
             if self.url() is None:
                 return False
-            _run("pg_ctl", "-D", str(self.cluster), "-m", "fast", "-w", "stop")
-            return True
+            for mode in ("fast", "immediate"):  # immediate recovers at the next start, as after a kill
+                with contextlib.suppress(DatabaseUnreachable):
+                    _run("pg_ctl", "-D", str(self.cluster), "-m", mode, "-t", STOP_SECONDS, "-w", "stop")
+                    return True
+            raise DatabaseUnreachable(f"the embedded server in {self.cluster} does not stop; end its processes")
 
     def url(self) -> str | None:
         """Return the libpq URL of the running server, or None where it does not run."""
