@@ -1,8 +1,8 @@
 """Linear layers whose weights are laid out for the processor once, instead of on every call.
 
 oneDNN, which multiplies bfloat16 matrices for torch on a CPU, wants weights in blocks of its own. Torch brings
-them into that order anew for every product, which for one short query takes about as long as the product
-itself. The operators here are those that torch's own compiler emits (`torch._inductor`, mkldnn fusion).
+them into that order anew for every product, which weighs most where the product is small: a single query.
+The operators here are those that torch's own compiler emits (`torch._inductor`, mkldnn fusion).
 """
 
 from __future__ import annotations
