@@ -8,6 +8,7 @@ may be stopped at any point; running it again skips what is stored and completes
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -28,6 +29,10 @@ BATCH_RECORDS = 2048
 
 BATCH_TO_ENCODE = 512
 """Enough for batches of texts of like length, few enough to lose little when stopped."""
+
+YIELD_EVERY = 32
+"""After so many records the reading thread lets another have the interpreter: the thread that writes would
+otherwise wait the interpreter's 5 ms for every block it sends, longer than the server has work for."""
 
 BATCH_CHARACTERS = 1_000_000
 """Closes a batch of long documents early."""
@@ -139,6 +144,8 @@ class Ingest:
         batch: dict[str, _Accepted] = {}
         to_encode = characters = 0
         for position, record in enumerate(records, start=1):
+            if position % YIELD_EVERY == 0:
+                time.sleep(0)
             metadata = self._checked(record)
             if isinstance(metadata, BadRecord):
                 self.report.reject(metadata if metadata.origin else replace(metadata, origin=f"item {position}"))

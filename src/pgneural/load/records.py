@@ -104,7 +104,7 @@ def check(record: Record) -> str | BadRecord:
     if record.embedding is None and not record.content.strip() and not record.title.strip():
         return BadRecord(record.origin, f"document {record.external_id!r} has no text; give it a title or a text")
     try:
-        metadata = _JSON.encode(dict(record.metadata))
+        metadata = _JSON.encode(record.metadata if type(record.metadata) is dict else dict(record.metadata))
     except TypeError as error:
         return BadRecord(record.origin, f"metadata of document {record.external_id!r} is not JSON: {error}")
     except (ValueError, RecursionError):
@@ -117,14 +117,17 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def _unstorable(record: Record, metadata: str) -> BadRecord | None:
-    """Name the first field that is not a PostgreSQL text; almost every record passes the first look at all of it."""
-    texts = {"id": record.external_id, "title": record.title, "text": record.content, "uri": record.uri or ""}
-    every = "".join(texts.values()) + metadata
-    if every.isascii() and "\0" not in every and "\\u0000" not in metadata:
-        return None
-    for name, text in texts.items():
+    """Name the first field that is not a PostgreSQL text."""
+    for name, text in (
+        ("id", record.external_id),
+        ("title", record.title),
+        ("text", record.content),
+        ("uri", record.uri or ""),
+    ):
         if problem := _problem(text, text.find("\0")):
             return BadRecord(record.origin, f"the {name} {problem}")
+    if "\\u0000" not in metadata and metadata.isascii():
+        return None
     escaped = _ESCAPED_NUL.search(metadata)
     problem = _problem(metadata, escaped.end() - len("\\u0000") if escaped else -1)
     return BadRecord(record.origin, f"the metadata {problem}") if problem else None
@@ -133,6 +136,8 @@ def _unstorable(record: Record, metadata: str) -> BadRecord | None:
 def _problem(text: str, nul: int) -> str | None:
     if nul >= 0:
         return f"has a NUL byte at character {nul}, which PostgreSQL cannot store; remove it"
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -29,7 +29,7 @@ from pgneural.types import Chunk, Record, Vector
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Encoded:
     """A record on its way into the database.
 
@@ -167,7 +167,7 @@ class Writer:
             copy.set_types(["int8", "int4", "text", "bytea", "bytea", "bytea", "bytea"])
             for id_, encoded in batch:
                 for ordinal, chunk in enumerate(encoded.chunks or ()):
-                    locator = _jsonb(json.dumps(chunk.locator))
+                    locator = _jsonb(_JSON.encode(chunk.locator))
                     row = (id_, ordinal, chunk.text, locator, chunk.hash, encoded.source_hash, next(vectors))
                     copy.write_row(row)
 
@@ -182,6 +182,9 @@ def _document(encoded: Encoded) -> tuple[Any, ...]:
     record = encoded.record
     modality = record.modality.value
     return record.external_id, record.title, record.content, _jsonb(encoded.metadata), record.uri, modality
+
+
+_JSON = json.JSONEncoder()
 
 
 def _jsonb(text: str) -> bytes:
