@@ -10,12 +10,15 @@
 from pgneural.collection import Collection
 from pgneural.database import Database, connect, embedded
 from pgneural.errors import PgneuralError
+from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.pipeline import Report
 from pgneural.search import Hit, HitChunk, Hits
+from pgneural.statement import RRF, WeightedSum
 from pgneural.store.schema import Document
-from pgneural.types import BadRecord, Chunk, Distance, Encoder, Modality, Record
+from pgneural.types import BadRecord, Chunk, Distance, Encoder, Modality, Mode, Record
 
 __all__ = [
+    "RRF",
     "BadRecord",
     "Chunk",
     "Collection",
@@ -23,13 +26,18 @@ __all__ = [
     "Distance",
     "Document",
     "Encoder",
+    "Evaluation",
     "Hit",
     "HitChunk",
     "Hits",
     "Modality",
+    "Mode",
+    "ModeResult",
     "PgneuralError",
     "Record",
     "Report",
+    "WeightedSum",
     "connect",
     "embedded",
+    "evaluate",
 ]

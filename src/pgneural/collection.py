@@ -19,13 +19,21 @@ from pgneural.errors import DimensionMismatch, InvalidQuery, RefusedRecords, Unk
 from pgneural.filter import condition
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.search import Hits, filter_errors, search
-from pgneural.statement import VectorSearch
-from pgneural.store.catalog import chunks_of, chunks_per_row, distance_of, require_encoder, require_same_space
+from pgneural.statement import Fusion, Page, Target, hybrid, lexical, semantic
+from pgneural.store.catalog import (
+    chunks_of,
+    chunks_per_row,
+    distance_of,
+    require_encoder,
+    require_same_space,
+    terms_of,
+)
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build
+from pgneural.store.lexical import complete
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.writer import delete
-from pgneural.types import BadRecord, Encoder, Record, Vector, has_direction
+from pgneural.types import BadRecord, Encoder, Mode, Record, Vector, has_direction
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
 Filter: TypeAlias = "sa.ColumnElement[bool] | str"
@@ -39,7 +47,7 @@ class Collection:
 
     def __init__(self, engine: sa.Engine, space: Space, encoder: Callable[[], Encoder]) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
-        self._searched: VectorSearch | None = None
+        self._searched: Target | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +103,7 @@ class Collection:
         with translated():
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
             report = ingest.run(_records(items))
+            complete(self._engine, self._space)
             build(self._engine, self._space, build_progress)
             self._searched = None  # its statistics are old now
         if report.rejected and bad_records == "refuse":
@@ -103,8 +112,19 @@ class Collection:
             )
         return report
 
-    def search(self, query: str | Vector | Sequence[float], *, where: Filter | None = None, limit: int = 10) -> Hits:
-        """Return the documents nearest to a query, best first.
+    def search(
+        self,
+        query: str | Vector | Sequence[float],
+        *,
+        where: Filter | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        mode: Mode | str | None = None,
+        fusion: Fusion | None = None,
+        max_distance: float | None = None,
+        min_score: float | None = None,
+    ) -> Hits:
+        """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
 
@@ -112,10 +132,17 @@ class Collection:
             query: A text, or a vector of the collection's space.
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text.
             limit: How many documents, at least 1.
+            offset: How many to pass over; pages of one length neither repeat nor lose a document.
+            mode: ``semantic`` (by meaning), ``lexical`` (by words: BM25) or ``hybrid`` (both); a text is searched
+                hybrid, a vector semantic. In a lexical or hybrid query ``"a phrase"`` must occur, ``-word`` must
+                not, and ``word*`` is a beginning.
+            fusion: How a hybrid search joins its legs: `WeightedSum` or `RRF`.
+            max_distance: Leave out what is farther from the query.
+            min_score: Leave out what scores less; see `pgneural.search.Hit`.
 
         Raises:
             DimensionMismatch: The vector has another length than the collection's.
-            InvalidQuery: The vector has no direction, or the limit is out of range.
+            InvalidQuery: The vector has no direction, the limit is out of range, or the mode needs a text.
             UnknownCollection: It was dropped meanwhile.
             InvalidFilter: PostgreSQL does not accept the filter.
 
@@ -123,8 +150,19 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
-        vector = self.encoder.encode_query(query) if isinstance(query, str) else self._vector(query)
-        return self._nearest(vector, condition(where), limit)
+        page, chosen = _page(limit, offset), _mode(mode, query)
+        narrowed = condition(where)
+        thresholds = {"max_distance": max_distance, "min_score": min_score}
+        vector = None if chosen is Mode.LEXICAL else self._encoded(query)
+
+        def statement(target: Target) -> sa.Select[Any]:
+            if vector is None:
+                return lexical(target, str(query), page, where=narrowed, min_score=min_score)
+            if chosen is Mode.SEMANTIC:
+                return semantic(target, vector, page, where=narrowed, **thresholds)
+            return hybrid(target, vector, str(query), page, where=narrowed, fusion=fusion, **thresholds)
+
+        return self._run(statement, page, filtered=narrowed is not None)
 
     def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
@@ -144,7 +182,9 @@ class Collection:
             raise UnknownDocument(f"collection {self.name!r} has no document {external_id!r}; index it first")
         others = Document.id != row[1]
         narrowed = condition(where)
-        return self._nearest(self._vector(row[0]), others if narrowed is None else others & narrowed, limit)
+        among = others if narrowed is None else others & narrowed
+        vector, page = self._vector(row[0]), _page(limit)
+        return self._run(lambda target: semantic(target, vector, page, where=among), page, filtered=where is not None)
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """Delete documents by id or by filter (both: those that meet both); return how many.
@@ -168,19 +208,22 @@ class Collection:
             counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
             return connection.scalar(counting) or 0
 
-    def _nearest(self, vector: Vector, where: sa.ColumnElement[bool] | None, limit: int) -> Hits:
-        if not 1 <= limit <= MAX_LIMIT:
-            raise InvalidQuery(f"limit is {limit}, expected 1 to {MAX_LIMIT}")
+    def _run(self, statement: Callable[[Target], sa.Select[Any]], page: Page, *, filtered: bool) -> Hits:
         with translated(), self._engine.begin() as connection:
             require_same_space(connection, self._space)
-            return search(connection, self._target(connection), vector, limit=limit, where=where)
+            target = self._target(connection)
+            return search(connection, target, statement(target), page, filtered=filtered)
 
-    def _target(self, connection: sa.Connection) -> VectorSearch:
+    def _target(self, connection: sa.Connection) -> Target:
         if self._searched is None:
             scope = DOCUMENTS.c.collection == self.name
             ratio = chunks_per_row(connection, self._space)
-            self._searched = VectorSearch(DOCUMENTS, self.chunks, distance_of(self._space), scope, ratio)
+            distance, terms = distance_of(self._space), terms_of(self._space)
+            self._searched = Target(DOCUMENTS, self.chunks, terms, self._space.id, distance, scope, ratio)
         return self._searched
+
+    def _encoded(self, query: str | Vector | Sequence[float]) -> Vector:
+        return self.encoder.encode_query(query) if isinstance(query, str) else self._vector(query)
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         vector = np.asarray(values, dtype=np.float32)
@@ -193,6 +236,25 @@ class Collection:
         if not has_direction(vector):
             raise InvalidQuery("the query vector is zero or not finite, so it has no direction; check how it was made")
         return vector
+
+
+def _page(limit: int, offset: int = 0) -> Page:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(f"limit is {limit}, expected 1 to {MAX_LIMIT}")
+    if not 0 <= offset <= MAX_LIMIT:
+        raise InvalidQuery(f"offset is {offset}, expected 0 to {MAX_LIMIT}")
+    return Page(limit, offset)
+
+
+def _mode(mode: Mode | str | None, query: str | Vector | Sequence[float]) -> Mode:
+    text = isinstance(query, str)
+    if mode is None:
+        return Mode.HYBRID if text else Mode.SEMANTIC
+    if mode not in tuple(Mode):
+        raise InvalidQuery(f"mode is {mode!r}, expected {', '.join(Mode)}")
+    if not text and mode != Mode.SEMANTIC:
+        raise InvalidQuery(f"mode {mode} needs a text, but the query is a vector; search it with mode semantic")
+    return Mode(mode)
 
 
 def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:

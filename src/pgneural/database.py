@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pgneural import encoders, migrate
 from pgneural.collection import Collection
-from pgneural.errors import EncoderMismatch
+from pgneural.errors import EncoderMismatch, UnknownLanguage
 from pgneural.store import catalog
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import create_engine, hidden_password, pgvector_version, server_version, translated
@@ -83,18 +83,29 @@ class Database:
                 collections=catalog.collections(connection) if state.revision else [],
             )
 
-    def collection(self, name: str, *, encoder: str | Path | Encoder | None = None, **options: Any) -> Collection:
+    def collection(
+        self,
+        name: str,
+        *,
+        encoder: str | Path | Encoder | None = None,
+        language: str | None = None,
+        title_boost: float | None = None,
+        **options: Any,
+    ) -> Collection:
         """Return a collection; make it where it does not exist yet.
 
         Args:
             name: 1 to 39 bytes of printable characters without ``%``.
             encoder: A name for `pgneural.encoders.get`, or an encoder. By default the one that made the
                 collection; for a new one, ``minilm``.
+            language: The text search configuration of its words (psql lists them); ``english`` for a new one.
+            title_boost: How often a word of the title counts, against one of the content; 1 for a new one.
             **options: Passed to `pgneural.encoders.get`.
 
         Raises:
             EncoderMismatch: The collection exists with another encoder.
             InvalidName: The name will not do.
+            UnknownLanguage: The server does not know it, or the collection exists with another.
             SchemaNotInstalled, OutdatedSchema, NewerSchema: See `Database.upgrade`.
         """
         catalog.require_printable(name)
@@ -105,9 +116,11 @@ class Database:
             made = _make(encoder or encoders.DEFAULT, options)
             kept = {name: options[name] for name in encoders.IDENTITY if name in options}
             with translated(), self.engine.begin() as connection:
-                space = catalog.create_collection(connection, name, made, _chunking(made), kept)
+                wording = catalog.Wording(language or "english", 1.0 if title_boost is None else title_boost)
+                space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording)
             return Collection(self.engine, space, lambda: made)
         _require_same(space, encoder)
+        _require_same_wording(space, language, title_boost)
         return self._opened(space, encoder, options)
 
     def existing(self, name: str, **options: Any) -> Collection:
@@ -170,4 +183,12 @@ def _require_same(space: Space, encoder: str | Path | Encoder | None) -> None:
         raise EncoderMismatch(
             f"collection {space.attribute!r} was encoded by {space.encoder}, not by {encoder}; "
             "leave the encoder out, or index into a new collection"
+        )
+
+
+def _require_same_wording(space: Space, language: str | None, title_boost: float | None) -> None:
+    if (language or space.language, title_boost or space.title_boost) != (space.language, space.title_boost):
+        raise UnknownLanguage(
+            f"collection {space.attribute!r} has language {space.language} and title boost {space.title_boost:g}, "
+            f"not {language or space.language} and {title_boost or space.title_boost:g}; index into a new collection"
         )

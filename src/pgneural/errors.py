@@ -11,6 +11,7 @@
     ├── UnreadableInput         (ValueError)
     ├── RefusedRecords          (ValueError)
     ├── InvalidName             (ValueError)
+    ├── UnknownLanguage         (LookupError)
     ├── InvalidFilter           (ValueError)
     ├── InvalidQuery            (ValueError)
     ├── UnknownCollection       (LookupError)
@@ -65,6 +66,10 @@ class RefusedRecords(PgneuralError, ValueError):
 
 class InvalidName(PgneuralError, ValueError):
     """The name cannot be used for a collection."""
+
+
+class UnknownLanguage(PgneuralError, LookupError):
+    """The server has no such text search configuration, or the collection was made with another."""
 
 
 class InvalidFilter(PgneuralError, ValueError):

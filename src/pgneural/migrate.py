@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
+from pgneural.store.catalog import add_missing_terms
 from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 
@@ -76,6 +77,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
     _run(command.upgrade, connection, revision)
     if revision == "head":
         _apply_sql(connection)
+        add_missing_terms(connection)
     return state(connection)
 
 

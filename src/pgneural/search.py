@@ -17,9 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
-from pgneural.statement import VectorSearch, nearest
+from pgneural.statement import Page, Target
 from pgneural.store.schema import Document
-from pgneural.types import Vector
 
 SNIPPET_CHARACTERS = 240
 
@@ -47,7 +46,8 @@ class Hit:
     Attributes:
         entity: The source row.
         rank: Its place, from 1.
-        score: Larger is better; for cosine, 1 is the same direction.
+        score: Larger is better. Semantic: of the distance, for cosine 1 is the same direction. Lexical: BM25.
+            Hybrid: how many standard deviations above the mean of this query's candidates.
         chunk: Its best chunk.
         legs: What each leg contributed, as a score.
     """
@@ -63,8 +63,9 @@ class Hits(list[Hit]):
     """The hits of one search, best first.
 
     Attributes:
-        exhausted: Whether fewer rows pass the filter than were asked for; these are all of them.
-        strategy: How they were found: ``exact``, ``near``, ``fallback``; empty where there is none.
+        exhausted: Whether there are fewer rows than were asked for; these are all that are left.
+        strategy: How they were found: ``exact``, ``near``, ``fallback``, or for a lexical search ``rare words`` or
+            ``all words``; empty where there is none.
     """
 
     def __init__(self, hits: list[Hit], *, limit: int, strategy: str) -> None:
@@ -74,23 +75,23 @@ class Hits(list[Hit]):
 
 
 def search(
-    connection: sa.Connection,
-    target: VectorSearch,
-    vector: Vector,
-    *,
-    limit: int,
-    where: sa.ColumnElement[bool] | None = None,
+    connection: sa.Connection, target: Target, ranking: sa.Select[Any], page: Page, *, filtered: bool = False
 ) -> Hits:
-    """Find the documents nearest to a vector.
+    """Run the statement of a search over documents.
+
+    Args:
+        connection: In a transaction: the statement's settings end with it.
+        target: What is searched.
+        ranking: The statement, from `pgneural.statement`.
+        page: Which part of the ranking the statement asks for.
+        filtered: Whether it holds a filter of the caller's.
 
     Raises:
         InvalidFilter: PostgreSQL does not accept the filter.
     """
-    statement = with_documents(target, nearest(target, vector, k=limit, where=where))
-    with filter_errors(where is not None):
-        rows = Session(connection).execute(statement).all()
-    hits = [_hit(rank, row) for rank, row in enumerate(rows, start=1)]
-    return Hits(hits, limit=limit, strategy=rows[0].strategy if rows else "")
+    with filter_errors(filtered):
+        rows = Session(connection).execute(with_documents(target, ranking)).all()
+    return Hits([_hit(row) for row in rows], limit=page.limit, strategy=rows[0].strategy if rows else "")
 
 
 @contextlib.contextmanager
@@ -114,7 +115,7 @@ def filter_errors(filtered: bool) -> Iterator[None]:
         raise InvalidFilter(f"the filter does not work: {said}; it may use the columns of documents") from error
 
 
-def with_documents(target: VectorSearch, ranking: sa.Select[Any]) -> sa.Select[Any]:
+def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
     """Join the ranked keys with their documents and their best chunks."""
     ranked = ranking.subquery("ranked")
     chunks = target.chunks
@@ -122,11 +123,12 @@ def with_documents(target: VectorSearch, ranking: sa.Select[Any]) -> sa.Select[A
     return (
         sa.select(Document, ranked, chunks.c.text, chunks.c.locator)
         .join_from(ranked, Document, Document.id == ranked.c.source_id)
-        .join(chunks, same_chunk)
-        .order_by(ranked.c.distance, ranked.c.source_id)
+        .outerjoin(chunks, same_chunk)
+        .order_by(ranked.c.rank)
     )
 
 
-def _hit(rank: int, row: sa.Row[Any]) -> Hit:
-    chunk = HitChunk(row.ordinal, row.text, row.locator)
-    return Hit(row.Document, rank, row.score, chunk, {"semantic": row.score})
+def _hit(row: sa.Row[Any]) -> Hit:
+    chunk = HitChunk(row.ordinal, row.text or "", row.locator or {})
+    legs = {leg: score for leg, score in (("semantic", row.semantic), ("lexical", row.lexical)) if score is not None}
+    return Hit(row.Document, row.rank, row.score, chunk, legs)

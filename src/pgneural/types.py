@@ -37,6 +37,14 @@ class Modality(enum.StrEnum):
     MESH = "mesh"
 
 
+class Mode(enum.StrEnum):
+    """Which legs a search uses."""
+
+    SEMANTIC = "semantic"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
+
+
 class Distance(enum.StrEnum):
     """How two vectors are compared, in pgvector's words. Smaller is nearer."""
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgneural import Collection, Database, Document, Record, statement
+from pgneural import Collection, Database, Document, Record
 from pgneural.errors import DimensionMismatch, InvalidFilter, UnknownDocument
 from pgneural.types import Vector
 
@@ -84,9 +84,9 @@ def test_never_short_and_near_the_exact_answer(points: Collection, name: str) ->
 
 
 def test_fallback_when_the_index_scan_gives_up(points: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statement, "EXACT_CHUNKS", 10)
-    monkeypatch.setattr(statement, "EF_SEARCH", 10)
-    monkeypatch.setattr(statement, "MAX_SCAN_TUPLES", 1)
+    monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 10)
+    monkeypatch.setattr("pgneural.statement.semantic_leg.EF_SEARCH", 10)
+    monkeypatch.setattr("pgneural.statement.semantic_leg.MAX_SCAN_TUPLES", 1)
     strategies = set()
     for query in vectors(2, 10):
         hits = points.search(query, where="(metadata->>'n')::int % 200 = 0", limit=10)
@@ -147,7 +147,7 @@ def test_equals_the_reference_for_any_small_table(database: Database, texts: lis
     for external_id, embedding in rows:
         if int(external_id) % keep == 0:
             best[external_id] = max(best.get(external_id, -2), float(np.asarray(embedding, np.float32) @ query))
-    hits = small.search("ab bc", where=f"(metadata->>'n')::int % {keep} = 0", limit=k)
+    hits = small.search("ab bc", mode="semantic", where=f"(metadata->>'n')::int % {keep} = 0", limit=k)
     assert len(hits) == min(k, len(best))
     assert len(set(ids(hits))) == len(hits)
     np.testing.assert_allclose([hit.score for hit in hits], sorted(best.values(), reverse=True)[:k], atol=1e-5)
@@ -168,7 +168,7 @@ def test_hits_tell_chunk_and_snippet(database: Database) -> None:
     tales = database.collection("tales", encoder="hash")
     filler = "Nothing of note happened that day in the village by the sea. " * 60
     tales.index([Record("1", filler + "Then a unicorn appeared.", title="Tale")])
-    (hit,) = tales.search("unicorn appeared", limit=1)
+    (hit,) = tales.search("unicorn appeared", mode="semantic", limit=1)
     assert "unicorn" in hit.chunk.text
     start, stop = hit.chunk.locator["content"]
     assert hit.entity.content[start:stop] == hit.chunk.text
@@ -213,10 +213,10 @@ def test_wrong_queries_are_refused(points: Collection) -> None:
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_the_near_branch_uses_the_vector_index(points: Collection, database: Database, where: str | None) -> None:
     from pgneural.filter import condition
-    from pgneural.statement import nearest
+    from pgneural.statement import Page, semantic
 
     with database.engine.connect() as connection:
-        select = nearest(points._target(connection), vectors(2, 1)[0], k=10, where=condition(where))
+        select = semantic(points._target(connection), vectors(2, 1)[0], Page(10), where=condition(where))
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE near")
@@ -241,14 +241,11 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
         connection.commit()
         from pgneural.filter import condition
         from pgneural.search import search
+        from pgneural.statement import Page, semantic
 
         for _ in range(12):
-            hits = search(
-                connection,
-                points._target(connection),
-                query,
-                limit=10,
-                where=condition("(metadata->>'n')::int % 2 = 0"),
-            )
+            target, page = points._target(connection), Page(10)
+            ranking = semantic(target, query, page, where=condition("(metadata->>'n')::int % 2 = 0"))
+            hits = search(connection, target, ranking, page)
             connection.rollback()
             assert ids(hits) == expected

@@ -14,9 +14,12 @@ from pgneural import encoders as encoder_registry
 from pgneural import load
 from pgneural.cli import demo as demonstration
 from pgneural.cli import output
+from pgneural.cli.gate import Bar
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
+from pgneural.evaluation import evaluate as judge
 from pgneural.store.engine import libpq_url
+from pgneural.types import Mode
 
 CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -158,12 +161,21 @@ def index(
     cls=Option,
 )
 @click.option("--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option)
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="How many to pass over.", cls=Option)
+@click.option(
+    "--mode", type=click.Choice(list(Mode)), default="hybrid", help="By meaning, by words, or both.", cls=Option
+)
+@click.option("--max-distance", type=float, help="Leave out what is farther.", cls=Option)
+@click.option("--min-score", type=float, help="Leave out what scores less.", cls=Option)
 @json_option
 @target_options
-def search(target: Target, collection: str, query: str, where: str | None, limit: int, as_json: bool) -> None:
-    """Search a collection by meaning."""
+def search(target: Target, collection: str, query: str, as_json: bool, **options: Any) -> None:
+    """Search a collection.
+
+    By meaning, by words (BM25: "a phrase" must occur, -word must not, word* is a beginning), or both.
+    """
     with target.open() as database:
-        hits = database.existing(collection).search(query, where=where, limit=limit)
+        hits = database.existing(collection).search(query, **options)
     output.print_json(
         {"collection": collection, "query": query, **output.hits_as_json(hits)}
     ) if as_json else output.print_hits(hits)
@@ -204,6 +216,43 @@ def delete(
     output.print_json({"collection": collection, "deleted": deleted}) if as_json else click.echo(
         f"{deleted:,} documents deleted"
     )
+
+
+@main.command()
+@click.argument("collection")
+@click.option("--queries", required=True, metavar="FILE", help="BEIR JSONL, or lines of id<TAB>text.", cls=Option)
+@click.option("--qrels", required=True, metavar="FILE", help="BEIR or TREC judgements.", cls=Option)
+@click.option("--modes", metavar="MODE,…", help="By default all: semantic,lexical,hybrid.", cls=Option)
+@click.option("--where", metavar="SQL", help="A predicate over the columns of documents.", cls=Option)
+@click.option("--per-query", is_flag=True, help="With --json: every query's measures, too.", cls=Option)
+@click.option(
+    "--fail-below",
+    multiple=True,
+    type=Bar.parse,
+    metavar="[MODE:]MEASURE=VALUE",
+    help="Exit 1 where a mode stays below, e.g. hybrid:ndcg@10=0.5.",
+    cls=Option,
+)
+@json_option
+@target_options
+def evaluate(
+    target: Target,
+    collection: str,
+    queries: str,
+    qrels: str,
+    modes: str | None,
+    where: str | None,
+    per_query: bool,
+    fail_below: tuple[Bar, ...],
+    as_json: bool,
+) -> None:
+    """Measure how good and how quick the answers of a collection are, in each mode."""
+    chosen = modes.replace(",", " ").split() if modes else None
+    with target.open() as database, output.counting_bar(interactive(), "searches") as progress:
+        result = judge(database.existing(collection), queries, qrels, modes=chosen, where=where, progress=progress)
+    output.print_json(result.as_json(per_query=per_query)) if as_json else output.print_evaluation(result)
+    if missed := [message for bar in fail_below for message in bar.missed(result)]:
+        raise click.ClickException("; ".join(missed))
 
 
 @main.command()

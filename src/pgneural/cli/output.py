@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pgneural.evaluation import Evaluation
 from pgneural.pipeline import Report
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
@@ -85,6 +86,13 @@ def print_hits(hits: Hits, *, title: str | None = None) -> None:
         click.echo(f"these are all: {len(hits)} documents pass", err=True)
 
 
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print what each mode reached."""
+    rows = [(mode, *result.as_json().values()) for mode, result in evaluation.modes.items()]
+    print_table(("mode", *next(iter(evaluation.modes.values())).as_json()), rows)
+    click.echo(f"{evaluation.queries:,} queries of {evaluation.collection}", err=True)
+
+
 def summary(report: Report, collection: str, seconds: float) -> str:
     """Say in one line what a run did."""
     return (
@@ -109,6 +117,15 @@ class IndexProgress:
     def build(self, progress: BuildProgress) -> None:
         """Show how far the index is."""
         self._bar.update(self._index, visible=True, completed=progress.done, total=progress.total or None)
+
+
+@contextmanager
+def counting_bar(visible: bool, what: str) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how many things are done."""
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @contextmanager

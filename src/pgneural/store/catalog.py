@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection
+from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection, UnknownLanguage
 from pgneural.store.engine import execute_script, quoted
-from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table
+from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, terms_table
 from pgneural.types import Distance, Encoder
 
 NAME_BYTES = 39
@@ -37,6 +37,19 @@ class CollectionStatus:
     documents: int
     chunks: int
     indexed: bool
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the words of a space are read.
+
+    Attributes:
+        language: A text search configuration, one of ``pg_ts_config``; ``simple`` for no stemming.
+        title_boost: How often a word of the title counts, against one of the content.
+    """
+
+    language: str = "english"
+    title_boost: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,12 @@ def require_space(connection: sa.Connection, collection: str) -> Space:
 
 
 def create_collection(
-    connection: sa.Connection, name: str, encoder: Encoder, chunking: Chunking, options: Mapping[str, Any] | None = None
+    connection: sa.Connection,
+    name: str,
+    encoder: Encoder,
+    chunking: Chunking,
+    options: Mapping[str, Any] | None = None,
+    wording: Wording | None = None,
 ) -> Space:
     """Make the collection, with its chunk table and its view; the caller commits.
 
@@ -85,9 +103,11 @@ def create_collection(
         encoder: What will make its vectors.
         chunking: How its documents are cut.
         options: What the encoder was made with and would be needed to make it again.
+        wording: How its words are read.
 
     Raises:
         InvalidName: The name is empty, too long, not printable or already that of something else.
+        UnknownLanguage: The server has no such text search configuration.
     """
     require_printable(name)
     _lock(connection, name)
@@ -95,6 +115,8 @@ def create_collection(
         return existing
     _require_free(connection, name)
     table = f"{DOCUMENTS.name}_{name}"
+    wording = wording or Wording()
+    _require_language(connection, wording.language)
     connection.execute(
         insert(Space).values(
             source=SOURCE,
@@ -107,10 +129,13 @@ def create_collection(
             distance=encoder.distance,
             max_tokens=chunking.max_tokens,
             overlap=chunking.overlap,
+            language=wording.language,
+            title_boost=wording.title_boost,
         )
     )
     space = require_space(connection, name)
     chunks_of(space).create(connection)
+    _create_terms(connection, space)
     _create_view(connection, name)
     return space
 
@@ -124,6 +149,7 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     _lock(connection, name)
     space = require_space(connection, name)
     execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
+    terms_of(space).drop(connection, checkfirst=True)
     chunks_of(space).drop(connection, checkfirst=True)
     connection.execute(sa.delete(Document).where(Document.collection == name))
     connection.execute(sa.delete(Space).where(Space.id == space.id))
@@ -147,6 +173,39 @@ def dropped(space: Space) -> UnknownCollection:
 def chunks_of(space: Space) -> sa.Table:
     """Return the chunk table of a collection's space."""
     return chunk_table(DOCUMENTS, space.attribute, space.dimensions, metadata=sa.MetaData())
+
+
+def terms_of(space: Space) -> sa.Table:
+    """Return the terms table of a collection's space."""
+    return terms_table(DOCUMENTS, space.attribute, metadata=sa.MetaData())
+
+
+def add_missing_terms(connection: sa.Connection) -> None:
+    """Make the terms table of every collection that an earlier version made without one."""
+    with Session(connection, expire_on_commit=False) as session:
+        for space in session.scalars(sa.select(Space).where(Space.source == SOURCE)).all():
+            if not sa.inspect(connection).has_table(terms_of(space).name, SCHEMA):
+                _create_terms(connection, space)
+
+
+def _create_terms(connection: sa.Connection, space: Space) -> None:
+    """Make the terms table, with the triggers that count its words."""
+    terms = terms_of(space)
+    terms.create(connection)
+    name = quoted(SCHEMA, terms.name)
+    for event, transition in (("INSERT", "NEW"), ("DELETE", "OLD"), ("TRUNCATE", "")):
+        referencing = f"REFERENCING {transition} TABLE AS counted" if transition else ""
+        execute_script(
+            connection,
+            f"CREATE TRIGGER count_{event.lower()} AFTER {event} ON {name} {referencing} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.count_terms('{space.id}')",
+        )
+
+
+def _require_language(connection: sa.Connection, language: str) -> None:
+    names = connection.scalars(sa.text("SELECT cfgname FROM pg_ts_config ORDER BY cfgname")).all()
+    if language.rpartition(".")[2] not in names:
+        raise UnknownLanguage(f"the server has no text search configuration {language!r}; it has: {', '.join(names)}")
 
 
 def require_encoder(space: Space, encoder: Encoder) -> None:
@@ -201,8 +260,11 @@ def require_printable(name: str) -> None:
         )
 
 
+_SUFFIXES = ("", "_pkey", "_embedding_idx", "_terms", "_terms_pkey", "_terms_idx")
+
+
 def _require_free(connection: sa.Connection, name: str) -> None:
-    names = [name, *(f"{DOCUMENTS.name}_{name}{suffix}" for suffix in ("", "_pkey", "_embedding_idx"))]
+    names = [name, *(f"{DOCUMENTS.name}_{name}{suffix}" for suffix in _SUFFIXES)]
     taken = sa.text(
         "SELECT 1 FROM pg_class WHERE relnamespace = CAST(:schema AS regnamespace) AND relname = ANY(:names) LIMIT 1"
     )

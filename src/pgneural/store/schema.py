@@ -10,13 +10,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pgvector.sqlalchemy import VECTOR
+from pgvector.sqlalchemy import SPARSEVEC, VECTOR
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
     Connection,
     DateTime,
+    Double,
+    ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
@@ -30,7 +32,7 @@ from sqlalchemy import (
     event,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgneural.store.engine import execute_script, quoted
@@ -109,6 +111,15 @@ class Space(Catalog):
     distance: Mapped[str] = mapped_column(Text)
     max_tokens: Mapped[int] = mapped_column(Integer, comment="The length of a chunk in the encoder's tokens")
     overlap: Mapped[int] = mapped_column(Integer, comment="How many tokens two neighbouring chunks share")
+    language: Mapped[str] = mapped_column(
+        Text, server_default="english", comment="The text search configuration of its words"
+    )
+    title_boost: Mapped[float] = mapped_column(
+        Double, server_default="1", comment="How often a word of the title counts, against one of the content"
+    )
+    mean_length: Mapped[float | None] = mapped_column(
+        Double, comment="The mean number of words of a row that the stored BM25 weights were made with"
+    )
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
@@ -123,6 +134,31 @@ class SqlFile(Catalog):
     version: Mapped[str] = mapped_column(Text, comment="The pgneural version that applied it")
     applied_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
+
+def _of_space() -> Column[int]:
+    return Column("space_id", BigInteger, ForeignKey(Space.id, ondelete="CASCADE"), nullable=False)
+
+
+TERM_COUNTS = Table(
+    "term_counts",
+    Catalog.metadata,
+    _of_space(),
+    Column("language", Text, nullable=False),
+    Column("lexeme", Text, nullable=False),
+    Column("documents", BigInteger, nullable=False, comment="How many rows more, or fewer, have the lexeme"),
+    Index(None, "space_id", "language", "lexeme", postgresql_include=["documents"]),
+    comment="Document frequencies, to be summed up: every change adds rows, so that no writer waits for another",
+)
+CORPUS_COUNTS = Table(
+    "corpus_counts",
+    Catalog.metadata,
+    _of_space(),
+    Column("language", Text, nullable=False),
+    Column("documents", BigInteger, nullable=False),
+    Column("tokens", Double, nullable=False, comment="The words of these rows"),
+    Index(None, "space_id"),
+    comment="Rows and words of each space, to be summed up as term_counts",
+)
 
 DOCUMENTS: Table = Document.metadata.tables[f"{SCHEMA}.documents"]
 
@@ -172,6 +208,48 @@ def chunk_table(
 def _store_inline(table: Table, connection: Connection, **_: Any) -> None:
     name = quoted(*filter(None, (table.schema, table.name)))
     execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN embedding SET STORAGE PLAIN")
+
+
+TERM_DIMENSIONS = 1_000_000_000
+"""Of the sparse vectors of the lexical leg: all that pgvector allows, so that lexemes hardly ever share one."""
+
+
+def terms_table(source: Table, attribute: str, *, metadata: MetaData, schema: str | None = None) -> Table:
+    """Declare the terms table ``<source>_<attribute>_terms``: the words of each source row, for the lexical leg.
+
+    It is apart from the chunk table because BM25 counts the words of a row and not of a piece of it, and because
+    an update there would insert into the vector index once more.
+    """
+    keys = source_columns(source)
+    name = f"{source.name}_{attribute}_terms"
+    table = Table(
+        name,
+        metadata,
+        *(Column(key, column.type, nullable=False) for key, column in keys.items()),
+        Column("language", Text, nullable=False, comment="The text search configuration"),
+        Column("lexemes", TSVECTOR, nullable=False),
+        Column("length", Double, nullable=False, comment="How many words, those of the title boosted"),
+        Column("weights", SPARSEVEC(TERM_DIMENSIONS), nullable=False, comment="The row's side of BM25"),
+        PrimaryKeyConstraint(*keys, name=f"{name}_pkey"),
+        ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_fkey"),
+        schema=schema or source.schema,
+        comment=f"Words of {source.fullname}, attribute {attribute}",
+    )
+    event.listen(table, "after_create", _keep_weights_inline)
+    return table
+
+
+def terms_index(terms: Table) -> Index:
+    """Declare the GIN index of a terms table, once."""
+    name = f"{terms.name}_idx"
+    declared = next((index for index in terms.indexes if index.name == name), None)
+    return declared or Index(name, terms.c.lexemes, postgresql_using="gin")
+
+
+def _keep_weights_inline(table: Table, connection: Connection, **_: Any) -> None:
+    """Let PostgreSQL move the lexemes out of the row first, since only the weights are read for every candidate."""
+    name = quoted(*filter(None, (table.schema, table.name)))
+    execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN weights SET STORAGE MAIN")
 
 
 def vector_index(chunks: Table, distance: Distance) -> Index:

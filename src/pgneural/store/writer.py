@@ -22,7 +22,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from pgneural.store.catalog import chunks_of, dropped, lock_name
+from pgneural.store.catalog import chunks_of, dropped, lock_name, terms_of
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.types import Chunk, Record, Vector
 
@@ -72,6 +72,7 @@ class Writer:
         self._space, self._collection = space, space.attribute
         chunks = chunks_of(space)
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
+        self._terms = sql.Identifier(str(chunks.schema), terms_of(space).name)
         self._connection.execute(_STAGING)
         self._connection.execute("SET synchronous_commit = off")
         self._require_space()
@@ -158,7 +159,8 @@ class Writer:
             return
         external_ids = [encoded.record.external_id for encoded in batch]
         ids: dict[str, int] = dict(self._connection.execute(_IDS, (self._collection, external_ids)).fetchall())
-        self._connection.execute(self._sql(_DELETE), (list(ids.values()),))
+        for statement in (_DELETE_CHUNKS, _DELETE_TERMS):
+            self._connection.execute(self._sql(statement), (list(ids.values()),))
         self._copy_chunks([(ids[encoded.record.external_id], encoded) for encoded in batch])
 
     def _copy_chunks(self, batch: Sequence[tuple[int, Encoded]]) -> None:
@@ -172,7 +174,7 @@ class Writer:
                     copy.write_row(row)
 
     def _sql(self, statement: LiteralString) -> sql.Composed:
-        return sql.SQL(statement).format(chunks=self._chunks)
+        return sql.SQL(statement).format(chunks=self._chunks, terms=self._terms)
 
 
 _DOCUMENT_TYPES = ["text", "text", "text", "bytea", "text", "text"]  # bytea: JSON in the form of `_jsonb`
@@ -249,7 +251,8 @@ SELECT c.hash, c.embedding
   FROM neural.documents d JOIN {chunks} c ON c.source_id = d.id
  WHERE d.collection = %s AND d.external_id = ANY(%s)"""
 
-_DELETE = "DELETE FROM {chunks} WHERE source_id = ANY(%s)"
+_DELETE_CHUNKS = "DELETE FROM {chunks} WHERE source_id = ANY(%s)"
+_DELETE_TERMS = "DELETE FROM {terms} WHERE source_id = ANY(%s)"  # `lexical.complete` makes them anew
 
 _COPY_CHUNKS = """
 COPY {chunks} (source_id, ordinal, text, locator, hash, source_hash, embedding) FROM STDIN (FORMAT binary)"""

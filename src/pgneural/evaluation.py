@@ -1,0 +1,151 @@
+"""Judging a collection: how good are its answers, and how quick, in each mode.
+
+The measures are computed by `ir_measures <https://ir-measur.es>`_ (trec_eval's code): nDCG@10 (Järvelin and
+Kekäläinen 2002, gain = the judged relevance), recall@100, MRR@10 and MAP over the first 100 hits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import numpy as np
+from ir_measures import AP, RR, R, nDCG
+
+from pgneural.collection import Collection, Filter
+from pgneural.errors import EncoderUnavailable, UnreadableInput
+from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
+from pgneural.search import Hits
+from pgneural.types import Mode
+
+DEPTH = 100
+"""Hits taken for each query: as many as recall@100 looks at."""
+
+MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10, "map": AP}
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """What one mode reached.
+
+    Attributes:
+        mean: Each measure's mean over the judged queries.
+        per_query: For each query, each measure.
+        p50_ms: Median time of a search in milliseconds, the encoding of the query included.
+        p95_ms: 95 % of the searches were quicker.
+    """
+
+    mean: Mapping[str, float]
+    per_query: Mapping[str, Mapping[str, float]]
+    p50_ms: float
+    p95_ms: float
+
+    def as_json(self, *, per_query: bool = False) -> dict[str, Any]:
+        """Return a flat mapping; with ``per_query``, each query's measures too."""
+        latency = {"p50_ms": round(self.p50_ms, 3), "p95_ms": round(self.p95_ms, 3)}
+        flat = {**{name: round(value, 5) for name, value in self.mean.items()}, **latency}
+        return {**flat, "per_query": self.per_query} if per_query else flat
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a collection reached.
+
+    Attributes:
+        collection: Its name.
+        queries: How many queries were judged.
+        modes: For each mode, what it reached.
+        unjudged: Queries without a judgement, which were left out.
+    """
+
+    collection: str
+    queries: int
+    modes: Mapping[str, ModeResult]
+    unjudged: int = 0
+
+    def as_json(self, *, per_query: bool = False) -> dict[str, Any]:
+        """Return what ``pgneural evaluate --json`` prints."""
+        modes = {mode: result.as_json(per_query=per_query) for mode, result in self.modes.items()}
+        return {"collection": self.collection, "queries": self.queries, "modes": modes}
+
+
+def evaluate(
+    collection: Collection,
+    queries: str | Path | Queries,
+    qrels: str | Path | Qrels,
+    *,
+    modes: Iterable[Mode | str] | None = None,
+    where: Filter | None = None,
+    progress: Callable[[int], None] | None = None,
+    **search: Any,
+) -> Evaluation:
+    """Search every judged query in each mode, and measure.
+
+    Args:
+        collection: What to judge.
+        queries: A file (see `pgneural.judgements`), or texts by id.
+        qrels: A file, or relevance by query id and external id.
+        modes: By default all three.
+        where: A filter for every search.
+        progress: Called after every search with how many are done.
+        **search: Passed to `Collection.search`.
+
+    Raises:
+        UnreadableInput: A file cannot be read, or no query has a judgement.
+
+    Example:
+        >>> evaluate(notes, {"q": "foxes"}, {"q": {"1": 1}}, modes=["lexical"]).modes["lexical"].mean["mrr@10"]
+        1.0
+    """
+    texts = read_queries(queries) if isinstance(queries, (str, Path)) else queries
+    judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
+    asked = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}
+    if not asked:
+        raise UnreadableInput(f"none of {len(texts)} queries has a relevant document; do the ids of both files agree?")
+    relevant = {id_: judged[id_] for id_ in asked}
+    done = iter(range(1, len(asked) * len(tuple(Mode)) + 1))
+
+    def find(text: str, mode: str) -> Hits:
+        hits = collection.search(text, mode=mode, where=where, limit=DEPTH, **search)
+        if progress:
+            progress(next(done))
+        return hits
+
+    results = {str(Mode(mode)): _judge(asked, relevant, find, Mode(mode)) for mode in modes or _usable(collection)}
+    return Evaluation(collection.name, len(asked), results, len(texts) - len(asked))
+
+
+def _usable(collection: Collection) -> Sequence[Mode]:
+    """Return all modes; where nothing can encode a text, only the lexical one."""
+    try:
+        collection.encoder.encode_query("a")
+    except EncoderUnavailable:
+        return [Mode.LEXICAL]
+    return list(Mode)
+
+
+def _judge(queries: Queries, qrels: Qrels, find: Callable[[str, str], Hits], mode: Mode) -> ModeResult:
+    find(next(iter(queries.values())), mode)  # the first search pays for plans and caches
+    run: dict[str, dict[str, float]] = {}
+    seconds = []
+    for id_, text in queries.items():
+        started = time.perf_counter()
+        hits = find(text, mode)
+        seconds.append(time.perf_counter() - started)
+        run[id_] = {hit.entity.external_id: float(-hit.rank) for hit in hits}  # ranks, since ties are decided already
+    p50, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
+    per_query = _measure(qrels, run)
+    mean = {name: float(np.mean([row[name] for row in per_query.values()])) for name in MEASURES}
+    return ModeResult(mean, per_query, float(p50), float(p95))
+
+
+def _measure(qrels: Qrels, run: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    names = {measure: name for name, measure in MEASURES.items()}
+    per_query = {id_: dict.fromkeys(MEASURES, 0.0) for id_ in qrels}
+    for metric in ir_measures.iter_calc(MEASURES.values(), qrels, run):
+        per_query[metric.query_id][names[metric.measure]] = float(metric.value)
+    return per_query

@@ -1,0 +1,154 @@
+"""The lexical leg: BM25 over the words of each row (design 5.2; ``sql/20_lexical.sql`` makes both sides).
+
+::
+
+    question    the query as a tsquery (``every``, ``rare``) and as weights; the score is their inner product
+    few_words   few rows pass the filter: those of them that match
+    rare_words  many pass: the rows with one of the rarest words, from the GIN index
+    all_words   only if a row without a rare word could still be among the best: the rows with any of the words
+    lexical     the best of them
+
+Most rows that match a question have nothing but its common words. They are never looked at as long as all
+common words together add less than the score that the last row wanted already has (the idea of MaxScore,
+Turtle and Flood 1995); so the ranking is the same as without pruning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import SPARSEVEC
+from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.sql.selectable import LateralFromClause
+
+from pgneural.statement.probe import Probe
+from pgneural.statement.target import Page, Target, materialized, scalar
+from pgneural.store.schema import TERM_DIMENSIONS
+
+RARE_ROWS = 2000
+"""About how many rows the rarest words should bring: reading and scoring so many takes a few milliseconds."""
+
+
+def lexical(
+    target: Target,
+    text: str,
+    page: Page,
+    *,
+    where: sa.ColumnElement[bool] | None = None,
+    min_score: float | None = None,
+) -> sa.Select[Any]:
+    """Return the statement that ranks the rows with words of the query by BM25; columns as of `semantic`."""
+    probe = Probe(target, where, page.end)
+    leg = LexicalLeg(target, text, probe, rows=page.end, guaranteed=page.end)
+    rows = leg.rows
+    wanted = sa.select(
+        sa.func.row_number().over(order_by=[rows.c.bm25.desc(), *target.keys_of(rows)]).label("rank"),
+        *target.keys_of(rows),
+        rows.c.bm25.label("score"),
+        sa.null().cast(sa.Float).label("semantic"),
+        rows.c.bm25.label("lexical"),
+        leg.strategy.label("strategy"),
+    )
+    if min_score is not None:
+        wanted = wanted.where(rows.c.bm25 >= min_score)
+    best = wanted.order_by("rank").limit(page.limit).offset(page.offset or None).subquery("best")
+    chunk = leg.best_chunk(best)
+    return sa.select(best, sa.func.coalesce(chunk.c.ordinal, 0).label("ordinal")).outerjoin(chunk, sa.true())
+
+
+class LexicalLeg:
+    """The CTEs of the leg.
+
+    Attributes:
+        question: CTE ``question``, one row: ``weights``, ``every``, ``rare``, ``rest`` and ``ideal``.
+        rows: CTE ``lexical``: key and ``bm25`` of the best rows.
+        strategy: How they are found, as a text.
+
+    Args:
+        target: What to search.
+        text: The query; ``"a phrase"`` must occur, ``-word`` must not, ``word*`` is a beginning.
+        probe: How many rows pass the filter.
+        rows: How many rows to return.
+        guaranteed: How many of them must be the same as without pruning.
+    """
+
+    def __init__(self, target: Target, text: str, probe: Probe, *, rows: int, guaranteed: int) -> None:
+        self.target, self.probe, self.limit = target, probe, rows
+        self.question = self._question(text)
+        self.every = scalar(self.question.c.every)
+        few, rare = self._few_words(), self._rare_words()
+        best = sa.select(rare.c.bm25).order_by(rare.c.bm25.desc()).offset(guaranteed - 1).limit(1).scalar_subquery()
+        rest = scalar(self.question.c.rest)
+        self.pruned = sa.or_(rest == 0, sa.func.coalesce(best, 0) > rest)
+        self.rows = self._lexical(few, rare, self._all_words())
+        self.strategy = sa.case((probe.few, "exact"), (self.pruned, "rare words"), else_="all words")
+
+    def bm25(self, of: sa.FromClause) -> LateralFromClause:
+        """Return the score of a row, whether or not it is among the candidates; no row where it does not match."""
+        terms = self.target.terms
+        matches = sa.and_(self.target.same_row(terms, of), terms.c.lexemes.op("@@")(self.every))
+        return sa.select(self._score().label("bm25")).where(matches).lateral("matched")
+
+    def best_chunk(self, of: sa.FromClause) -> LateralFromClause:
+        """Return the chunk of a row that says most of the query's words."""
+        target = self.target
+        language = sa.select(target.terms.c.language).where(target.same_row(target.terms, of)).scalar_subquery()
+        words = sa.func.neural.lexemes(language, "", target.chunks.c.text)
+        return (
+            sa.select(target.chunks.c.ordinal)
+            .where(target.same_row(target.chunks, of))
+            .order_by(sa.func.ts_rank(words, self.every).desc(), target.chunks.c.ordinal)
+            .limit(1)
+            .lateral("chunk")
+        )
+
+    def _question(self, text: str) -> sa.CTE:
+        asked = sa.func.neural.lexical_query(
+            sa.cast(self.target.space, sa.BigInteger), sa.cast(text, sa.Text), RARE_ROWS
+        ).table_valued(
+            sa.column("weights", SPARSEVEC(TERM_DIMENSIONS)),
+            sa.column("every", TSQUERY),
+            sa.column("rare", TSQUERY),
+            sa.column("rest", sa.Float),
+            sa.column("ideal", sa.Float),
+            name="asked",
+        )
+        return materialized(sa.select(asked), "question")
+
+    def _score(self) -> sa.ColumnElement[float]:
+        product = self.target.terms.c.weights.op("<#>", return_type=sa.Float())(scalar(self.question.c.weights))
+        return -product
+
+    def _candidates(self) -> sa.Select[Any]:
+        terms = self.target.terms
+        return sa.select(*self.target.keys_of(terms), self._score().label("bm25"))
+
+    def _best(self, candidates: sa.Select[Any]) -> sa.Select[Any]:
+        return candidates.order_by(sa.desc("bm25"), *self.target.keys_of(self.target.terms)).limit(self.limit)
+
+    def _few_words(self) -> sa.CTE:
+        target, keys = self.target, self.probe.keys
+        rows = keys.join(target.terms, target.same_row(target.terms, keys))
+        matches = target.terms.c.lexemes.op("@@")(self.every)
+        return materialized(
+            self._best(self._candidates().select_from(rows).where(self.probe.few, matches)), "few_words"
+        )
+
+    def _rare_words(self) -> sa.CTE:
+        return materialized(self._matching(scalar(self.question.c.rare), sa.not_(self.probe.few)), "rare_words")
+
+    def _all_words(self) -> sa.CTE:
+        condition = sa.and_(sa.not_(self.probe.few), sa.not_(self.pruned))
+        return materialized(self._matching(self.every, condition), "all_words")
+
+    def _matching(self, query: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        terms = self.target.terms
+        matches = terms.c.lexemes.op("@@")(query)
+        return self._best(self._candidates().where(condition, matches, *self.probe.passes(terms)))
+
+    def _lexical(self, few: sa.CTE, rare: sa.CTE, every: sa.CTE) -> sa.CTE:
+        rare_rows = sa.select(rare).where(self.pruned)
+        found = sa.union_all(sa.select(few), rare_rows, sa.select(every)).subquery("words")
+        order = [found.c.bm25.desc(), *self.target.keys_of(found)]
+        return materialized(sa.select(found).order_by(*order).limit(self.limit), "lexical")

@@ -1,0 +1,52 @@
+"""The bounded look at a filter that decides how both legs go about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from pgneural.statement.target import Target, count, materialized, scalar
+
+EXACT_CHUNKS = 2000
+"""While the rows that pass the filter have no more chunks than this, they are compared one by one, which cannot
+miss any; `bench search` shows the latency on either side of the bound."""
+
+
+class Probe:
+    """The keys of the rows that pass a filter, up to one more than would be compared one by one or asked for.
+
+    Attributes:
+        keys: CTE ``probe``: the keys.
+        passing: How many they are; beyond the bound, the bound and one.
+        few: Whether the keys are all there are, and few enough to be compared one by one.
+    """
+
+    def __init__(self, target: Target, where: sa.ColumnElement[bool] | None, wanted: int) -> None:
+        self.target, self.where = target, where
+        exact_rows = max(int(EXACT_CHUNKS / target.chunks_per_row), 1)
+        self.keys = materialized(self._keys().limit(max(exact_rows, wanted) + 1), "probe")
+        self.passing = scalar(materialized(count(self.keys), "passing").c.n)
+        self.few = self.passing <= exact_rows
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """Return what a row of the source must meet."""
+        return [part for part in (self.target.scope, self.where) if part is not None]
+
+    def passes(self, table: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+        """Return the filter on the source as a condition on a row of another table.
+
+        It looks the source row up by its key: a subquery and not a join, because a join may lose the index that
+        the other table is scanned by.
+        """
+        if self.where is None:
+            return []
+        target = self.target
+        row = sa.select(self.where).select_from(target.source).where(target.same_row(table, target.source))
+        return [row.correlate(table).scalar_subquery()]
+
+    def _keys(self) -> sa.Select[Any]:
+        target = self.target
+        if self.where is None:  # every row has a first chunk, and the chunk table holds no other rows
+            return sa.select(*target.keys_of(target.chunks)).where(target.chunks.c.ordinal == 0)
+        return sa.select(*(column.label(name) for name, column in target.keys.items())).where(*self.conditions())

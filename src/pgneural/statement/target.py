@@ -1,0 +1,89 @@
+"""What a statement searches and how much of it is wanted, and the few shapes that every part is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+
+from pgneural.store.schema import source_columns
+from pgneural.types import Distance
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to search: a source table, its chunk table and terms table, and how its vectors are compared.
+
+    Attributes:
+        source: The table whose rows are wanted.
+        chunks: Its chunk table.
+        terms: Its terms table.
+        space: The id of the space in ``neural.spaces``.
+        distance: How vectors are compared.
+        scope: A condition on the source that every row of the chunk table meets; it is left out of
+            the index scans. For a collection: its name.
+        chunks_per_row: How many chunks a source row has on average, at least 1.
+    """
+
+    source: sa.Table
+    chunks: sa.Table
+    terms: sa.Table
+    space: int
+    distance: Distance
+    scope: sa.ColumnElement[bool] | None = None
+    chunks_per_row: float = 1.0
+
+    @cached_property
+    def keys(self) -> dict[str, sa.Column[Any]]:
+        """The key columns of the chunk table's name, mapped to those of the source."""
+        return source_columns(self.source)
+
+    def keys_of(self, table: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+        """Return the columns of a table that hold the key of the source row."""
+        return [table.c[name] for name in self.keys]
+
+    def same_row(self, left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
+        """Return the condition that two tables speak of the same source row; either may be the source itself."""
+
+        def key(table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
+            return self.keys[name] if table is self.source else table.c[name]
+
+        return sa.and_(*(key(left, name) == key(right, name) for name in self.keys))
+
+    def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+        """Return a distance as a score."""
+        return sa.func.neural.score(distance, self.distance.value, type_=sa.Float)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a ranking is wanted: ``limit`` rows after the first ``offset``.
+
+    The ranking is the same for all pages of one length, so that nothing comes twice or never: candidates are
+    taken and ordered in blocks whose size depends on the length of a page and not on its place.
+    """
+
+    limit: int
+    offset: int = 0
+
+    @property
+    def end(self) -> int:
+        """How many rows the ranking must have for the page to be full."""
+        return self.limit + self.offset
+
+
+def scalar(column: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+    """Return a column of a one-row CTE as a value, computed once."""
+    return sa.select(column).scalar_subquery()
+
+
+def count(rows: sa.FromClause) -> sa.Select[Any]:
+    """Count rows as ``n``."""
+    return sa.select(sa.func.count().label("n")).select_from(rows)
+
+
+def materialized(select: sa.Select[Any] | sa.CompoundSelect[Any], name: str) -> sa.CTE:
+    """Name a part of the statement; PostgreSQL computes it once and does not merge it with others."""
+    return select.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")

@@ -1,0 +1,114 @@
+"""Indexing the words of a collection's rows, after the rows themselves are stored.
+
+A row is either in the terms table with the words that it has now, or not in it at all: whoever changes a row's
+text deletes its words in the same transaction (`writer`), and whoever completes the table locks the rows that
+it reads. So completing may be stopped anywhere, and two may do it at once.
+"""
+
+from __future__ import annotations
+
+import random
+
+import sqlalchemy as sa
+
+from pgneural.store.catalog import terms_of
+from pgneural.store.engine import execute_script, quoted
+from pgneural.store.schema import SCHEMA, Space, terms_index
+
+BATCH_ROWS = 2000
+"""Rows of a transaction: enough that counting their words is shared, few enough not to lock many."""
+
+SAMPLE_ROWS = 1000
+"""From which the mean length is estimated before the first row is stored."""
+
+DRIFT = 0.05
+"""How far the mean length may move before the weights are made again. At the mean a weight changes by a third of it."""
+
+FOLD_EVERY = 500
+"""Rows after which, on average, the counts are summed up."""
+
+
+def complete(engine: sa.Engine, space: Space) -> int:
+    """Index the words of every row that has none; return how many."""
+    parameters = {"collection": space.attribute, "space": space.id, "rows": BATCH_ROWS, "sample": SAMPLE_ROWS}
+    completed = 0
+    with engine.begin() as connection:
+        connection.execute(_sql(space, _ESTIMATE), parameters)
+    while rows := _run(engine, space, _COMPLETE, parameters):
+        completed += rows
+    if completed:
+        _refresh(engine, space, parameters)
+        if random.random() < completed / FOLD_EVERY:
+            _run(engine, space, _FOLD, parameters)
+        _index(engine, space, analyze=completed >= BATCH_ROWS)
+    return completed
+
+
+def _run(engine: sa.Engine, space: Space, statement: str, parameters: dict[str, object]) -> int:
+    with engine.begin() as connection:
+        return connection.execute(_sql(space, statement), parameters).rowcount
+
+
+def _sql(space: Space, statement: str) -> sa.TextClause:
+    return sa.text(statement.replace("{terms}", quoted(SCHEMA, terms_of(space).name).replace(":", "\\:")))
+
+
+def _refresh(engine: sa.Engine, space: Space, parameters: dict[str, object]) -> None:
+    """Make all weights again where the mean length has drifted; the vector index is not concerned."""
+    with engine.begin() as connection:
+        drifted = connection.scalar(_sql(space, _DRIFTED), {**parameters, "drift": DRIFT})
+        if drifted:
+            connection.execute(_sql(space, _REFRESH), parameters)
+
+
+def _index(engine: sa.Engine, space: Space, *, analyze: bool) -> None:
+    terms = terms_of(space)
+    with engine.begin() as connection:
+        key = sa.func.hashtextextended(f"pgneural index {terms.fullname}", 0)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        terms_index(terms).create(connection, checkfirst=True)
+    if analyze:  # also empties the index's list of pending entries
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            execute_script(connection, f"VACUUM (ANALYZE) {quoted(SCHEMA, terms.name)}")
+
+
+# no words yet: the mean length is that of a sample, drawn by a hash so that an ordered input does no harm
+_ESTIMATE = """
+UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
+  FROM (SELECT avg((SELECT sum(frequency) FROM neural.term_frequencies(l, s.title_boost))) AS mean
+          FROM neural.spaces s,
+               LATERAL (SELECT title, content FROM neural.documents d
+                         WHERE d.collection = :collection ORDER BY hashint8(d.id) LIMIT :sample) d,
+               LATERAL neural.lexemes(s.language, d.title, d.content) l
+         WHERE s.id = :space) sampled
+ WHERE s.id = :space AND s.mean_length IS NULL AND sampled.mean IS NOT NULL"""
+
+# locked, so that nobody changes the text between reading it and storing its words
+_COMPLETE = """
+INSERT INTO {terms} (source_id, language, lexemes, length, weights)
+SELECT d.id, s.language, l.lexemes, coalesce(f.length, 0),
+       neural.bm25_weights(l.lexemes, s.language, s.title_boost, coalesce(s.mean_length, 1))
+  FROM (SELECT d.id, d.title, d.content FROM neural.documents d
+         WHERE d.collection = :collection AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = d.id)
+         LIMIT :rows FOR SHARE) d
+  JOIN neural.spaces s ON s.id = :space
+ CROSS JOIN LATERAL (SELECT neural.lexemes(s.language, d.title, d.content) AS lexemes OFFSET 0) l
+ CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, s.title_boost)) f
+    ON CONFLICT DO NOTHING"""
+
+_DRIFTED = """
+SELECT abs(c.mean / s.mean_length - 1) > :drift
+  FROM neural.spaces s,
+       (SELECT sum(tokens) / nullif(sum(documents), 0) AS mean FROM neural.corpus_counts WHERE space_id = :space) c
+ WHERE s.id = :space AND c.mean > 0"""
+
+_REFRESH = """
+WITH counted AS (
+    SELECT sum(tokens) / sum(documents) AS mean FROM neural.corpus_counts WHERE space_id = :space
+), updated AS (
+    UPDATE neural.spaces SET mean_length = counted.mean FROM counted WHERE id = :space RETURNING title_boost
+)
+UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, updated.title_boost, counted.mean)
+  FROM updated, counted"""
+
+_FOLD = "SELECT neural.fold_counts(:space)"
