@@ -93,10 +93,10 @@ class LexicalLeg:
     def best_chunk(self, of: sa.FromClause) -> LateralFromClause:
         """Return the chunk of a row that says most of the query's words."""
         target = self.target
-        language = sa.select(target.terms.c.language).where(target.same_row(target.terms, of)).scalar_subquery()
-        words = sa.func.neural.lexemes(language, "", target.chunks.c.text)
+        words = sa.func.neural.lexemes(target.terms.c.language, "", target.chunks.c.text)
         return (
             sa.select(target.chunks.c.ordinal)
+            .select_from(target.chunks.join(target.terms, target.same_row(target.terms, target.chunks)))
             .where(target.same_row(target.chunks, of))
             .order_by(sa.func.ts_rank(words, self.every).desc(), target.chunks.c.ordinal)
             .limit(1)
