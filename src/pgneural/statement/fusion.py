@@ -119,7 +119,7 @@ class _Parts:
         if not self.tailed:
             return materialized(rows, "pool")
         pooled = sa.exists().where(self.target.same_row(semantic, pool))
-        tail = sa.select(*keys(semantic), _constant(1), semantic.c.block).where(sa.not_(pooled))
+        tail = sa.select(*keys(semantic), _constant(1).label("tier"), semantic.c.block).where(sa.not_(pooled))
         tail = tail.order_by(*self.semantic.order(semantic)).limit(self.page.end)
         return materialized(sa.union_all(rows, tail.subquery("tail").select()), "pool")
 
