@@ -116,45 +116,50 @@ COMMENT ON FUNCTION neural.query_conditions(text, text) IS
 
 CREATE OR REPLACE FUNCTION neural.lexical_query(
     space bigint, query text, candidates integer,
-    OUT weights sparsevec, OUT every tsquery, OUT rare tsquery, OUT rest double precision, OUT ideal double precision
+    OUT weights sparsevec, OUT every tsquery, OUT rare tsquery, OUT rest double precision,
+    OUT bounds double precision[], OUT without tsquery[], OUT ideal double precision
 )
 LANGUAGE sql STABLE STRICT
 AS $$
     WITH term AS (
-        SELECT t.*, sum(t.documents) OVER (ORDER BY t.documents, t.lexeme, t.language) AS together,
-               row_number() OVER (ORDER BY t.documents, t.lexeme, t.language) AS place
-          FROM neural.query_terms(space, query) t WHERE t.documents > 0
+        SELECT t.*, row_number() OVER (ORDER BY t.documents DESC, t.lexeme, t.language) AS place,
+               sum(t.documents) OVER (ORDER BY t.documents, t.lexeme DESC, t.language DESC) AS together,
+               count(*) OVER () AS terms
+          FROM neural.query_terms(space, query) t
     ), known AS (
-        SELECT t.language, neural.term_key(t.language, t.lexeme) AS key, t.idf * t.occurrences AS weight,
-               t.together <= candidates OR t.place = 1 AS rare,
-               (quote_literal(t.lexeme))::tsquery AS tsquery
-          FROM term t
+        SELECT t.language, neural.term_key(t.language, t.lexeme) AS key, t.idf * t.occurrences AS weight, t.place,
+               t.together <= candidates OR t.place = max(t.place) OVER () AS rare,
+               quote_literal(t.lexeme)::tsquery::text AS word
+          FROM term t WHERE t.documents > 0
+    ), level AS (  -- without the 0, 1, 2, … commonest words; the last word always stays
+        SELECT generate_series(0, least(max(place) - 1, 32)) AS dropped FROM known
+        UNION ALL SELECT count(*) FILTER (WHERE NOT k.rare) + 1000 FROM known k
     ), spoken AS (
-        SELECT k.language, string_agg(k.tsquery::text, ' | ') AS every,
-               string_agg(k.tsquery::text, ' | ') FILTER (WHERE k.rare) AS rare,
-               neural.query_conditions(k.language, query) AS conditions
-          FROM known k GROUP BY k.language
+        SELECT l.dropped, '(' || concat_ws(' & ', '(' || string_agg(k.word, ' | ') || ')',
+                                           '(' || neural.query_conditions(k.language, query)::text || ')') || ')' AS query
+          FROM level l JOIN known k ON CASE WHEN l.dropped < 1000 THEN k.place > l.dropped ELSE k.rare END
+         GROUP BY l.dropped, k.language
     ), asked AS (
-        SELECT string_agg('(' || concat_ws(' & ', '(' || every || ')', '(' || conditions::text || ')') || ')', ' | ')::tsquery
-                   AS every,
-               string_agg('(' || concat_ws(' & ', '(' || rare || ')', '(' || conditions::text || ')') || ')', ' | ')
-                   FILTER (WHERE spoken.rare IS NOT NULL)::tsquery AS rare
-          FROM spoken
+        SELECT dropped, string_agg(spoken.query, ' | ')::tsquery AS query,
+               (SELECT coalesce(sum(weight), 0) FROM known WHERE place <= dropped) AS bound
+          FROM spoken GROUP BY dropped
     ), vector AS (
         SELECT key, sum(weight) AS weight FROM known GROUP BY key
     )
     SELECT ('{' || coalesce((SELECT string_agg(key || ':' || weight::real, ',') FROM vector), '')
             || '}/1000000000')::sparsevec,
-           asked.every, asked.rare,
+           (SELECT a.query FROM asked a WHERE a.dropped = 0),
+           (SELECT a.query FROM asked a WHERE a.dropped >= 1000),
            coalesce((SELECT sum(weight) FROM known WHERE NOT known.rare), 0),
-           (SELECT max(total) FROM (SELECT sum(t.idf * t.occurrences) AS total
-                                      FROM neural.query_terms(space, query) t GROUP BY t.language) totals)
-      FROM asked
+           (SELECT array_agg(a.bound ORDER BY a.dropped) FROM asked a WHERE a.dropped BETWEEN 1 AND 999),
+           (SELECT array_agg(a.query ORDER BY a.dropped) FROM asked a WHERE a.dropped < 1000),
+           (SELECT max(total) FROM (SELECT sum(t.idf * t.occurrences) AS total FROM term t GROUP BY t.language) totals)
 $$;
 
 COMMENT ON FUNCTION neural.lexical_query(bigint, text, integer) IS
-'The query''s side of BM25: weights (idf of each lexeme), every (rows with any of them), rare (rows with one of the
-rarest, about as many as candidates), rest (the most that the others can add to a score), ideal (the sum of all idf)';
+'The query''s side of BM25. weights: the idf of each lexeme; ideal: the sum of all idf, also of words that no row has;
+every: rows with any of the words; rare: rows with one of the rarest, about as many as candidates; rest: the most that
+the other words can add to a score; without[n + 1]: rows with any but the n commonest words, which add at most bounds[n]';
 
 CREATE OR REPLACE FUNCTION neural.count_terms()
 RETURNS trigger

@@ -65,7 +65,7 @@ class Hits(list[Hit]):
     Attributes:
         exhausted: Whether there are fewer rows than were asked for; these are all that are left.
         strategy: How they were found: ``exact``, ``near``, ``fallback``, or for a lexical search ``rare words`` or
-            ``all words``; empty where there is none.
+            ``more words``; empty where there is none.
     """
 
     def __init__(self, hits: list[Hit], *, limit: int, strategy: str) -> None:

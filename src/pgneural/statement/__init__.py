@@ -9,7 +9,7 @@ of its own name with one row for each source row. The statement of a hybrid sear
     near, exact, fallback            semantic candidates (see `semantic`)
     semantic                         the nearest chunk of each row
     question                         the words of the query as a tsquery and as BM25 weights
-    few_words, rare_words, all_words lexical candidates (see `lexical`)
+    few_words, rare_words, more_words lexical candidates (see `lexical`)
     lexical                          the best of them
     pool                             the best rows of both legs
     scored, fused                    both scores of every row of the pool, and their sum

@@ -5,12 +5,14 @@
     question    the query as a tsquery (``every``, ``rare``) and as weights; the score is their inner product
     few_words   few rows pass the filter: those of them that match
     rare_words  many pass: the rows with one of the rarest words, from the GIN index
-    all_words   only if a row without a rare word could still be among the best: the rows with any of the words
+    more_words  only if a row without a rare word could still be among the best: the rows with any word but the
+                commonest
     lexical     the best of them
 
-Most rows that match a question have nothing but its common words. They are never looked at as long as all
-common words together add less than the score that the last row wanted already has (the idea of MaxScore,
-Turtle and Flood 1995); so the ranking is the same as without pruning.
+Most rows that match a question have nothing but its common words. The rare words give a first ranking, and with
+it the score that the last row wanted has at least. The commonest words that together add less than that cannot
+bring a row among the best, so rows with no other words are never looked at (MaxScore, Turtle and Flood 1995);
+the ranking is the same as without pruning.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import SPARSEVEC
-from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
@@ -61,7 +63,7 @@ class LexicalLeg:
     """The CTEs of the leg.
 
     Attributes:
-        question: CTE ``question``, one row: ``weights``, ``every``, ``rare``, ``rest`` and ``ideal``.
+        question: CTE ``question``, one row; ``neural.lexical_query`` says what is in it.
         rows: CTE ``lexical``: key and ``bm25`` of the best rows.
         strategy: How they are found, as a text.
 
@@ -78,11 +80,11 @@ class LexicalLeg:
         self.question = self._question(text)
         self.every = scalar(self.question.c.every)
         few, rare = self._few_words(), self._rare_words()
-        best = sa.select(rare.c.bm25).order_by(rare.c.bm25.desc()).offset(guaranteed - 1).limit(1).scalar_subquery()
+        self.last = self._last_score(rare, guaranteed)
         rest = scalar(self.question.c.rest)
-        self.pruned = sa.or_(rest == 0, sa.func.coalesce(best, 0) > rest)
-        self.rows = self._lexical(few, rare, self._all_words())
-        self.strategy = sa.case((probe.few, "exact"), (self.pruned, "rare words"), else_="all words")
+        self.pruned = sa.or_(rest == 0, self.last >= rest)
+        self.rows = self._lexical(few, rare, self._more_words())
+        self.strategy = sa.case((probe.few, "exact"), (self.pruned, "rare words"), else_="more words")
 
     def bm25(self, of: sa.FromClause) -> LateralFromClause:
         """Return the score of a row, whether or not it is among the candidates; no row where it does not match."""
@@ -111,6 +113,8 @@ class LexicalLeg:
             sa.column("every", TSQUERY),
             sa.column("rare", TSQUERY),
             sa.column("rest", sa.Float),
+            sa.column("bounds", ARRAY(sa.Float)),
+            sa.column("without", ARRAY(TSQUERY)),
             sa.column("ideal", sa.Float),
             name="asked",
         )
@@ -138,9 +142,16 @@ class LexicalLeg:
     def _rare_words(self) -> sa.CTE:
         return materialized(self._matching(scalar(self.question.c.rare), sa.not_(self.probe.few)), "rare_words")
 
-    def _all_words(self) -> sa.CTE:
+    def _more_words(self) -> sa.CTE:
+        dropped = sa.func.coalesce(sa.func.width_bucket(self.last, self.question.c.bounds), 0)
+        query = sa.select(self.question.c.without[dropped + 1]).scalar_subquery()
         condition = sa.and_(sa.not_(self.probe.few), sa.not_(self.pruned))
-        return materialized(self._matching(self.every, condition), "all_words")
+        return materialized(self._matching(query, condition), "more_words")
+
+    def _last_score(self, rare: sa.CTE, guaranteed: int) -> sa.ColumnElement[float]:
+        """Return the score that the last row wanted has at least, 0 where there are not so many yet."""
+        last = sa.select(rare.c.bm25).order_by(rare.c.bm25.desc()).offset(guaranteed - 1).limit(1)
+        return sa.func.coalesce(last.scalar_subquery(), 0, type_=sa.Float)
 
     def _matching(self, query: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
         terms = self.target.terms
