@@ -11,6 +11,7 @@ from pgneural.collection import Collection
 from pgneural.database import Database, connect, embedded
 from pgneural.errors import PgneuralError
 from pgneural.evaluation import Evaluation, ModeResult, evaluate
+from pgneural.explain import Explanation, Stage
 from pgneural.pipeline import Report
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import RRF, WeightedSum
@@ -27,6 +28,7 @@ __all__ = [
     "Document",
     "Encoder",
     "Evaluation",
+    "Explanation",
     "Hit",
     "HitChunk",
     "Hits",
@@ -36,6 +38,7 @@ __all__ = [
     "PgneuralError",
     "Record",
     "Report",
+    "Stage",
     "WeightedSum",
     "connect",
     "embedded",

@@ -6,6 +6,7 @@ first text has to become a vector, so that a run that finds nothing new costs no
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ import sqlalchemy as sa
 
 from pgneural import load
 from pgneural.errors import DimensionMismatch, InvalidQuery, RefusedRecords, UnknownDocument
+from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.search import Hits, filter_errors, search
-from pgneural.statement import Fusion, Page, Target, hybrid, lexical, semantic
+from pgneural.statement import Fusion, Page, Query, Target
 from pgneural.store.catalog import (
     chunks_of,
     chunks_per_row,
@@ -150,19 +152,35 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
-        page, chosen = _page(limit, offset), _mode(mode, query)
-        narrowed = condition(where)
         thresholds = {"max_distance": max_distance, "min_score": min_score}
-        vector = None if chosen is Mode.LEXICAL else self._encoded(query)
+        return self._search(self._query(query, where, _page(limit, offset), mode, fusion, **thresholds))
 
-        def statement(target: Target) -> sa.Select[Any]:
-            if vector is None:
-                return lexical(target, str(query), page, where=narrowed, min_score=min_score)
-            if chosen is Mode.SEMANTIC:
-                return semantic(target, vector, page, where=narrowed, **thresholds)
-            return hybrid(target, vector, str(query), page, where=narrowed, fusion=fusion, **thresholds)
+    def explain(
+        self,
+        query: str | Vector | Sequence[float],
+        *,
+        where: Filter | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        mode: Mode | str | None = None,
+        fusion: Fusion | None = None,
+        max_distance: float | None = None,
+        min_score: float | None = None,
+    ) -> Explanation:
+        """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
 
-        return self._run(statement, page, filtered=narrowed is not None)
+        Arguments and errors are those of `search`.
+
+        Example:
+            >>> print(notes.explain("foxes", limit=1))
+            1 rows pass the filter: few enough to compare them one by one.
+            1 of these rows are the best that have words of the query.
+        """
+        thresholds = {"max_distance": max_distance, "min_score": min_score}
+        asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
+        hits = self._search(asked)
+        with self._asking() as (connection, target):
+            return explain(connection, target, asked.select(target), asked.page, hits)
 
     def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
@@ -183,8 +201,7 @@ class Collection:
         others = Document.id != row[1]
         narrowed = condition(where)
         among = others if narrowed is None else others & narrowed
-        vector, page = self._vector(row[0]), _page(limit)
-        return self._run(lambda target: semantic(target, vector, page, where=among), page, filtered=where is not None)
+        return self._search(Query(Mode.SEMANTIC, _page(limit), self._vector(row[0]), where=among))
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """Delete documents by id or by filter (both: those that meet both); return how many.
@@ -208,11 +225,28 @@ class Collection:
             counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
             return connection.scalar(counting) or 0
 
-    def _run(self, statement: Callable[[Target], sa.Select[Any]], page: Page, *, filtered: bool) -> Hits:
+    def _query(
+        self,
+        query: str | Vector | Sequence[float],
+        where: Filter | None,
+        page: Page,
+        mode: Mode | str | None,
+        fusion: Fusion | None,
+        **thresholds: float | None,
+    ) -> Query:
+        chosen, text = _mode(mode, query), query if isinstance(query, str) else None
+        vector = None if chosen is Mode.LEXICAL else self._encoded(query)
+        return Query(chosen, page, vector, text, condition(where), fusion, **thresholds)
+
+    def _search(self, query: Query) -> Hits:
+        with self._asking() as (connection, target):
+            return search(connection, target, query.select(target), query.page, filtered=query.where is not None)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[tuple[sa.Connection, Target]]:
         with translated(), self._engine.begin() as connection:
             require_same_space(connection, self._space)
-            target = self._target(connection)
-            return search(connection, target, statement(target), page, filtered=filtered)
+            yield connection, self._target(connection)
 
     def _target(self, connection: sa.Connection) -> Target:
         if self._searched is None:
@@ -250,11 +284,21 @@ def _mode(mode: Mode | str | None, query: str | Vector | Sequence[float]) -> Mod
     text = isinstance(query, str)
     if mode is None:
         return Mode.HYBRID if text else Mode.SEMANTIC
-    if mode not in tuple(Mode):
-        raise InvalidQuery(f"mode is {mode!r}, expected {', '.join(Mode)}")
-    if not text and mode != Mode.SEMANTIC:
+    chosen = mode_of(mode)
+    if not text and chosen is not Mode.SEMANTIC:
         raise InvalidQuery(f"mode {mode} needs a text, but the query is a vector; search it with mode semantic")
-    return Mode(mode)
+    return chosen
+
+
+def mode_of(name: Mode | str) -> Mode:
+    """Return a mode by its name.
+
+    Raises:
+        InvalidQuery: There is none of this name.
+    """
+    if name not in tuple(Mode):
+        raise InvalidQuery(f"mode is {name!r}, expected {', '.join(Mode)}")
+    return Mode(name)
 
 
 def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:

@@ -6,6 +6,7 @@ Kekäläinen 2002, gain = the judged relevance), recall@100, MRR@10 and MAP over
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import ir_measures
 import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
-from pgneural.collection import Collection, Filter
+from pgneural.collection import Collection, Filter, mode_of
 from pgneural.errors import EncoderUnavailable, UnreadableInput
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.search import Hits
@@ -96,6 +97,7 @@ def evaluate(
 
     Raises:
         UnreadableInput: A file cannot be read, or no query has a judgement.
+        InvalidQuery: There is no such mode.
 
     Example:
         >>> evaluate(notes, {"q": "foxes"}, {"q": {"1": 1}}, modes=["lexical"]).modes["lexical"].mean["mrr@10"]
@@ -107,7 +109,7 @@ def evaluate(
     if not asked:
         raise UnreadableInput(f"none of {len(texts)} queries has a relevant document; do the ids of both files agree?")
     relevant = {id_: judged[id_] for id_ in asked}
-    done = iter(range(1, len(asked) * len(tuple(Mode)) + 1))
+    done = itertools.count(1)
 
     def find(text: str, mode: str) -> Hits:
         hits = collection.search(text, mode=mode, where=where, limit=DEPTH, **search)
@@ -115,7 +117,8 @@ def evaluate(
             progress(next(done))
         return hits
 
-    results = {str(Mode(mode)): _judge(asked, relevant, find, Mode(mode)) for mode in modes or _usable(collection)}
+    chosen = [mode_of(mode) for mode in modes] if modes else _usable(collection)
+    results = {str(mode): _judge(asked, relevant, find, mode) for mode in chosen}
     return Evaluation(collection.name, len(asked), results, len(texts) - len(asked))
 
 

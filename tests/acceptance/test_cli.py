@@ -56,17 +56,54 @@ def test_index_search_delete(run: Run, corpus: Path) -> None:
     assert printed(run("delete", "foxes", "--all", "--json"))["deleted"] == 27
 
 
+def test_modes_pages_and_explanation(run: Run, corpus: Path) -> None:
+    printed(run("index", corpus, "--collection", "foxes", "--encoder", "hash", "--json"))
+    for mode, legs in (("semantic", {"semantic"}), ("lexical", {"lexical"}), ("hybrid", {"semantic", "lexical"})):
+        found = printed(run("search", "foxes", "fox number 2", "--mode", mode, "--limit", "3", "--json"))
+        assert found["hits"][0]["external_id"] == "2"
+        assert set(found["hits"][0]["legs"]) == legs
+    second = printed(run("search", "foxes", "fox", "--limit", "20", "--offset", "20", "--json"))
+    assert [hit["rank"] for hit in second["hits"]] == list(range(21, 31))
+    explained = run("search", "foxes", "fox number 2", "--explain")
+    assert "30 rows pass the filter: few enough to compare them one by one." in explained.stdout
+    assert "documents_foxes_pkey" in explained.stdout
+    as_json = printed(run("search", "foxes", "fox number 2", "--explain", "--json"))
+    assert as_json["explanation"]["strategy"] == "exact"
+
+
+def test_evaluate_and_its_gate(run: Run, corpus: Path, tmp_path: Path) -> None:
+    printed(run("index", corpus, "--collection", "foxes", "--encoder", "hash", "--json"))
+    queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.tsv"
+    queries.write_text("".join(json.dumps({"_id": f"q{n}", "text": f"fox number {n}"}) + "\n" for n in range(5)))
+    qrels.write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\t{n}\t1\n" for n in range(5)))
+    files = ("--queries", queries, "--qrels", qrels)
+    result = printed(run("evaluate", "foxes", *files, "--json"))
+    assert (result["collection"], result["queries"]) == ("foxes", 5)
+    names = ["ndcg@10", "recall@100", "mrr@10", "map", "p50_ms", "p95_ms"]
+    assert {mode: list(values) for mode, values in result["modes"].items()} == dict.fromkeys(
+        ("semantic", "lexical", "hybrid"), names
+    )
+    assert result["modes"]["lexical"]["ndcg@10"] == 1
+    table = run("evaluate", "foxes", *files, "--modes", "lexical", "--fail-below", "ndcg@10=0.9")
+    assert (table.returncode, "recall@100" in table.stdout) == (0, True)
+    gated = run("evaluate", "foxes", *files, "--modes", "lexical", "--fail-below", "lexical:map=1.1")
+    assert gated.returncode == 1
+    assert gated.stderr.splitlines()[-1] == "Error: lexical: map is 1.0000, expected at least 1.1"
+    wrong = run("evaluate", "foxes", *files, "--fail-below", "quality=1")
+    assert (wrong.returncode, "'quality=1' is not [MODE:]MEASURE=VALUE" in wrong.stderr) == (2, True)
+
+
 def test_database_commands(run: Run, empty_url: str) -> None:
     env = {"PGNEURAL_DATABASE_URL": empty_url}
     missing = run("search", "foxes", "x", env=env)
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "Error: the database has no schema neural; run: pgneural db upgrade\n"
     assert run("db", "check", env=env).returncode == 1
-    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0001\n"
+    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0002\n"
     assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
     status = printed(run("db", "status", "--json", env=env))
     assert status["url"] == empty_url
-    assert status["schema_revision"] == status["expected_revision"] == "0001"
+    assert status["schema_revision"] == status["expected_revision"] == "0002"
     assert status["collections"] == []
     assert status["pgvector_version"].startswith("0.")
 

@@ -27,9 +27,9 @@ def test_titles_find_their_abstracts_and_the_index_finds_what_the_scan_finds(db:
     found = wanted = first = 0
     sample = rows[:: len(rows) // 60]
     for row in sample:
-        hits = papers.search(row["title"], limit=10)
-        exact = papers.search(row["title"], where="id % 2 = 0", limit=10)
-        exact += papers.search(row["title"], where="id % 2 = 1", limit=10)
+        hits = papers.search(row["title"], limit=10, mode="semantic")
+        exact = papers.search(row["title"], where="id % 2 = 0", limit=10, mode="semantic")
+        exact += papers.search(row["title"], where="id % 2 = 1", limit=10, mode="semantic")
         assert (hits.strategy, exact[0].entity is not None) == ("near", True)
         best = sorted(exact, key=lambda hit: -hit.score)[:10]
         found += len({hit.entity.id for hit in hits} & {hit.entity.id for hit in best})

@@ -9,7 +9,7 @@ from pgneural import errors
 
 
 def test_public_names_are_sorted_and_documented() -> None:
-    assert pgneural.__all__ == sorted(pgneural.__all__)
+    assert pgneural.__all__ == sorted(pgneural.__all__, key=lambda name: (not name.isupper(), name))
     assert all(inspect.getdoc(getattr(pgneural, name)) for name in pgneural.__all__)
 
 

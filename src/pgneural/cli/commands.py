@@ -163,22 +163,33 @@ def index(
 @click.option("--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option)
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="How many to pass over.", cls=Option)
 @click.option(
-    "--mode", type=click.Choice(list(Mode)), default="hybrid", help="By meaning, by words, or both.", cls=Option
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default="hybrid",
+    help="By meaning, by words, or both.",
+    cls=Option,
 )
 @click.option("--max-distance", type=float, help="Leave out what is farther.", cls=Option)
 @click.option("--min-score", type=float, help="Leave out what scores less.", cls=Option)
+@click.option("--explain", "explained", is_flag=True, help="Say what the search did, and why.", cls=Option)
 @json_option
 @target_options
-def search(target: Target, collection: str, query: str, as_json: bool, **options: Any) -> None:
+def search(target: Target, collection: str, query: str, explained: bool, as_json: bool, **options: Any) -> None:
     """Search a collection.
 
     By meaning, by words (BM25: "a phrase" must occur, -word must not, word* is a beginning), or both.
     """
     with target.open() as database:
-        hits = database.existing(collection).search(query, **options)
-    output.print_json(
-        {"collection": collection, "query": query, **output.hits_as_json(hits)}
-    ) if as_json else output.print_hits(hits)
+        asked = database.existing(collection)
+        explanation = asked.explain(query, **options) if explained else None
+        hits = explanation.hits if explanation else asked.search(query, **options)
+    if as_json:
+        explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
+        output.print_json({"collection": collection, "query": query, **output.hits_as_json(hits), **explained_as})
+        return
+    output.print_hits(hits)
+    if explanation:
+        output.print_explanation(explanation)
 
 
 @main.command()

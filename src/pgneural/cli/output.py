@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pgneural.evaluation import Evaluation
+from pgneural.explain import Explanation
 from pgneural.pipeline import Report
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
@@ -84,6 +85,23 @@ def print_hits(hits: Hits, *, title: str | None = None) -> None:
     print_table(("rank", "score", "title", "snippet"), rows, title=title)
     if hits.exhausted:
         click.echo(f"these are all: {len(hits)} documents pass", err=True)
+
+
+def explanation_as_json(explanation: Explanation) -> dict[str, Any]:
+    """Return what ``search --explain --json`` adds."""
+    names = ("strategy", "words", "warnings", "stages", "planning_ms", "total_ms", "plan")
+    return {name: getattr(explanation, name) for name in names}
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """Print what each leg gave to each hit, what the search did, and what each stage cost."""
+    legs = sorted({leg for hit in explanation.hits for leg in hit.legs}, reverse=True)
+    parts = [(hit.rank, hit.score, *(hit.legs.get(leg) for leg in legs)) for hit in explanation.hits]
+    print_table(("rank", "score", *legs), parts, title="score parts")
+    stages = [(s.name, s.what, s.rows, s.ms, ", ".join(s.indexes)) for s in explanation.stages]
+    print_table(("stage", "what", "rows", "ms", "indexes"), stages, title="stages")
+    click.echo(str(explanation))
+    click.echo(f"{explanation.planning_ms:.1f} ms planning, {explanation.total_ms:.1f} ms executing")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -41,7 +41,7 @@ def lexical(
     min_score: float | None = None,
 ) -> sa.Select[Any]:
     """Return the statement that ranks the rows with words of the query by BM25; columns as of `semantic`."""
-    probe = Probe(target, where, page.end)
+    probe = Probe(target, where, page.end, by_words=True)
     leg = LexicalLeg(target, text, probe, rows=page.end, guaranteed=page.end)
     rows = leg.rows
     wanted = sa.select(

@@ -22,10 +22,12 @@ class Probe:
         few: Whether the keys are all there are, and few enough to be compared one by one.
     """
 
-    def __init__(self, target: Target, where: sa.ColumnElement[bool] | None, wanted: int) -> None:
+    def __init__(
+        self, target: Target, where: sa.ColumnElement[bool] | None, wanted: int, *, by_words: bool = False
+    ) -> None:
         self.target, self.where = target, where
         exact_rows = max(int(EXACT_CHUNKS / target.chunks_per_row), 1)
-        self.keys = materialized(self._keys().limit(max(exact_rows, wanted) + 1), "probe")
+        self.keys = materialized(self._keys(by_words).limit(max(exact_rows, wanted) + 1), "probe")
         self.passing = scalar(materialized(count(self.keys), "passing").c.n)
         self.few = self.passing <= exact_rows
 
@@ -45,8 +47,15 @@ class Probe:
         row = sa.select(self.where).select_from(target.source).where(target.same_row(table, target.source))
         return [row.correlate(table).scalar_subquery()]
 
-    def _keys(self) -> sa.Select[Any]:
+    def _every_row(self, by_words: bool) -> sa.Select[Any]:
+        """Return the keys of all rows that can be found: those with words, or those with a first chunk."""
         target = self.target
-        if self.where is None:  # every row has a first chunk, and the chunk table holds no other rows
-            return sa.select(*target.keys_of(target.chunks)).where(target.chunks.c.ordinal == 0)
+        if by_words:
+            return sa.select(*target.keys_of(target.terms))
+        return sa.select(*target.keys_of(target.chunks)).where(target.chunks.c.ordinal == 0)
+
+    def _keys(self, by_words: bool) -> sa.Select[Any]:
+        target = self.target
+        if self.where is None:
+            return self._every_row(by_words)
         return sa.select(*(column.label(name) for name, column in target.keys.items())).where(*self.conditions())

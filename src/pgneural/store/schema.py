@@ -111,6 +111,7 @@ class Space(Catalog):
     distance: Mapped[str] = mapped_column(Text)
     max_tokens: Mapped[int] = mapped_column(Integer, comment="The length of a chunk in the encoder's tokens")
     overlap: Mapped[int] = mapped_column(Integer, comment="How many tokens two neighbouring chunks share")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     language: Mapped[str] = mapped_column(
         Text, server_default="english", comment="The text search configuration of its words"
     )
@@ -120,7 +121,6 @@ class Space(Catalog):
     mean_length: Mapped[float | None] = mapped_column(
         Double, comment="The mean number of words of a row that the stored BM25 weights were made with"
     )
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 class SqlFile(Catalog):

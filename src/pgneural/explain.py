@@ -1,0 +1,206 @@
+"""Saying in words what a search did: the way it took and why, what each stage cost, why there are not more hits.
+
+Everything is read from one ``EXPLAIN (ANALYZE)`` of the very statement that a search runs; the stages are its
+CTEs (`pgneural.statement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from pgneural.search import Hits
+from pgneural.statement import Page, Target
+
+Plan = Mapping[str, Any]
+
+STAGES = {
+    "probe": "look how many rows pass",
+    "near": "vector index",
+    "exact": "distances, one by one",
+    "fallback": "distances of all rows that pass",
+    "question": "words of the query",
+    "few_words": "words, one by one",
+    "rare_words": "rows with a rare word",
+    "more_words": "rows with more common words",
+    "scored": "both scores of the pool",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the statement that ran.
+
+    Attributes:
+        name: Its CTE.
+        what: The same in words.
+        rows: How many rows it gave.
+        removed: How many more it looked at, that did not pass the filter.
+        ms: How long it took, other stages that it waited for not counted.
+        indexes: The indexes it scanned.
+    """
+
+    name: str
+    what: str
+    rows: int
+    removed: int
+    ms: float
+    indexes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a search did.
+
+    Attributes:
+        hits: The hits themselves, each with what its legs contributed.
+        strategy: As of `Hits`.
+        stages: What ran, in order.
+        words: What happened and why, a sentence each.
+        warnings: What should not be so, each with the remedy.
+        planning_ms: How long PostgreSQL planned.
+        total_ms: How long it executed.
+        plan: PostgreSQL's own plan.
+    """
+
+    hits: Hits
+    strategy: str
+    stages: tuple[Stage, ...]
+    words: tuple[str, ...]
+    warnings: tuple[str, ...]
+    planning_ms: float
+    total_ms: float
+    plan: Plan
+
+    def __str__(self) -> str:
+        return "\n".join([*self.words, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def explain(connection: sa.Connection, target: Target, ranking: sa.Select[Any], page: Page, hits: Hits) -> Explanation:
+    """Run the statement of a search under ``EXPLAIN (ANALYZE)`` and put it into words.
+
+    Args:
+        connection: In a transaction.
+        target: What is searched.
+        ranking: The statement, from `pgneural.statement`.
+        page: Which part of the ranking it asks for.
+        hits: What it found.
+    """
+    compiled = ranking.compile(dialect=connection.dialect)
+    output: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
+    ran = {stage.name: stage for stage in _stages(output[0]["Plan"])}
+    said = _Words(target, page, hits, ran)
+    return Explanation(
+        hits,
+        hits.strategy,
+        tuple(ran[name] for name in STAGES if name in ran),
+        tuple(said.sentences()),
+        tuple(said.warnings()),
+        float(output[0]["Planning Time"]),
+        float(output[0]["Execution Time"]),
+        output[0]["Plan"],
+    )
+
+
+def _stages(plan: Plan) -> Iterator[Stage]:
+    for node in _nodes(plan):
+        name = node.get("Subplan Name", "").removeprefix("CTE ")
+        if name in STAGES and _executed(node):
+            inside = list(_nodes(node))
+            waited = sum(_ms(other) for other in inside if other["Node Type"] == "CTE Scan")
+            indexes = sorted({other["Index Name"] for other in inside if "Index Name" in other and _executed(other)})
+            removed = sum(int(other.get("Rows Removed by Filter", 0)) for other in inside if _is_scan(other))
+            rows = int(node["Actual Rows"])
+            yield Stage(name, STAGES[name], rows, removed, max(_ms(node) - waited, 0.0), tuple(indexes))
+
+
+def _nodes(plan: Plan) -> Iterator[Plan]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _executed(node: Plan) -> bool:
+    """Tell whether a branch did anything: one that is not wanted is executed, but nothing below it is."""
+    if "One-Time Filter" in node:
+        return any(_executed(child) for child in node.get("Plans", ()) if child["Parent Relationship"] == "Outer")
+    outer = [child for child in node.get("Plans", ()) if child["Parent Relationship"] == "Outer"]
+    return node["Actual Loops"] > 0 and (not outer or any(_executed(child) for child in outer))
+
+
+def _ms(node: Plan) -> float:
+    return float(node["Actual Total Time"]) * float(node["Actual Loops"])
+
+
+def _is_scan(node: Plan) -> bool:
+    return "Relation Name" in node and "SubPlan" not in node.get("Parent Relationship", "")
+
+
+class _Words:
+    """The sentences of an explanation."""
+
+    def __init__(self, target: Target, page: Page, hits: Hits, stages: Mapping[str, Stage]) -> None:
+        self.target, self.page, self.hits, self.stages = target, page, hits, stages
+
+    def sentences(self) -> Iterator[str]:
+        yield from self._filter()
+        yield from self._semantic()
+        yield from self._lexical()
+        yield from self._why_fewer()
+
+    def warnings(self) -> Iterator[str]:
+        near, rare = self.stages.get("near"), self.stages.get("rare_words")
+        if near and not any(name.endswith("_embedding_idx") for name in near.indexes):
+            yield (
+                f"no vector index was used on {self.target.chunks.fullname}; build it (index() does), "
+                "and run ANALYZE if it is there"
+            )
+        if rare and not rare.indexes:
+            yield f"no index was used on {self.target.terms.fullname}; run index() again, it makes it, or ANALYZE"
+
+    def _filter(self) -> Iterator[str]:
+        probe, near = self.stages.get("probe"), self.stages.get("near")
+        if self.hits.strategy == "exact" and probe:
+            yield f"{probe.rows:,} rows pass the filter: few enough to compare them one by one."
+        elif probe and near and near.removed:
+            share = near.rows / (near.rows + near.removed)
+            yield f"At least {probe.rows:,} rows pass the filter, about {share:.1%} of those near the query."
+        elif probe:
+            yield f"At least {probe.rows:,} rows pass: too many to compare one by one."
+
+    def _semantic(self) -> Iterator[str]:
+        near, fallback = self.stages.get("near"), self.stages.get("fallback")
+        if near:
+            by = ", ".join(name for name in near.indexes if name.endswith("_embedding_idx")) or "no index"
+            yield f"By {by}: {near.rows + near.removed:,} chunks looked at, {near.rows:,} of them taken."
+        if fallback:
+            yield (
+                f"That was too few rows for a full page, so all {fallback.rows:,} chunks of the rows that pass "
+                "were compared, too."
+            )
+
+    def _lexical(self) -> Iterator[str]:
+        rare, more, few = (self.stages.get(name) for name in ("rare_words", "more_words", "few_words"))
+        if few:
+            yield f"{few.rows:,} of these rows are the best that have words of the query."
+        if rare:
+            yield f"The rarest words of the query gave {rare.rows:,} of the best rows by words."
+        if more:
+            yield f"Rows with more common words could still be better: {more.rows:,} of the best are from these."
+        elif rare:
+            yield "Rows with none of them cannot be better, so they were not read."
+
+    def _why_fewer(self) -> Iterator[str]:
+        probe = self.stages.get("probe")
+        if not self.hits.exhausted or not probe:
+            return
+        found = len(self.hits)
+        if probe.rows < self.page.end:
+            yield f"Only {found:,} hits, because only {probe.rows:,} rows pass the filter."
+        else:
+            by_meaning = self.stages.keys() & {"near", "exact", "fallback"}
+            why = "meet the threshold" if by_meaning else "have a word of the query"
+            yield f"Only {found:,} hits, because no other rows {why}."
