@@ -6,7 +6,6 @@ first text has to become a vector, so that a run that finds nothing new costs no
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from pgneural import load
-from pgneural.errors import DimensionMismatch, InvalidQuery, RefusedRecords, UnknownDocument
+from pgneural.errors import DimensionMismatch, InvalidFilter, InvalidQuery, RefusedRecords, UnknownDocument
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
 from pgneural.pipeline import Ingest, Progress, Report
-from pgneural.search import Hits, filter_errors, search
+from pgneural.search import Hits, Search, filter_errors
 from pgneural.statement import Fusion, Page, Query, Target
 from pgneural.store.catalog import (
     chunks_of,
@@ -49,7 +49,7 @@ class Collection:
 
     def __init__(self, engine: sa.Engine, space: Space, encoder: Callable[[], Encoder]) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
-        self._searched: Target | None = None
+        self._searched: Search | None = None
 
     @property
     def name(self) -> str:
@@ -179,8 +179,8 @@ class Collection:
         thresholds = {"max_distance": max_distance, "min_score": min_score}
         asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
         hits = self._search(asked)
-        with self._asking() as (connection, target):
-            return explain(connection, target, asked.select(target), asked.page, hits)
+        with translated(), self._engine.begin() as connection:
+            return explain(connection, self._searching(connection).target, asked, hits)
 
     def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
@@ -239,21 +239,26 @@ class Collection:
         return Query(chosen, page, vector, text, condition(where), fusion, **thresholds)
 
     def _search(self, query: Query) -> Hits:
-        with self._asking() as (connection, target):
-            return search(connection, target, query.select(target), query.page, filtered=query.where is not None)
+        try:
+            with translated(), self._engine.begin() as connection:
+                hits = self._searching(connection).run(connection, query)
+        except (DBAPIError, InvalidFilter):
+            self._require_same_space()
+            raise
+        if not hits:
+            self._require_same_space()
+        return hits
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[tuple[sa.Connection, Target]]:
+    def _require_same_space(self) -> None:
         with translated(), self._engine.begin() as connection:
             require_same_space(connection, self._space)
-            yield connection, self._target(connection)
 
-    def _target(self, connection: sa.Connection) -> Target:
+    def _searching(self, connection: sa.Connection) -> Search:
         if self._searched is None:
             scope = DOCUMENTS.c.collection == self.name
             ratio = chunks_per_row(connection, self._space)
             distance, terms = distance_of(self._space), terms_of(self._space)
-            self._searched = Target(DOCUMENTS, self.chunks, terms, self._space.id, distance, scope, ratio)
+            self._searched = Search(Target(DOCUMENTS, self.chunks, terms, self._space.id, distance, scope, ratio))
         return self._searched
 
     def _encoded(self, query: str | Vector | Sequence[float]) -> Vector:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pgneural.search import Hits
-from pgneural.statement import Page, Target
+from pgneural.statement import Page, Query, Target
 
 Plan = Mapping[str, Any]
 
@@ -79,20 +79,19 @@ class Explanation:
         return "\n".join([*self.words, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def explain(connection: sa.Connection, target: Target, ranking: sa.Select[Any], page: Page, hits: Hits) -> Explanation:
+def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits) -> Explanation:
     """Run the statement of a search under ``EXPLAIN (ANALYZE)`` and put it into words.
 
     Args:
         connection: In a transaction.
         target: What is searched.
-        ranking: The statement, from `pgneural.statement`.
-        page: Which part of the ranking it asks for.
+        query: What was asked.
         hits: What it found.
     """
-    compiled = ranking.compile(dialect=connection.dialect)
+    compiled = query.select(target).compile(dialect=connection.dialect)
     output: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     ran = {stage.name: stage for stage in _stages(output[0]["Plan"])}
-    said = _Words(target, page, hits, ran)
+    said = _Words(target, query.page, hits, ran)
     return Explanation(
         hits,
         hits.strategy,

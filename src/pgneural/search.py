@@ -7,7 +7,7 @@ consistent picture of its row.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
-from pgneural.statement import Page, Target
-from pgneural.store.schema import Document
+from pgneural.statement import Query, Target
+from pgneural.store.schema import Document, Space
 
 SNIPPET_CHARACTERS = 240
+
+KEPT_STATEMENTS = 200
+"""Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,39 @@ class Hits(list[Hit]):
         self.strategy = strategy
 
 
-def search(
-    connection: sa.Connection, target: Target, ranking: sa.Select[Any], page: Page, *, filtered: bool = False
-) -> Hits:
-    """Run the statement of a search over documents.
+class Search:
+    """Searches one target; statements that differ only in vector and text are built once.
 
-    Args:
-        connection: In a transaction: the statement's settings end with it.
-        target: What is searched.
-        ranking: The statement, from `pgneural.statement`.
-        page: Which part of the ranking the statement asks for.
-        filtered: Whether it holds a filter of the caller's.
-
-    Raises:
-        InvalidFilter: PostgreSQL does not accept the filter.
+    Building costs a millisecond or two, as much as PostgreSQL needs for many a search.
     """
-    with filter_errors(filtered):
-        rows = Session(connection).execute(with_documents(target, ranking)).all()
-    return Hits([_hit(row) for row in rows], limit=page.limit, strategy=rows[0].strategy if rows else "")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._built: dict[Hashable, sa.Select[Any]] = {}
+
+    def run(self, connection: sa.Connection, query: Query) -> Hits:
+        """Find the documents that answer a query.
+
+        Args:
+            connection: In a transaction: the statement's settings end with it.
+            query: What is asked.
+
+        Raises:
+            InvalidFilter: PostgreSQL does not accept the filter.
+        """
+        with filter_errors(query.where is not None):
+            rows = Session(connection).execute(self._statement(query), query.parameters()).all()
+        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
+
+    def _statement(self, query: Query) -> sa.Select[Any]:
+        shape = query.shape()
+        if shape is None:
+            return with_documents(self.target, query.select(self.target))
+        if shape not in self._built:
+            if len(self._built) >= KEPT_STATEMENTS:
+                self._built.clear()
+            self._built[shape] = with_documents(self.target, query.select(self.target))
+        return self._built[shape]
 
 
 @contextlib.contextmanager
@@ -116,7 +134,7 @@ def filter_errors(filtered: bool) -> Iterator[None]:
 
 
 def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
-    """Join the ranked keys with their documents and their best chunks."""
+    """Join the ranked keys with their documents and their best chunks; no rows if the space is gone."""
     ranked = ranking.subquery("ranked")
     chunks = target.chunks
     same_chunk = sa.and_(chunks.c.source_id == ranked.c.source_id, chunks.c.ordinal == ranked.c.ordinal)
@@ -124,6 +142,7 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
         sa.select(Document, ranked, chunks.c.text, chunks.c.locator)
         .join_from(ranked, Document, Document.id == ranked.c.source_id)
         .outerjoin(chunks, same_chunk)
+        .where(sa.exists().where(Space.id == target.space))
         .order_by(ranked.c.rank)
     )
 

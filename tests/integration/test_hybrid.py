@@ -145,7 +145,7 @@ def test_a_threshold_that_nothing_meets_does_not_run_away(many: Collection) -> N
     seen = {}
     for max_distance in (None, 1e-9):
         with many._engine.connect() as connection:
-            select = semantic(many._target(connection), vector, Page(10), max_distance=max_distance)
+            select = semantic(many._searching(connection).target, vector, Page(10), max_distance=max_distance)
             compiled = select.compile(dialect=connection.dialect)
             plan: Any = connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params

@@ -267,7 +267,7 @@ def test_bad_questions(database: Database, many: Collection) -> None:
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_candidates_come_from_the_words_index(many: Collection, where: str | None) -> None:
     with many._engine.connect() as connection:
-        select = lexical(many._target(connection), "wbz wcz", Page(10), where=condition(where))
+        select = lexical(many._searching(connection).target, "wbz wcz", Page(10), where=condition(where))
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE rare_words")

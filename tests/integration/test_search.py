@@ -216,7 +216,7 @@ def test_the_near_branch_uses_the_vector_index(points: Collection, database: Dat
     from pgneural.statement import Page, semantic
 
     with database.engine.connect() as connection:
-        select = semantic(points._target(connection), vectors(2, 1)[0], Page(10), where=condition(where))
+        select = semantic(points._searching(connection).target, vectors(2, 1)[0], Page(10), where=condition(where))
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE near")
@@ -240,12 +240,11 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
         connection.execute(sa.text("SET plan_cache_mode = force_generic_plan"))
         connection.commit()
         from pgneural.filter import condition
-        from pgneural.search import search
-        from pgneural.statement import Page, semantic
+        from pgneural.statement import Page, Query
+        from pgneural.types import Mode
 
         for _ in range(12):
-            target, page = points._target(connection), Page(10)
-            ranking = semantic(target, query, page, where=condition("(metadata->>'n')::int % 2 = 0"))
-            hits = search(connection, target, ranking, page)
+            asked = Query(Mode.SEMANTIC, Page(10), query, where=condition("(metadata->>'n')::int % 2 = 0"))
+            hits = points._searching(connection).run(connection, asked)
             connection.rollback()
             assert ids(hits) == expected

@@ -107,7 +107,7 @@ class LexicalLeg:
 
     def _question(self, text: str) -> sa.CTE:
         asked = sa.func.neural.lexical_query(
-            sa.cast(self.target.space, sa.BigInteger), sa.cast(text, sa.Text), RARE_ROWS
+            sa.cast(self.target.space, sa.BigInteger), sa.cast(sa.bindparam("text", text, sa.Text), sa.Text), RARE_ROWS
         ).table_valued(
             sa.column("weights", SPARSEVEC(TERM_DIMENSIONS)),
             sa.column("every", TSQUERY),

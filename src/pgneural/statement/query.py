@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from pgneural.statement.fusion import Fusion, hybrid
 from pgneural.statement.lexical_leg import lexical
-from pgneural.statement.semantic_leg import semantic
+from pgneural.statement.semantic_leg import semantic, vector_text
 from pgneural.statement.target import Page, Target
 from pgneural.types import Mode, Vector
 
@@ -37,6 +38,19 @@ class Query:
     fusion: Fusion | None = None
     max_distance: float | None = None
     min_score: float | None = None
+
+    def shape(self) -> Hashable | None:
+        """Return what the statement depends on besides `parameters`; None where that cannot be told by a key."""
+        where = self.where.name if isinstance(self.where, sa.ColumnClause) and self.where.is_literal else self.where
+        if isinstance(where, sa.ColumnElement):
+            return None
+        return self.mode, self.page, where, self.fusion, self.max_distance, self.min_score
+
+    def parameters(self) -> dict[str, str]:
+        """Return the values of the statement's parameters that change from one query to the next."""
+        vector = {} if self.vector is None or self.mode is Mode.LEXICAL else {"vector": vector_text(self.vector)}
+        text = {} if self.text is None or self.mode is Mode.SEMANTIC else {"text": self.text}
+        return vector | text
 
     def select(self, target: Target) -> sa.Select[Any]:
         """Return the statement; its columns are those of `semantic`."""

@@ -80,6 +80,11 @@ def semantic(
     return wanted.order_by("rank").limit(page.limit).offset(page.offset or None)
 
 
+def vector_text(vector: Vector) -> str:
+    """Return a vector as pgvector reads it."""
+    return "[" + ",".join(map(str, np.asarray(vector, dtype=np.float32).tolist())) + "]"
+
+
 class SemanticLeg:
     """The CTEs of the leg.
 
@@ -125,8 +130,7 @@ class SemanticLeg:
         )
 
     def _distance(self, vector: Vector) -> sa.ColumnElement[float]:
-        text = "[" + ",".join(map(str, np.asarray(vector, dtype=np.float32).tolist())) + "]"
-        query = sa.cast(sa.bindparam("query", text, sa.String), VECTOR(len(vector)))
+        query = sa.cast(sa.bindparam("vector", vector_text(vector), sa.String), VECTOR(len(vector)))
         operator = self.target.chunks.c.embedding.op(self.target.distance.operator, return_type=sa.Float())
         return operator(query)
 
