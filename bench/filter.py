@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,7 @@ from psycopg import sql
 from bench.corpus import CACHE, ROOT, abstracts
 from pgneural import Collection, Database, Record, embedded, encoders
 from pgneural.cli.output import print_table
-from pgneural.types import Vector
+from pgneural.types import Encoder, Vector
 
 K = 10
 FOLDER = CACHE / "filter"
@@ -46,6 +46,10 @@ FILTERS: dict[str, Conditions] = {
     "0.2 % year ≤ 1993": [("year", "lte", 1993)],
     "0 % no such": [("category", "eq", "none")],
 }
+FLAT = """
+CREATE TABLE flat (
+    id int PRIMARY KEY, title text, r int, year int, category text, archive text, embedding vector(384)
+)"""
 OPERATORS = {"lt": "<", "gte": ">=", "lte": "<=", "eq": "="}
 
 
@@ -104,12 +108,7 @@ def prepared(queries: int) -> Task:
     encoder = encoders.get("minilm")
     if not path.exists():
         texts = [f"{record['title']}\n{record['text']}" for record in records]
-        limit = encoder.max_tokens or 256
-        cut = [
-            text[: spans[limit - 1][1]] if len(spans := encoder.tokenizer.spans(text)) > limit else text
-            for text in texts
-        ]
-        np.savez(path, vectors=encoder.encode_documents(cut))
+        np.savez(path, vectors=encoder.encode_documents([readable(encoder, text) for text in texts]))
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -126,6 +125,12 @@ def prepared(queries: int) -> Task:
     return Task(rows, vectors, np.stack([encoder.encode_query(text[:800]) for text in asked]))
 
 
+def readable(encoder: Encoder, text: str) -> str:
+    """Cut a text where the encoder would have to be told to."""
+    spans, limit = encoder.tokenizer.spans(text), encoder.max_tokens
+    return text if limit is None or len(spans) <= limit else text[: spans[limit - 8][1]]
+
+
 def loaded(db: Database, task: Task) -> Collection:
     """Index the vectors, with the metadata in JSONB and an expression index on each field."""
     collection = db.collection("arxiv", encoder=f"vectors:{task.vectors.shape[1]}")
@@ -137,10 +142,8 @@ def loaded(db: Database, task: Task) -> Collection:
     with psycopg.connect(db.url, autocommit=True) as connection:
         for field in fields:
             name = sql.Identifier(f"bench_{field}")
-            expression = sql.SQL(column(field))
-            connection.execute(
-                sql.SQL("CREATE INDEX IF NOT EXISTS {} ON neural.documents ({})").format(name, expression)
-            )
+            index = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON neural.documents ({})")
+            connection.execute(index.format(name, sql.SQL(column(field))))
         connection.execute("VACUUM (ANALYZE) neural.documents")
         connection.execute("VACUUM (ANALYZE) neural.documents_arxiv")
     return collection
@@ -155,8 +158,7 @@ def flat_table(connection: psycopg.Connection[Any], task: Task) -> None:
     """Make the table of the hand-written forms, once."""
     if connection.execute("SELECT to_regclass('flat') IS NOT NULL").fetchone() == (True,):
         return
-    connection.execute("CREATE TABLE flat (id int PRIMARY KEY, title text, r int, year int, category text, archive text,"
-                       " embedding vector(384))")  # fmt: skip
+    connection.execute(FLAT)
     connection.execute("ALTER TABLE flat ALTER COLUMN embedding SET STORAGE PLAIN")
     with connection.cursor() as cursor, cursor.copy("COPY flat FROM STDIN") as copy:
         for row, vector in zip(task.rows, task.vectors, strict=True):
@@ -244,17 +246,15 @@ def run_rivals(task: Task, url: str) -> dict[str, dict[str, Answers]]:
 def report(label: str, task: Task, conditions: Conditions, found: dict[str, Answers]) -> None:
     """Print one filter: each system's rows, recall and p50; ours against the faster good hand-written form."""
     expected = task.nearest(conditions)
-    lines: list[Sequence[Any]] = []
+    lines: list[tuple[str, int, int, float, float]] = []
     for name, answers in found.items():
-        recalls = [
-            len(set(ids) & truth) / len(truth) if truth else 1.0
-            for (_, ids), truth in zip(answers, expected, strict=True)
-        ]
+        pairs = zip(answers, expected, strict=True)
+        recalls = [len(set(ids) & truth) / len(truth) if truth else 1.0 for (_, ids), truth in pairs]
         rows = [len(ids) for _, ids in answers]
-        lines.append((name, min(rows), max(rows), float(np.mean(recalls)), 1000 * median(t for t, _ in answers)))
-    mine = lines[0]
-    good = [line[4] for line in lines[1:4] if line[3] >= min(mine[3], 0.97) - 0.005]
-    ratios = [line[4] / mine[4] for line in lines]
-    title = f"{label}: {len(task.passing(conditions)):,} rows pass; ours / best hand-written of this recall: {mine[4] / min(good):.2f}"
-    print_table(("system", "rows min", "max", "recall@10", "p50 ms", "× ours"),
-                [(*line, ratio) for line, ratio in zip(lines, ratios, strict=True)], title=title)  # fmt: skip
+        p50 = 1000 * median(seconds for seconds, _ in answers)
+        lines.append((name, min(rows), max(rows), float(np.mean(recalls)), p50))
+    recall, mine = lines[0][3:]
+    good = [p50 for _, _, _, reached, p50 in lines[1:4] if reached >= min(recall, 0.97) - 0.005]
+    title = f"{label}: {len(task.passing(conditions)):,} rows pass; ours is {mine / min(good):.2f} of the best by hand"
+    columns = ("system", "rows min", "max", "recall@10", "p50 ms", "× ours")
+    print_table(columns, [(*line, line[4] / mine) for line in lines], title=title)

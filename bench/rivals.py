@@ -119,10 +119,8 @@ def haystack(folder: Path, url: str, vectors: Any, rows: list[dict[str, Any]]) -
     operators = {"lt": "<", "gte": ">=", "lte": "<=", "eq": "=="}
 
     def find(vector: list[float], by: dict[str, Any]) -> list[int]:
-        conditions = [
-            {"field": f"meta.{field}", "operator": operators[op], "value": value}
-            for field, op, value in by["conditions"]
-        ]
+        asked = by["conditions"]
+        conditions = [{"field": f"meta.{field}", "operator": operators[op], "value": v} for field, op, v in asked]
         filters = {"operator": "AND", "conditions": conditions} if conditions else None
         return [int(document.id) for document in store._embedding_retrieval(vector, filters=filters, top_k=K)]
 
@@ -184,7 +182,7 @@ def execute(url: str, *statements: str) -> None:
 
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 SYSTEMS = {"langchain-postgres": langchain, "haystack": haystack, "chroma": chroma, "lancedb": lance}

@@ -240,7 +240,9 @@ class Collection:
 
     def _search(self, query: Query) -> Hits:
         try:
-            with translated(), self._engine.begin() as connection:
+            with translated(), self._engine.connect() as connection:
+                # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
+                connection.execution_options(isolation_level="AUTOCOMMIT")
                 hits = self._searching(connection).run(connection, query)
         except (DBAPIError, InvalidFilter):
             self._require_same_space()

@@ -91,7 +91,8 @@ class Search:
         """Find the documents that answer a query.
 
         Args:
-            connection: In a transaction: the statement's settings end with it.
+            connection: Where. The settings that the statement makes end with its transaction, or with the
+                statement itself where each is its own.
             query: What is asked.
 
         Raises:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
 from pgneural.statement.semantic_leg import SemanticLeg
-from pgneural.statement.target import Page, Target, materialized, scalar
+from pgneural.statement.target import Page, Target, constant, materialized, scalar
 from pgneural.types import Vector
 
 POOL = 100
@@ -68,12 +68,12 @@ def hybrid(
 ) -> sa.Select[Any]:
     """Return the statement that ranks rows by meaning and by words; columns as of `semantic`."""
     parts = _Parts(target, vector, text, page, where, fusion or WeightedSum())
-    ranked = parts.ranked()
+    wanted = sa.select(parts.fused)
     if max_distance is not None:
-        ranked = ranked.where(parts.fused.c.distance <= max_distance)
+        wanted = wanted.where(parts.fused.c.distance <= max_distance)
     if min_score is not None:
-        ranked = ranked.where(parts.fused.c.score >= min_score)
-    return ranked.order_by("rank").limit(page.limit).offset(page.offset or None)
+        wanted = wanted.where(parts.fused.c.score >= min_score)
+    return parts.page_of(wanted)
 
 
 class _Parts:
@@ -97,30 +97,33 @@ class _Parts:
         self.scored = self._scored()
         self.fused = materialized(self._fused(), "fused")
 
-    def ranked(self) -> sa.Select[Any]:
-        fused = self.fused
-        order = [fused.c.tier, fused.c.block, fused.c.score.desc(), *self.target.keys_of(fused)]
+    def page_of(self, wanted: sa.Select[Any]) -> sa.Select[Any]:
+        best = self.page.cut(wanted, self._order(self.fused)).subquery("best")
         return sa.select(
-            sa.func.row_number().over(order_by=order).label("rank"),
-            *self.target.keys_of(fused),
-            fused.c.ordinal,
-            fused.c.score,
-            self.target.score(fused.c.distance).label("semantic"),
-            fused.c.bm25.label("lexical"),
+            self.page.rank(self._order(best)),
+            *self.target.keys_of(best),
+            best.c.ordinal,
+            best.c.score,
+            self.target.score(best.c.distance).label("semantic"),
+            best.c.bm25.label("lexical"),
             self.semantic.strategy.label("strategy"),
         )
+
+    def _order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+        return [rows.c.tier, rows.c.block, rows.c.score.desc(), *self.target.keys_of(rows)]
 
     def _pool(self) -> sa.CTE:
         """Join the best rows of both legs; the rest of the semantic ones follow as another tier, if asked for."""
         semantic, keys = self.semantic.rows, self.target.keys_of
-        best = sa.select(*keys(semantic)).order_by(*self.semantic.order(semantic)).limit(self.size).subquery("best")
+        nearest = sa.select(*keys(semantic)).order_by(*self.semantic.order(semantic))
+        best = nearest.limit(constant(self.size)).subquery("best")
         pool = sa.union(sa.select(*keys(best)), sa.select(*keys(self.lexical.rows))).subquery("both")
-        rows = sa.select(*keys(pool), _constant(0).label("tier"), _constant(0).label("block"))
+        rows = sa.select(*keys(pool), constant(0).label("tier"), constant(0).label("block"))
         if not self.tailed:
             return materialized(rows, "pool")
         pooled = sa.exists().where(self.target.same_row(semantic, pool))
-        tail = sa.select(*keys(semantic), _constant(1).label("tier"), semantic.c.block).where(sa.not_(pooled))
-        tail = tail.order_by(*self.semantic.order(semantic)).limit(self.page.end)
+        tail = sa.select(*keys(semantic), constant(1).label("tier"), semantic.c.block).where(sa.not_(pooled))
+        tail = tail.order_by(*self.semantic.order(semantic)).limit(constant(self.page.end))
         return materialized(sa.union_all(rows, tail.subquery("tail").select()), "pool")
 
     def _scored(self) -> sa.CTE:
@@ -157,7 +160,3 @@ class _Parts:
         lexical = sa.case((scored.c.bm25 > 0, fusion.lexical / (fusion.constant + matching)), else_=0.0)
         reciprocal: sa.ColumnElement[Any] = fusion.semantic / (fusion.constant + near)
         return reciprocal + lexical
-
-
-def _constant(value: int) -> sa.ColumnElement[int]:
-    return sa.literal_column(str(value), sa.Integer)

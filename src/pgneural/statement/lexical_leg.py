@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Page, Target, materialized, scalar
+from pgneural.statement.target import Page, Target, constant, materialized, row_by_row, scalar
 from pgneural.store.schema import TERM_DIMENSIONS
 
 RARE_ROWS = 2000
@@ -43,20 +43,21 @@ def lexical(
     """Return the statement that ranks the rows with words of the query by BM25; columns as of `semantic`."""
     probe = Probe(target, where, page.end, by_words=True)
     leg = LexicalLeg(target, text, probe, rows=page.end, guaranteed=page.end)
-    rows = leg.rows
-    wanted = sa.select(
-        sa.func.row_number().over(order_by=[rows.c.bm25.desc(), *target.keys_of(rows)]).label("rank"),
-        *target.keys_of(rows),
-        rows.c.bm25.label("score"),
-        sa.null().cast(sa.Float).label("semantic"),
-        rows.c.bm25.label("lexical"),
-        leg.strategy.label("strategy"),
-    )
+    wanted = sa.select(leg.rows)
     if min_score is not None:
-        wanted = wanted.where(rows.c.bm25 >= min_score)
-    best = wanted.order_by("rank").limit(page.limit).offset(page.offset or None).subquery("best")
+        wanted = wanted.where(leg.rows.c.bm25 >= min_score)
+    best = page.cut(wanted, leg.order(leg.rows)).subquery("best")
     chunk = leg.best_chunk(best)
-    return sa.select(best, sa.func.coalesce(chunk.c.ordinal, 0).label("ordinal")).outerjoin(chunk, sa.true())
+    columns = [
+        page.rank(leg.order(best)),
+        *target.keys_of(best),
+        sa.func.coalesce(chunk.c.ordinal, 0).label("ordinal"),
+        best.c.bm25.label("score"),
+        sa.null().cast(sa.Float).label("semantic"),
+        best.c.bm25.label("lexical"),
+        leg.strategy.label("strategy"),
+    ]
+    return sa.select(*columns).select_from(best.outerjoin(chunk, sa.true()))
 
 
 class LexicalLeg:
@@ -86,11 +87,15 @@ class LexicalLeg:
         self.rows = self._lexical(few, rare, self._more_words())
         self.strategy = sa.case((probe.few, "exact"), (self.pruned, "rare words"), else_="more words")
 
+    def order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+        """Return the order of the ranking."""
+        return [rows.c.bm25.desc(), *self.target.keys_of(rows)]
+
     def bm25(self, of: sa.FromClause) -> LateralFromClause:
         """Return the score of a row, whether or not it is among the candidates; no row where it does not match."""
         terms = self.target.terms
         matches = sa.and_(self.target.same_row(terms, of), terms.c.lexemes.op("@@")(self.every))
-        return sa.select(self._score().label("bm25")).where(matches).lateral("matched")
+        return row_by_row(sa.select(self._score().label("bm25")).where(matches), "matched")
 
     def best_chunk(self, of: sa.FromClause) -> LateralFromClause:
         """Return the chunk of a row that says most of the query's words."""
@@ -101,7 +106,7 @@ class LexicalLeg:
             .select_from(target.chunks.join(target.terms, target.same_row(target.terms, target.chunks)))
             .where(target.same_row(target.chunks, of))
             .order_by(sa.func.ts_rank(words, self.every).desc(), target.chunks.c.ordinal)
-            .limit(1)
+            .limit(constant(1))
             .lateral("chunk")
         )
 
@@ -129,15 +134,14 @@ class LexicalLeg:
         return sa.select(*self.target.keys_of(terms), self._score().label("bm25"))
 
     def _best(self, candidates: sa.Select[Any]) -> sa.Select[Any]:
-        return candidates.order_by(sa.desc("bm25"), *self.target.keys_of(self.target.terms)).limit(self.limit)
+        return candidates.order_by(sa.desc("bm25"), *self.target.keys_of(self.target.terms)).limit(constant(self.limit))
 
     def _few_words(self) -> sa.CTE:
         target, keys = self.target, self.probe.keys
-        rows = keys.join(target.terms, target.same_row(target.terms, keys))
-        matches = target.terms.c.lexemes.op("@@")(self.every)
-        return materialized(
-            self._best(self._candidates().select_from(rows).where(self.probe.few, matches)), "few_words"
-        )
+        matching = target.terms.c.lexemes.op("@@")(self.every)
+        words = row_by_row(self._candidates().where(target.same_row(target.terms, keys), matching), "of_row")
+        rows = sa.select(words).select_from(keys.join(words, sa.true())).where(self.probe.few)
+        return materialized(rows.order_by(*self.order(words)).limit(constant(self.limit)), "few_words")
 
     def _rare_words(self) -> sa.CTE:
         return materialized(self._matching(scalar(self.question.c.rare), sa.not_(self.probe.few)), "rare_words")
@@ -150,7 +154,7 @@ class LexicalLeg:
 
     def _last_score(self, rare: sa.CTE, guaranteed: int) -> sa.ColumnElement[float]:
         """Return the score that the last row wanted has at least, 0 where there are not so many yet."""
-        last = sa.select(rare.c.bm25).order_by(rare.c.bm25.desc()).offset(guaranteed - 1).limit(1)
+        last = sa.select(rare.c.bm25).order_by(rare.c.bm25.desc()).offset(constant(guaranteed - 1)).limit(constant(1))
         return sa.func.coalesce(last.scalar_subquery(), 0, type_=sa.Float)
 
     def _matching(self, query: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -162,4 +166,4 @@ class LexicalLeg:
         rare_rows = sa.select(rare).where(self.pruned)
         found = sa.union_all(sa.select(few), rare_rows, sa.select(every)).subquery("words")
         order = [found.c.bm25.desc(), *self.target.keys_of(found)]
-        return materialized(sa.select(found).order_by(*order).limit(self.limit), "lexical")
+        return materialized(sa.select(found).order_by(*order).limit(constant(self.limit)), "lexical")

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pgneural.statement.target import Target, count, materialized, scalar
+from pgneural.statement.target import Target, constant, count, materialized, scalar
 
 EXACT_CHUNKS = 2000
 """While the rows that pass the filter have no more chunks than this, they are compared one by one, which cannot
@@ -27,7 +27,7 @@ class Probe:
     ) -> None:
         self.target, self.where = target, where
         exact_rows = max(int(EXACT_CHUNKS / target.chunks_per_row), 1)
-        self.keys = materialized(self._keys(by_words).limit(max(exact_rows, wanted) + 1), "probe")
+        self.keys = materialized(self._keys(by_words).limit(constant(max(exact_rows, wanted) + 1)), "probe")
         self.passing = scalar(materialized(count(self.keys), "passing").c.n)
         self.few = self.passing <= exact_rows
 

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Page, Target, count, materialized, scalar
+from pgneural.statement.target import Page, Target, constant, count, materialized, row_by_row, scalar
 from pgneural.types import Vector
 
 EF_SEARCH = 100
@@ -62,22 +62,22 @@ def semantic(
         min_score: Leave out what scores less.
     """
     leg = SemanticLeg(target, vector, Probe(target, where, page.end), page, rows=page.limit * WINDOW, enough=page.end)
-    rows = leg.rows
-    score = target.score(rows.c.distance)
-    wanted = sa.select(
-        sa.func.row_number().over(order_by=leg.order(rows)).label("rank"),
-        *target.keys_of(rows),
-        rows.c.ordinal,
+    wanted = sa.select(leg.rows)
+    if max_distance is not None:
+        wanted = wanted.where(leg.rows.c.distance <= max_distance)
+    if min_score is not None:
+        wanted = wanted.where(target.score(leg.rows.c.distance) >= min_score)
+    best = page.cut(wanted, leg.order(leg.rows)).subquery("best")
+    score = target.score(best.c.distance)
+    return sa.select(
+        page.rank(leg.order(best)),
+        *target.keys_of(best),
+        best.c.ordinal,
         score.label("score"),
         score.label("semantic"),
         sa.null().cast(sa.Float).label("lexical"),
         leg.strategy.label("strategy"),
     )
-    if max_distance is not None:
-        wanted = wanted.where(rows.c.distance <= max_distance)
-    if min_score is not None:
-        wanted = wanted.where(score >= min_score)
-    return wanted.order_by("rank").limit(page.limit).offset(page.offset or None)
 
 
 def vector_text(vector: Vector) -> str:
@@ -125,12 +125,14 @@ class SemanticLeg:
             sa.select(chunks.c.ordinal, self.distance.label("distance"))
             .where(self.target.same_row(chunks, of))
             .order_by(self.distance + 0, chunks.c.ordinal)
-            .limit(1)
+            .limit(constant(1))
             .lateral("nearest")
         )
 
     def _distance(self, vector: Vector) -> sa.ColumnElement[float]:
-        query = sa.cast(sa.bindparam("vector", vector_text(vector), sa.String), VECTOR(len(vector)))
+        """Return the distance to the query, read once: a kept plan would otherwise read its text for every row."""
+        asked = sa.cast(sa.bindparam("vector", vector_text(vector), sa.String), VECTOR(len(vector)))
+        query = scalar(materialized(sa.select(asked.label("vector")), "query").c.vector)
         operator = self.target.chunks.c.embedding.op(self.target.distance.operator, return_type=sa.Float())
         return operator(query)
 
@@ -149,12 +151,12 @@ class SemanticLeg:
             .where(sa.not_(self.probe.few), scalar(self.settings.c.applied) != "")
             .where(*self.probe.passes(self.target.chunks))
             .order_by(self.distance)
-            .limit(self.block * self.blocks)
+            .limit(constant(self.block * self.blocks))
         )
         if self.blocks == 1:
-            return materialized(candidates.add_columns(sa.literal_column("0").label("block")), "near")
+            return materialized(candidates.add_columns(constant(0).label("block")), "near")
         scanned = candidates.subquery("scanned")
-        block = (sa.func.row_number().over() - 1) / sa.literal_column(str(self.block))
+        block = (sa.func.row_number().over() - 1) / constant(self.block)
         return materialized(sa.select(scanned, block.label("block")), "near")
 
     def _rows_found(self) -> sa.Subquery:
@@ -162,9 +164,9 @@ class SemanticLeg:
 
     def _exact(self) -> sa.CTE:
         target, keys = self.target, self.probe.keys
-        rows = keys.join(target.chunks, target.same_row(target.chunks, keys))
-        exact = self._candidates().select_from(rows).where(self.probe.few)
-        return materialized(exact.add_columns(sa.literal_column("0").label("block")), "exact")
+        chunks = row_by_row(self._candidates().where(target.same_row(target.chunks, keys)), "of_row")
+        exact = sa.select(chunks, constant(0).label("block")).select_from(keys.join(chunks, sa.true()))
+        return materialized(exact.where(self.probe.few), "exact")
 
     def _fallback(self) -> sa.CTE:
         target = self.target
@@ -172,7 +174,7 @@ class SemanticLeg:
         condition = sa.and_(sa.not_(self.probe.few), self.short, *self.probe.conditions())
         fallback = self._candidates().select_from(rows).where(condition)
         last = self.blocks if self.blocks > 1 else 0
-        return materialized(fallback.add_columns(sa.literal_column(str(last)).label("block")), "fallback")
+        return materialized(fallback.add_columns(constant(last).label("block")), "fallback")
 
     def _semantic(self, exact: sa.CTE, fallback: sa.CTE) -> sa.CTE:
         """Take the nearest chunk of each row; blocks count only where the first page did not need the fallback."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.store.schema import source_columns
 from pgneural.types import Distance
@@ -73,10 +74,34 @@ class Page:
         """How many rows the ranking must have for the page to be full."""
         return self.limit + self.offset
 
+    def cut(self, rows: sa.Select[Any], order: list[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+        """Take the page's rows from a ranking."""
+        return rows.order_by(*order).limit(constant(self.limit)).offset(constant(self.offset) if self.offset else None)
+
+    def rank(self, order: list[sa.ColumnElement[Any]]) -> sa.Label[int]:
+        """Return the place of each of the page's rows in the whole ranking, from 1."""
+        return (sa.func.row_number().over(order_by=order) + self.offset).label("rank")
+
+
+def row_by_row(looked_up: sa.Select[Any], name: str) -> LateralFromClause:
+    """Look something up for each row of what stands to the left, by an index.
+
+    The offset keeps PostgreSQL from turning it into a join, for which it might read the whole table.
+    """
+    return looked_up.offset(constant(0)).lateral(name)
+
 
 def scalar(column: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
     """Return a column of a one-row CTE as a value, computed once."""
     return sa.select(column).scalar_subquery()
+
+
+def constant(value: int) -> sa.ColumnElement[int]:
+    """Return a number as part of the text, not as a parameter.
+
+    A plan that is kept for all parameters would otherwise take a LIMIT for a tenth of the table.
+    """
+    return sa.literal_column(str(value), sa.Integer)
 
 
 def count(rows: sa.FromClause) -> sa.Select[Any]:
