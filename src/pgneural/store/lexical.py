@@ -34,7 +34,10 @@ def complete(engine: sa.Engine, space: Space) -> int:
     completed = 0
     with engine.begin() as connection:
         connection.execute(_sql(space, _ESTIMATE), parameters)
-    while rows := _run(engine, space, _COMPLETE, parameters):
+    last: str | None = ""  # keys are taken in the order in which writers lock them
+    while last is not None:
+        with engine.begin() as connection:
+            rows, last = connection.execute(_sql(space, _COMPLETE), {**parameters, "last": last}).one()
         completed += rows
     if completed:
         _refresh(engine, space, parameters)
@@ -85,16 +88,22 @@ UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
 
 # locked, so that nobody changes the text between reading it and storing its words
 _COMPLETE = """
-INSERT INTO {terms} (source_id, language, lexemes, length, weights)
-SELECT d.id, s.language, l.lexemes, coalesce(f.length, 0),
-       neural.bm25_weights(l.lexemes, s.language, s.title_boost, coalesce(s.mean_length, 1))
-  FROM (SELECT d.id, d.title, d.content FROM neural.documents d
-         WHERE d.collection = :collection AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = d.id)
-         LIMIT :rows FOR SHARE) d
-  JOIN neural.spaces s ON s.id = :space
- CROSS JOIN LATERAL (SELECT neural.lexemes(s.language, d.title, d.content) AS lexemes OFFSET 0) l
- CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, s.title_boost)) f
-    ON CONFLICT DO NOTHING"""
+WITH missing AS (
+    SELECT d.id, d.external_id, d.title, d.content FROM neural.documents d
+     WHERE d.collection = :collection AND d.external_id > :last
+       AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = d.id)
+     ORDER BY d.external_id LIMIT :rows FOR SHARE
+), completed AS (
+    INSERT INTO {terms} (source_id, language, lexemes, length, weights)
+    SELECT d.id, s.language, l.lexemes, coalesce(f.length, 0),
+           neural.bm25_weights(l.lexemes, s.language, s.title_boost, coalesce(s.mean_length, 1))
+      FROM missing d
+      JOIN neural.spaces s ON s.id = :space
+     CROSS JOIN LATERAL (SELECT neural.lexemes(s.language, d.title, d.content) AS lexemes OFFSET 0) l
+     CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, s.title_boost)) f
+        ON CONFLICT DO NOTHING RETURNING 1
+)
+SELECT (SELECT count(*) FROM completed), (SELECT max(external_id) FROM missing)"""
 
 _DRIFTED = """
 SELECT abs(c.mean / s.mean_length - 1) > :drift
