@@ -21,7 +21,7 @@ from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.search import Hits, Search, filter_errors
-from pgneural.statement import Fusion, Page, Query, Target
+from pgneural.statement import Fusion, Page, Query, Target, facets
 from pgneural.store.catalog import (
     chunks_of,
     chunks_per_row,
@@ -38,6 +38,7 @@ from pgneural.store.writer import delete
 from pgneural.types import BadRecord, Encoder, Mode, Record, Vector, has_direction
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
+Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
 Filter: TypeAlias = "sa.ColumnElement[bool] | str"
 
 MAX_LIMIT = 1_000_000
@@ -116,7 +117,7 @@ class Collection:
 
     def search(
         self,
-        query: str | Vector | Sequence[float],
+        query: Asked,
         *,
         where: Filter | None = None,
         limit: int = 10,
@@ -125,13 +126,15 @@ class Collection:
         fusion: Fusion | None = None,
         max_distance: float | None = None,
         min_score: float | None = None,
+        diversity: float = 0.0,
     ) -> Hits:
         """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
 
         Args:
-            query: A text, or a vector of the collection's space.
+            query: A text, a vector of the collection's space, or several texts with weights, which may be
+                negative: ``{"jaguar": 1, "car": -0.5}``.
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text.
             limit: How many documents, at least 1.
             offset: How many to pass over; pages of one length neither repeat nor lose a document.
@@ -141,6 +144,7 @@ class Collection:
             fusion: How a hybrid search joins its legs: `WeightedSum` or `RRF`.
             max_distance: Leave out what is farther from the query.
             min_score: Leave out what scores less; see `pgneural.search.Hit`.
+            diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
 
         Raises:
             DimensionMismatch: The vector has another length than the collection's.
@@ -153,11 +157,12 @@ class Collection:
             '1'
         """
         thresholds = {"max_distance": max_distance, "min_score": min_score}
-        return self._search(self._query(query, where, _page(limit, offset), mode, fusion, **thresholds))
+        asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
+        return self._search(asked, _diversity(diversity, offset))
 
     def explain(
         self,
-        query: str | Vector | Sequence[float],
+        query: Asked,
         *,
         where: Filter | None = None,
         limit: int = 10,
@@ -182,26 +187,84 @@ class Collection:
         with translated(), self._engine.begin() as connection:
             return explain(connection, self._searching(connection).target, asked, hits)
 
-    def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10) -> Hits:
+    def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10, offset: int = 0) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
 
         Raises:
             UnknownDocument: The collection has no document of this id.
         """
-        of_document = (
-            sa.select(sa.func.avg(self.chunks.c.embedding, type_=self.chunks.c.embedding.type), DOCUMENTS.c.id)
-            .join(DOCUMENTS, DOCUMENTS.c.id == self.chunks.c.source_id)
-            .where(DOCUMENTS.c.collection == self.name, DOCUMENTS.c.external_id == external_id)
-            .group_by(DOCUMENTS.c.id)
-        )
-        with translated(), self._engine.connect() as connection:
-            row = connection.execute(of_document).first()
-        if row is None:
-            raise UnknownDocument(f"collection {self.name!r} has no document {external_id!r}; index it first")
-        others = Document.id != row[1]
+        return self.recommend([external_id], where=where, limit=limit, offset=offset)
+
+    def recommend(
+        self,
+        positive: Sequence[str],
+        negative: Sequence[str] = (),
+        *,
+        where: Filter | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        diversity: float = 0.0,
+    ) -> Hits:
+        """Return the documents nearest to some stored ones and far from others, none of which is among them.
+
+        The query is the mean of the positive documents, moved away from the mean of the negative ones by their
+        difference (Rocchio 1971, with equal weights).
+
+        Args:
+            positive: Ids of documents to be like, at least one.
+            negative: Ids of documents to be unlike.
+            where: As of `search`.
+            limit: As of `search`.
+            offset: As of `search`.
+            diversity: As of `search`.
+
+        Raises:
+            UnknownDocument: The collection has no document of one of these ids.
+            InvalidQuery: There is no positive one, or they cancel each other out.
+
+        Example:
+            >>> notes.recommend(["1"], limit=3)
+            []
+        """
+        if not positive:
+            raise InvalidQuery("recommend needs a positive document at least; give its id")
+        known = self._documents([*positive, *negative])
+        liked = np.mean([known[id_][1] for id_ in positive], axis=0)
+        query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
+        others = Document.id.not_in([key for key, _ in known.values()])
         narrowed = condition(where)
         among = others if narrowed is None else others & narrowed
-        return self._search(Query(Mode.SEMANTIC, _page(limit), self._vector(row[0]), where=among))
+        asked = Query(Mode.SEMANTIC, _page(limit, offset), self._vector(query), where=among)
+        return self._search(asked, _diversity(diversity, offset))
+
+    def facets(
+        self,
+        by: sa.SQLColumnExpression[Any] | str,
+        *,
+        query: str | None = None,
+        where: Filter | None = None,
+        limit: int = 20,
+    ) -> dict[Any, int]:
+        """Count documents by the value of an expression, the most frequent first.
+
+        Args:
+            by: A SQLAlchemy expression over `Document`, or an SQL expression as text.
+            query: Count only documents with any of these words, phrases and so on; see `search`.
+            where: Count only documents that pass the filter.
+            limit: How many values.
+
+        Raises:
+            InvalidFilter: PostgreSQL does not accept the filter or the expression.
+
+        Example:
+            >>> notes.facets("title LIKE 'T%'")
+            {False: 1}
+        """
+        value = sa.literal_column(f"({by}\n)") if isinstance(by, str) else by
+        with translated(), self._engine.begin() as connection, filter_errors(True):
+            require_same_space(connection, self._space)
+            counting = facets(self._searching(connection).target, value, query, condition(where), limit)
+            return {row[0]: row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """Delete documents by id or by filter (both: those that meet both); return how many.
@@ -227,23 +290,26 @@ class Collection:
 
     def _query(
         self,
-        query: str | Vector | Sequence[float],
+        query: Asked,
         where: Filter | None,
         page: Page,
         mode: Mode | str | None,
         fusion: Fusion | None,
         **thresholds: float | None,
     ) -> Query:
-        chosen, text = _mode(mode, query), query if isinstance(query, str) else None
+        chosen, text = _mode(mode, query), _text(query)
         vector = None if chosen is Mode.LEXICAL else self._encoded(query)
         return Query(chosen, page, vector, text, condition(where), fusion, **thresholds)
 
-    def _search(self, query: Query) -> Hits:
+    def _search(self, query: Query, diversity: float = 0.0) -> Hits:
         try:
             with translated(), self._engine.connect() as connection:
                 # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-                hits = self._searching(connection).run(connection, query)
+                searching = self._searching(connection)
+                hits = (
+                    searching.diverse(connection, query, diversity) if diversity else searching.run(connection, query)
+                )
         except (DBAPIError, InvalidFilter):
             self._require_same_space()
             raise
@@ -263,8 +329,36 @@ class Collection:
             self._searched = Search(Target(DOCUMENTS, self.chunks, terms, self._space.id, distance, scope, ratio))
         return self._searched
 
-    def _encoded(self, query: str | Vector | Sequence[float]) -> Vector:
-        return self.encoder.encode_query(query) if isinstance(query, str) else self._vector(query)
+    def _encoded(self, query: Asked) -> Vector:
+        if isinstance(query, str):
+            return self.encoder.encode_query(query)
+        if isinstance(query, Mapping):
+            if not query:
+                raise InvalidQuery("the query has no terms; give texts with their weights")
+            weighted = [weight * self.encoder.encode_query(text) for text, weight in query.items()]
+            return self._vector(np.sum(weighted, axis=0))
+        return self._vector(query)
+
+    def _documents(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
+        """Return the key and the mean vector of each of these documents.
+
+        Raises:
+            UnknownDocument: There is none of one of these ids.
+        """
+        embedding = self.chunks.c.embedding
+        statement = (
+            sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, sa.func.avg(embedding, type_=embedding.type))
+            .join(self.chunks, DOCUMENTS.c.id == self.chunks.c.source_id)
+            .where(DOCUMENTS.c.collection == self.name, DOCUMENTS.c.external_id.in_(external_ids))
+            .group_by(DOCUMENTS.c.id)
+        )
+        with translated(), self._engine.connect() as connection:
+            rows = connection.execute(statement)
+            known = {row[0]: (row[1], np.asarray(row[2], dtype=np.float32)) for row in rows}
+        for id_ in external_ids:
+            if id_ not in known:
+                raise UnknownDocument(f"collection {self.name!r} has no document {id_!r}; index it first")
+        return known
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         vector = np.asarray(values, dtype=np.float32)
@@ -287,8 +381,23 @@ def _page(limit: int, offset: int = 0) -> Page:
     return Page(limit, offset)
 
 
-def _mode(mode: Mode | str | None, query: str | Vector | Sequence[float]) -> Mode:
-    text = isinstance(query, str)
+def _diversity(diversity: float, offset: int) -> float:
+    if not 0 <= diversity <= 1:
+        raise InvalidQuery(f"diversity is {diversity}, expected 0 to 1")
+    if diversity and offset:
+        raise InvalidQuery("diverse hits have no pages; ask for more of them at once")
+    return diversity
+
+
+def _text(query: Asked) -> str | None:
+    """Return what the lexical leg reads: of weighted texts, those that are wanted."""
+    if isinstance(query, Mapping):
+        return " ".join(text for text, weight in query.items() if weight > 0)
+    return query if isinstance(query, str) else None
+
+
+def _mode(mode: Mode | str | None, query: Asked) -> Mode:
+    text = isinstance(query, (str, Mapping))
     if mode is None:
         return Mode.HYBRID if text else Mode.SEMANTIC
     chosen = mode_of(mode)

@@ -39,9 +39,9 @@ class DatabaseStatus:
 class Database:
     """A connection pool to one database. Made by `connect` or `embedded`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, prepared: bool = True) -> None:
         self.url = url
-        self.engine = create_engine(url)
+        self.engine = create_engine(url, prepared=prepared)
 
     def __enter__(self) -> Self:
         return self
@@ -148,13 +148,18 @@ class Database:
         return Collection(self.engine, space, lambda: _make(encoder or space.encoder, {**space.options, **options}))
 
 
-def connect(url: str) -> Database:
+def connect(url: str, *, prepared: bool = True) -> Database:
     """Connect to a server by a libpq URL or connection string.
+
+    Args:
+        url: Where the server is.
+        prepared: False behind a pooler that gives every transaction another server connection and does not know
+            prepared statements (PgBouncer before 1.21). Searching works through it; index on a direct connection.
 
     Example:
         >>> db = connect("postgresql://app@localhost/app")
     """
-    return Database(url)
+    return Database(url, prepared=prepared)
 
 
 def embedded(path: str | Path) -> Database:

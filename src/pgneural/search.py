@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from pgneural.diversify import mmr
 from pgneural.errors import InvalidFilter
-from pgneural.statement import Query, Target
+from pgneural.statement import Page, Query, Target
 from pgneural.store.schema import Document, Space
+from pgneural.types import Vector
 
 SNIPPET_CHARACTERS = 240
+
+DIVERSE_CANDIDATES = 100
+"""The fewest candidates that diverse hits are chosen from: as many as the pool of a hybrid search has at least."""
+
+DIVERSE_WINDOW = 4
+"""Candidates for each diverse hit."""
 
 KEPT_STATEMENTS = 200
 """Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
@@ -101,6 +110,31 @@ class Search:
         with filter_errors(query.where is not None):
             rows = Session(connection).execute(self._statement(query), query.parameters()).all()
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
+
+    def diverse(self, connection: sa.Connection, query: Query, diversity: float) -> Hits:
+        """Find candidates for a page, and choose from them hits that differ from one another.
+
+        Args:
+            connection: Where.
+            query: What is asked; of its page, only the length counts.
+            diversity: As of `pgneural.diversify.mmr`.
+        """
+        limit = query.page.limit
+        wider = replace(query, page=Page(max(DIVERSE_CANDIDATES, DIVERSE_WINDOW * limit)))
+        hits = self.run(connection, wider)
+        vectors = self._vectors(connection, hits)
+        chosen = mmr([hit.score for hit in hits], vectors, limit, diversity)
+        ranked = [replace(hits[at], rank=rank) for rank, at in enumerate(chosen, start=1)]
+        return Hits(ranked, limit=limit, strategy=hits.strategy)
+
+    def _vectors(self, connection: sa.Connection, hits: Hits) -> Vector:
+        """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""
+        chunks = self.target.chunks
+        wanted = sa.tuple_(chunks.c.source_id, chunks.c.ordinal).in_([(h.entity.id, h.chunk.ordinal) for h in hits])
+        rows = connection.execute(sa.select(chunks.c.source_id, chunks.c.embedding).where(wanted))
+        found = {row[0]: np.asarray(row[1], dtype=np.float32) for row in rows}
+        nothing = np.zeros(self.target.chunks.c.embedding.type.dim, dtype=np.float32)  # type: ignore[attr-defined]
+        return np.array([found.get(hit.entity.id, nothing) for hit in hits], dtype=np.float32).reshape(-1, len(nothing))
 
     def _statement(self, query: Query) -> sa.Select[Any]:
         shape = query.shape()

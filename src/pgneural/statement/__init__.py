@@ -16,10 +16,11 @@ by CTE::
     scored, fused                    both scores of every row of the pool, and their sum
 """
 
+from pgneural.statement.facets import facets
 from pgneural.statement.fusion import RRF, Fusion, WeightedSum, hybrid
 from pgneural.statement.lexical_leg import lexical
 from pgneural.statement.query import Query
 from pgneural.statement.semantic_leg import semantic
 from pgneural.statement.target import Page, Target
 
-__all__ = ["RRF", "Fusion", "Page", "Query", "Target", "WeightedSum", "hybrid", "lexical", "semantic"]
+__all__ = ["RRF", "Fusion", "Page", "Query", "Target", "WeightedSum", "facets", "hybrid", "lexical", "semantic"]

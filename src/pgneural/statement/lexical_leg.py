@@ -78,7 +78,7 @@ class LexicalLeg:
 
     def __init__(self, target: Target, text: str, probe: Probe, *, rows: int, guaranteed: int) -> None:
         self.target, self.probe, self.limit = target, probe, rows
-        self.question = self._question(text)
+        self.question = question(target, text)
         self.every = scalar(self.question.c.every)
         few, rare = self._few_words(), self._rare_words()
         self.last = self._last_score(rare, guaranteed)
@@ -109,21 +109,6 @@ class LexicalLeg:
             .limit(constant(1))
             .lateral("chunk")
         )
-
-    def _question(self, text: str) -> sa.CTE:
-        asked = sa.func.neural.lexical_query(
-            sa.cast(self.target.space, sa.BigInteger), sa.cast(sa.bindparam("text", text, sa.Text), sa.Text), RARE_ROWS
-        ).table_valued(
-            sa.column("weights", SPARSEVEC(TERM_DIMENSIONS)),
-            sa.column("every", TSQUERY),
-            sa.column("rare", TSQUERY),
-            sa.column("rest", sa.Float),
-            sa.column("bounds", ARRAY(sa.Float)),
-            sa.column("without", ARRAY(TSQUERY)),
-            sa.column("ideal", sa.Float),
-            name="asked",
-        )
-        return materialized(sa.select(asked), "question")
 
     def _score(self) -> sa.ColumnElement[float]:
         product = self.target.terms.c.weights.op("<#>", return_type=sa.Float())(scalar(self.question.c.weights))
@@ -167,3 +152,27 @@ class LexicalLeg:
         found = sa.union_all(sa.select(few), rare_rows, sa.select(every)).subquery("words")
         order = [found.c.bm25.desc(), *self.target.keys_of(found)]
         return materialized(sa.select(found).order_by(*order).limit(constant(self.limit)), "lexical")
+
+
+def question(target: Target, text: str) -> sa.CTE:
+    """Return CTE ``question``, one row: what the lexical leg needs to know of a query."""
+    asked = sa.func.neural.lexical_query(
+        sa.cast(target.space, sa.BigInteger), sa.cast(sa.bindparam("text", text, sa.Text), sa.Text), RARE_ROWS
+    ).table_valued(
+        sa.column("weights", SPARSEVEC(TERM_DIMENSIONS)),
+        sa.column("every", TSQUERY),
+        sa.column("rare", TSQUERY),
+        sa.column("rest", sa.Float),
+        sa.column("bounds", ARRAY(sa.Float)),
+        sa.column("without", ARRAY(TSQUERY)),
+        sa.column("ideal", sa.Float),
+        name="asked",
+    )
+    return materialized(sa.select(asked), "question")
+
+
+def matching_words(target: Target, text: str) -> sa.ColumnElement[bool]:
+    """Return the condition on a row of the source that it matches a query by its words."""
+    terms = target.terms
+    matches = terms.c.lexemes.op("@@")(scalar(question(target, text).c.every))
+    return sa.exists().where(target.same_row(terms, target.source), matches).correlate(target.source)

@@ -28,6 +28,9 @@ MINIMUM_SERVER = 15
 MINIMUM_PGVECTOR = (0, 8, 0)
 """The first version with iterative index scans, which the search statement needs."""
 
+PREPARE_AFTER = 5
+"""Times that a connection executes a statement before it prepares it: psycopg's default."""
+
 ADVISED_PGVECTOR = (0, 8, 4)
 """Earlier ones can corrupt an HNSW index around a vacuum (pgvector #988, #993)."""
 
@@ -37,12 +40,17 @@ def libpq_url(url: str) -> str:
     return re.sub(r"^(postgresql|postgres)(\+\w+)?://", "postgresql://", url)
 
 
-def create_engine(url: str) -> sa.Engine:
-    """Return an engine for a libpq URL or connection string; nothing is connected yet."""
-    conninfo = libpq_url(url)
+def create_engine(url: str, *, prepared: bool = True) -> sa.Engine:
+    """Return an engine for a libpq URL or connection string; nothing is connected yet.
+
+    Args:
+        url: Where the server is.
+        prepared: Whether a statement that comes again is prepared on the server.
+    """
+    conninfo, threshold = libpq_url(url), PREPARE_AFTER if prepared else None
     return sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(conninfo, application_name="pgneural"),
+        creator=lambda: psycopg.connect(conninfo, application_name="pgneural", prepare_threshold=threshold),
         pool_pre_ping=True,
     )
 

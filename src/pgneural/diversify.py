@@ -1,0 +1,35 @@
+"""Choosing hits that differ from one another: maximal marginal relevance (Carbonell and Goldstein 1998)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pgneural.types import Vector
+
+
+def mmr(scores: Sequence[float], vectors: Vector, k: int, diversity: float) -> list[int]:
+    """Return the places of k candidates, each the best of those left: good, and unlike those chosen before.
+
+    Args:
+        scores: Of each candidate, larger is better; only their order and distances matter.
+        vectors: Of each candidate, shape (n, d).
+        k: How many to choose.
+        diversity: 0 keeps the ranking, 1 looks at nothing but how unlike the candidates are.
+    """
+    relevance = np.asarray(scores, dtype=np.float64)
+    spread = np.ptp(relevance) if len(relevance) else 0.0
+    relevance = (relevance - relevance.min()) / spread if spread > 0 else np.ones_like(relevance)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    chosen: list[int] = []
+    nearest = np.zeros(len(relevance))  # to those chosen so far
+    while len(chosen) < min(k, len(relevance)):
+        worth = (1 - diversity) * relevance - diversity * nearest
+        worth[chosen] = -np.inf
+        best = int(np.argmax(worth))
+        chosen.append(best)
+        likeness = directions @ directions[best]
+        nearest = likeness if len(chosen) == 1 else np.maximum(nearest, likeness)
+    return chosen

@@ -1,0 +1,119 @@
+"""Queries made of many things: weighted terms, documents to be like and unlike, diverse hits, counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pgneural import Collection, Database, Document, Hits, Record
+from pgneural.diversify import mmr
+from pgneural.errors import InvalidFilter, InvalidQuery, UnknownDocument
+
+
+@pytest.fixture(scope="module")
+def database(new_database: Any, template: str) -> Iterator[Database]:
+    with Database(new_database(template)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def compass(database: Database) -> Collection:
+    """Points by direction; ``copy`` numbers those that are all but the same."""
+    collection = database.collection("compass", encoder="vectors:2")
+    rng = np.random.default_rng(0)
+    directions = {"north": (0, 1), "east": (1, 0), "south": (0, -1), "west": (-1, 0), "north east": (1, 1)}
+    for name, direction in directions.items():
+        points = np.array(direction, np.float32) + rng.normal(0, 0.01, (20, 2)).astype(np.float32)
+        collection.index(
+            Record(f"{name} {n}", f"the {name}", metadata={"side": name, "copy": n}, embedding=point)
+            for n, point in enumerate(points)
+        )
+    return collection
+
+
+def sides(hits: Hits) -> list[str]:
+    return [hit.entity.metadata_["side"] for hit in hits]
+
+
+def test_weighted_terms(database: Database) -> None:
+    animals = database.collection("animals", encoder="hash")
+    animals.index([Record("both", "jaguar car"), Record("cat", "jaguar cat"), Record("road", "car road")])
+    assert animals.search({"jaguar": 1, "car": -0.9}, limit=1)[0].entity.external_id == "cat"
+    assert animals.search({"jaguar": 1, "car": 0.9}, limit=1)[0].entity.external_id == "both"
+    assert {hit.entity.external_id for hit in animals.search({"jaguar": 1, "car": -1}, mode="lexical")} == {
+        "both",
+        "cat",
+    }
+    with pytest.raises(InvalidQuery, match="no terms"):
+        animals.search({})
+    with pytest.raises(InvalidQuery, match="zero or not finite"):
+        animals.search({"jaguar": 0.0})
+
+
+def test_recommend(compass: Collection) -> None:
+    assert set(sides(compass.recommend(["north 0", "east 0"], limit=10))) == {"north east"}
+    away = compass.recommend(["north 0", "east 0"], ["east 1"], limit=15)
+    assert set(sides(away)) == {"north"}
+    found = compass.recommend(["north 0"], ["south 0"], limit=100)
+    assert len(found) == 98
+    assert not {"north 0", "south 0"} & {hit.entity.external_id for hit in found}
+    only = compass.recommend(["north 0"], where=Document.metadata_["side"].astext == "west", limit=5)
+    assert set(sides(only)) == {"west"}
+    first, second = (compass.recommend(["north 0"], limit=5, offset=offset) for offset in (0, 5))
+    assert not {hit.entity.id for hit in first} & {hit.entity.id for hit in second}
+    with pytest.raises(UnknownDocument, match="no document 'nowhere'"):
+        compass.recommend(["north 0"], ["nowhere"])
+    with pytest.raises(InvalidQuery, match="needs a positive document"):
+        compass.recommend([])
+
+
+def test_diverse_hits(compass: Collection) -> None:
+    alike = compass.search([0.2, 1.0], limit=4)
+    assert set(sides(alike)) == {"north"}
+    diverse = compass.search([0.2, 1.0], limit=4, diversity=0.7)
+    assert diverse[0].entity.id == alike[0].entity.id
+    assert len(set(sides(diverse))) >= 3
+    assert [hit.rank for hit in diverse] == [1, 2, 3, 4]
+    with pytest.raises(InvalidQuery, match="diversity is 1.5"):
+        compass.search([0.0, 1.0], diversity=1.5)
+    with pytest.raises(InvalidQuery, match="no pages"):
+        compass.search([0.0, 1.0], diversity=0.5, offset=10)
+    assert compass.search([0.0, 1.0], where="false", diversity=0.5) == []
+
+
+@given(
+    vectors=arrays.arrays(np.float32, (6, 3), elements=st.floats(-1, 1, width=32)),
+    scores=st.lists(st.floats(-5, 5), min_size=6, max_size=6),
+    k=st.integers(0, 8),
+    diversity=st.floats(0, 1),
+)
+@settings(deadline=None)
+def test_mmr_chooses_each_once_and_begins_with_the_best(
+    vectors: Any, scores: list[float], k: int, diversity: float
+) -> None:
+    chosen = mmr(scores, vectors, k, diversity)
+    assert len(set(chosen)) == len(chosen) == min(k, 6)
+    if chosen and diversity < 1:
+        assert scores[chosen[0]] == max(scores)
+    if diversity == 0:
+        assert [scores[at] for at in chosen] == sorted(scores, reverse=True)[:k]
+
+
+def test_facets(compass: Collection) -> None:
+    assert compass.facets(Document.metadata_["side"].astext) == dict.fromkeys(
+        ("east", "north", "north east", "south", "west"), 20
+    )
+    by_word = compass.facets("metadata->>'side'", query="north")
+    assert by_word == {"north": 20, "north east": 20}
+    filtered = compass.facets("(metadata->>'copy')::int % 2", where="metadata->>'side' = 'west'", query="west east")
+    assert Counter(filtered) == {0: 10, 1: 10}
+    assert len(compass.facets(Document.external_id, limit=7)) == 7
+    with pytest.raises(InvalidFilter, match="no_such_column"):
+        compass.facets("no_such_column")
