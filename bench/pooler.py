@@ -40,7 +40,7 @@ default_pool_size = 8
 max_client_conn = 1000
 log_connections = 0
 log_disconnections = 0
-user = nobody
+user = {owner}
 """
 
 
@@ -122,8 +122,11 @@ def bouncer(program: str, url: str) -> Iterator[str]:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "users.txt").write_text(f'"{parts["user"]}" ""\n')
+        owner = Path(str(parts["host"])).owner()  # of the server's socket, which nobody else may enter
         server = f"host={parts['host']} port={parts.get('port', 5432)} user={parts['user']}"
-        (folder / "pgbouncer.ini").write_text(INI.format(name=parts["dbname"], server=server, folder=folder, port=PORT))
+        (folder / "pgbouncer.ini").write_text(
+            INI.format(name=parts["dbname"], server=server, folder=folder, port=PORT, owner=owner)
+        )
         process = subprocess.Popen([program, str(folder / "pgbouncer.ini")], stderr=subprocess.DEVNULL)
         try:
             time.sleep(1)

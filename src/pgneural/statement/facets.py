@@ -29,6 +29,7 @@ def facets(
     conditions = [part for part in (target.scope, where) if part is not None]
     if text is not None:
         conditions.append(matching_words(target, text))
-    value, rows = by.label("value"), sa.func.count().label("rows")
+    value: sa.Label[Any] = by.label("value")
+    rows = sa.func.count().label("rows")
     counted = sa.select(value, rows).select_from(target.source).where(*conditions).group_by(sa.text("1"))
     return counted.order_by(sa.text("2 DESC, 1")).limit(constant(limit))
