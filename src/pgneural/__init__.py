@@ -13,6 +13,7 @@ from pgneural.errors import PgneuralError
 from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.explain import Explanation, Stage
 from pgneural.pipeline import Report
+from pgneural.rerank import CrossEncoderReranker, Rerank
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import RRF, WeightedSum
 from pgneural.store.schema import Document
@@ -23,6 +24,7 @@ __all__ = [
     "BadRecord",
     "Chunk",
     "Collection",
+    "CrossEncoderReranker",
     "Database",
     "Distance",
     "Document",
@@ -38,6 +40,7 @@ __all__ = [
     "PgneuralError",
     "Record",
     "Report",
+    "Rerank",
     "Stage",
     "WeightedSum",
     "connect",

@@ -20,7 +20,8 @@ from pgneural.errors import DimensionMismatch, InvalidFilter, InvalidQuery, Refu
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
 from pgneural.pipeline import Ingest, Progress, Report
-from pgneural.search import Hits, Search, filter_errors
+from pgneural.rerank import Rerank, Reranker
+from pgneural.search import Hits, Refinement, Search, filter_errors
 from pgneural.statement import Fusion, Page, Query, Target, facets
 from pgneural.store.catalog import (
     chunks_of,
@@ -126,6 +127,7 @@ class Collection:
         fusion: Fusion | None = None,
         max_distance: float | None = None,
         min_score: float | None = None,
+        rerank: Rerank | Reranker | str | Path | None = None,
         diversity: float = 0.0,
     ) -> Hits:
         """Return the documents that answer a query best.
@@ -144,6 +146,8 @@ class Collection:
             fusion: How a hybrid search joins its legs: `WeightedSum` or `RRF`.
             max_distance: Leave out what is farther from the query.
             min_score: Leave out what scores less; see `pgneural.search.Hit`.
+            rerank: A cross-encoder that reads query and text together: a folder, a reranker, or with a budget a
+                `Rerank`. The score of a hit is then what it says.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
 
         Raises:
@@ -158,7 +162,7 @@ class Collection:
         """
         thresholds = {"max_distance": max_distance, "min_score": min_score}
         asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
-        return self._search(asked, _diversity(diversity, offset))
+        return self._search(asked, _refinement(rerank, diversity, asked))
 
     def explain(
         self,
@@ -235,7 +239,7 @@ class Collection:
         narrowed = condition(where)
         among = others if narrowed is None else others & narrowed
         asked = Query(Mode.SEMANTIC, _page(limit, offset), self._vector(query), where=among)
-        return self._search(asked, _diversity(diversity, offset))
+        return self._search(asked, _refinement(None, diversity, asked))
 
     def facets(
         self,
@@ -301,15 +305,13 @@ class Collection:
         vector = None if chosen is Mode.LEXICAL else self._encoded(query)
         return Query(chosen, page, vector, text, condition(where), fusion, **thresholds)
 
-    def _search(self, query: Query, diversity: float = 0.0) -> Hits:
+    def _search(self, query: Query, refinement: Refinement | None = None) -> Hits:
         try:
             with translated(), self._engine.connect() as connection:
                 # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-                searching = self._searching(connection)
-                hits = (
-                    searching.diverse(connection, query, diversity) if diversity else searching.run(connection, query)
-                )
+                found = self._searching(connection)
+                hits = found.refine(connection, query, refinement) if refinement else found.run(connection, query)
         except (DBAPIError, InvalidFilter):
             self._require_same_space()
             raise
@@ -381,12 +383,16 @@ def _page(limit: int, offset: int = 0) -> Page:
     return Page(limit, offset)
 
 
-def _diversity(diversity: float, offset: int) -> float:
+def _refinement(rerank: Rerank | Reranker | str | Path | None, diversity: float, query: Query) -> Refinement | None:
     if not 0 <= diversity <= 1:
         raise InvalidQuery(f"diversity is {diversity}, expected 0 to 1")
-    if diversity and offset:
-        raise InvalidQuery("diverse hits have no pages; ask for more of them at once")
-    return diversity
+    if rerank is None and not diversity:
+        return None
+    if query.page.offset:
+        raise InvalidQuery("reranked and diverse hits have no pages; ask for more of them at once")
+    if rerank is not None and query.text is None:
+        raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
+    return Refinement(rerank if isinstance(rerank, Rerank) or rerank is None else Rerank(rerank), diversity)
 
 
 def _text(query: Asked) -> str | None:

@@ -7,7 +7,7 @@ consistent picture of its row.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 
 from pgneural.diversify import mmr
 from pgneural.errors import InvalidFilter
+from pgneural.rerank import Rerank
 from pgneural.statement import Page, Query, Target
 from pgneural.store.schema import Document, Space
-from pgneural.types import Vector
+from pgneural.types import Vector, below
 
 SNIPPET_CHARACTERS = 240
 
@@ -86,6 +87,24 @@ class Hits(list[Hit]):
         self.strategy = strategy
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """What is done to the candidates of a search before the page is cut from them.
+
+    Attributes:
+        rerank: Reads query and text together.
+        diversity: As of `pgneural.diversify.mmr`.
+    """
+
+    rerank: Rerank | None = None
+    diversity: float = 0.0
+
+    def candidates(self, limit: int) -> int:
+        """Return how many candidates are worth finding for so many hits."""
+        diverse = max(DIVERSE_CANDIDATES, DIVERSE_WINDOW * limit) if self.diversity else 0
+        return max(diverse, self.rerank.candidates if self.rerank else 0)
+
+
 class Search:
     """Searches one target; statements that differ only in vector and text are built once.
 
@@ -111,23 +130,28 @@ class Search:
             rows = Session(connection).execute(self._statement(query), query.parameters()).all()
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
 
-    def diverse(self, connection: sa.Connection, query: Query, diversity: float) -> Hits:
-        """Find candidates for a page, and choose from them hits that differ from one another.
+    def refine(self, connection: sa.Connection, query: Query, refinement: Refinement) -> Hits:
+        """Find more candidates than the page needs, put them in another order, and cut the page from it.
 
         Args:
             connection: Where.
             query: What is asked; of its page, only the length counts.
-            diversity: As of `pgneural.diversify.mmr`.
+            refinement: How.
         """
         limit = query.page.limit
-        wider = replace(query, page=Page(max(DIVERSE_CANDIDATES, DIVERSE_WINDOW * limit)))
-        hits = self.run(connection, wider)
-        vectors = self._vectors(connection, hits)
-        chosen = mmr([hit.score for hit in hits], vectors, limit, diversity)
-        ranked = [replace(hits[at], rank=rank) for rank, at in enumerate(chosen, start=1)]
-        return Hits(ranked, limit=limit, strategy=hits.strategy)
+        candidates = max(limit, refinement.candidates(limit))
+        hits = self.run(connection, replace(query, page=Page(candidates)))
+        strategy, ordered = hits.strategy, list(hits)
+        if refinement.rerank:
+            ordered = _reranked(refinement.rerank, query.text or "", ordered)
+        if refinement.diversity:
+            vectors = self._vectors(connection, ordered)
+            chosen = mmr([hit.score for hit in ordered], vectors, limit, refinement.diversity)
+            ordered = [ordered[at] for at in chosen]
+        ranked = [replace(hit, rank=rank) for rank, hit in enumerate(ordered[:limit], start=1)]
+        return Hits(ranked, limit=limit, strategy=strategy)
 
-    def _vectors(self, connection: sa.Connection, hits: Hits) -> Vector:
+    def _vectors(self, connection: sa.Connection, hits: Sequence[Hit]) -> Vector:
         """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""
         chunks = self.target.chunks
         wanted = sa.tuple_(chunks.c.source_id, chunks.c.ordinal).in_([(h.entity.id, h.chunk.ordinal) for h in hits])
@@ -180,6 +204,14 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
         .where(sa.exists().where(Space.id == target.space))
         .order_by(ranked.c.rank)
     )
+
+
+def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Put hits in the order of the reranker; those beyond its budget follow as they were."""
+    scores = rerank.scores(text, [below(hit.entity.title or "", hit.chunk.text) for hit in hits])
+    pairs = zip(hits, scores, strict=False)
+    scored = [replace(hit, score=score, legs={**hit.legs, "rerank": score}) for hit, score in pairs]
+    return [*sorted(scored, key=lambda hit: -hit.score), *hits[len(scored) :]]
 
 
 def _hit(row: sa.Row[Any]) -> Hit:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pgneural import Collection, Database, Document, Hits, Record
+from pgneural import Collection, CrossEncoderReranker, Database, Document, Hits, Record, Rerank
 from pgneural.diversify import mmr
-from pgneural.errors import InvalidFilter, InvalidQuery, UnknownDocument
+from pgneural.errors import EncoderUnavailable, InvalidFilter, InvalidQuery, UnknownDocument
+from pgneural.types import Vector
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +86,53 @@ def test_diverse_hits(compass: Collection) -> None:
     assert [hit.rank for hit in diverse] == [1, 2, 3, 4]
     with pytest.raises(InvalidQuery, match="diversity is 1.5"):
         compass.search([0.0, 1.0], diversity=1.5)
-    with pytest.raises(InvalidQuery, match="no pages"):
+    with pytest.raises(InvalidQuery, match="have no pages"):
         compass.search([0.0, 1.0], diversity=0.5, offset=10)
     assert compass.search([0.0, 1.0], where="false", diversity=0.5) == []
+
+
+class ByLength:
+    """Prefers short texts, and is as slow as it is told to be."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.read = seconds, 0
+
+    def score(self, query: str, texts: Sequence[str]) -> Vector:
+        time.sleep(self.seconds)
+        self.read += len(texts)
+        return np.array([-len(text) for text in texts], np.float32)
+
+
+def test_rerank(database: Database) -> None:
+    tales = database.collection("tales", encoder="hash")
+    tales.index(Record(str(n), "fox " * (n + 1), title="t") for n in range(60))
+    plain = tales.search("fox", limit=60)
+    reranked = tales.search("fox", limit=5, rerank=ByLength())
+    best = sorted(plain[:50], key=lambda hit: len(hit.chunk.text))[:5]
+    assert [hit.entity.id for hit in reranked] == [hit.entity.id for hit in best]
+    assert [hit.rank for hit in reranked] == [1, 2, 3, 4, 5]
+    assert all(hit.legs["rerank"] == hit.score and "semantic" in hit.legs for hit in reranked)
+    slow = ByLength(0.05)
+    hits = tales.search("fox", limit=50, rerank=Rerank(slow, candidates=50, seconds=0.01))
+    assert slow.read == 16  # one batch, and the budget is spent
+    assert [hit.entity.id for hit in hits[16:]] == [hit.entity.id for hit in plain[16:50]]
+    assert len(tales.search("fox", limit=60, rerank=Rerank(ByLength(), candidates=20))) == 60
+    with pytest.raises(InvalidQuery, match="have no pages"):
+        tales.search("fox", rerank=ByLength(), offset=10)
+    with pytest.raises(InvalidQuery, match="rerank needs a text"):
+        tales.search([1.0] * tales.space.dimensions, rerank=ByLength())
+
+
+def test_rerank_by_a_cross_encoder(database: Database, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    foxes = database.collection("foxes", encoder="hash")
+    foxes.index(Record(str(n), text) for n, text in enumerate(["quick fox", "lazy dog", "brown fox jumps", "vaccines"]))
+    hits = foxes.search("fox", limit=4, rerank=str(tiny_cross_encoder))
+    model = CrossEncoderReranker(tiny_cross_encoder)
+    expected = {hit.entity.id: float(model.score("fox", [hit.chunk.text])[0]) for hit in hits}
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert [hit.score for hit in hits] == pytest.approx([expected[hit.entity.id] for hit in hits], abs=1e-5)
+    with pytest.raises(EncoderUnavailable, match="cannot be loaded"):
+        foxes.search("fox", rerank=tmp_path / "nothing")
 
 
 @given(
@@ -101,9 +148,9 @@ def test_mmr_chooses_each_once_and_begins_with_the_best(
     chosen = mmr(scores, vectors, k, diversity)
     assert len(set(chosen)) == len(chosen) == min(k, 6)
     if chosen and diversity < 1:
-        assert scores[chosen[0]] == max(scores)
+        assert scores[chosen[0]] == pytest.approx(max(scores))
     if diversity == 0:
-        assert [scores[at] for at in chosen] == sorted(scores, reverse=True)[:k]
+        assert [scores[at] for at in chosen] == pytest.approx(sorted(scores, reverse=True)[:k])
 
 
 def test_facets(compass: Collection) -> None:
