@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from pgneural import load
 from pgneural.errors import DimensionMismatch, InvalidFilter, InvalidQuery, RefusedRecords, UnknownDocument
 from pgneural.explain import Explanation, explain
-from pgneural.filter import condition
+from pgneural.filter import condition, expression
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hits, Refinement, Search, filter_errors
@@ -129,6 +129,8 @@ class Collection:
         min_score: float | None = None,
         rerank: Rerank | Reranker | str | Path | None = None,
         diversity: float = 0.0,
+        group_by: sa.SQLColumnExpression[Any] | str | None = None,
+        per_group: int = 1,
     ) -> Hits:
         """Return the documents that answer a query best.
 
@@ -149,6 +151,9 @@ class Collection:
             rerank: A cross-encoder that reads query and text together: a folder, a reranker, or with a budget a
                 `Rerank`. The score of a hit is then what it says.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
+            group_by: An expression over `Document`, or SQL as text: of the documents with one value of it, only the
+                best `per_group` are returned.
+            per_group: How many of each group.
 
         Raises:
             DimensionMismatch: The vector has another length than the collection's.
@@ -162,7 +167,7 @@ class Collection:
         """
         thresholds = {"max_distance": max_distance, "min_score": min_score}
         asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
-        return self._search(asked, _refinement(rerank, diversity, asked))
+        return self._search(asked, _refinement(asked, rerank, diversity, group_by, per_group))
 
     def explain(
         self,
@@ -239,7 +244,7 @@ class Collection:
         narrowed = condition(where)
         among = others if narrowed is None else others & narrowed
         asked = Query(Mode.SEMANTIC, _page(limit, offset), self._vector(query), where=among)
-        return self._search(asked, _refinement(None, diversity, asked))
+        return self._search(asked, _refinement(asked, diversity=diversity))
 
     def facets(
         self,
@@ -264,10 +269,9 @@ class Collection:
             >>> notes.facets("title LIKE 'T%'")
             {False: 1}
         """
-        value = sa.literal_column(f"({by}\n)") if isinstance(by, str) else by
         with translated(), self._engine.begin() as connection, filter_errors(True):
             require_same_space(connection, self._space)
-            counting = facets(self._searching(connection).target, value, query, condition(where), limit)
+            counting = facets(self._searching(connection).target, expression(by), query, condition(where), limit)
             return {row[0]: row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -383,16 +387,25 @@ def _page(limit: int, offset: int = 0) -> Page:
     return Page(limit, offset)
 
 
-def _refinement(rerank: Rerank | Reranker | str | Path | None, diversity: float, query: Query) -> Refinement | None:
+def _refinement(
+    query: Query,
+    rerank: Rerank | Reranker | str | Path | None = None,
+    diversity: float = 0.0,
+    group_by: sa.SQLColumnExpression[Any] | str | None = None,
+    per_group: int = 1,
+) -> Refinement | None:
     if not 0 <= diversity <= 1:
         raise InvalidQuery(f"diversity is {diversity}, expected 0 to 1")
-    if rerank is None and not diversity:
+    if per_group < 1:
+        raise InvalidQuery(f"per_group is {per_group}, expected at least 1")
+    if rerank is None and not diversity and group_by is None:
         return None
     if query.page.offset:
-        raise InvalidQuery("reranked and diverse hits have no pages; ask for more of them at once")
+        raise InvalidQuery("reranked, diverse and grouped hits have no pages; ask for more of them at once")
     if rerank is not None and query.text is None:
         raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
-    return Refinement(rerank if isinstance(rerank, Rerank) or rerank is None else Rerank(rerank), diversity)
+    budgeted = rerank if isinstance(rerank, Rerank) or rerank is None else Rerank(rerank)
+    return Refinement(budgeted, diversity, None if group_by is None else expression(group_by), per_group)
 
 
 def _text(query: Asked) -> str | None:

@@ -1,8 +1,9 @@
-"""Choosing hits that differ from one another: maximal marginal relevance (Carbonell and Goldstein 1998)."""
+"""Choosing hits that differ from one another: by their vectors (maximal marginal relevance), or by a group."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from pgneural.types import Vector
 
 def mmr(scores: Sequence[float], vectors: Vector, k: int, diversity: float) -> list[int]:
     """Return the places of k candidates, each the best of those left: good, and unlike those chosen before.
+
+    Carbonell and Goldstein 1998, with the scores put between 0 and 1.
 
     Args:
         scores: Of each candidate, larger is better; only their order and distances matter.
@@ -33,3 +36,14 @@ def mmr(scores: Sequence[float], vectors: Vector, k: int, diversity: float) -> l
         likeness = directions @ directions[best]
         nearest = likeness if len(chosen) == 1 else np.maximum(nearest, likeness)
     return chosen
+
+
+def few_of_each(groups: Sequence[Hashable], each: int) -> list[int]:
+    """Return the places of the first so many candidates of each group, in order."""
+    taken: Counter[Hashable] = Counter()
+    places = []
+    for place, group in enumerate(groups):
+        taken[group] += 1
+        if taken[group] <= each:
+            places.append(place)
+    return places

@@ -7,6 +7,7 @@ no matter of rights; but a text like ``false) OR (true`` would escape the collec
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -35,6 +36,18 @@ def condition(where: sa.ColumnElement[bool] | str | None) -> sa.ColumnElement[bo
     _require_closed(where)
     # the line break keeps a comment at the end from swallowing what follows
     return sa.literal_column(f"({where}\n)", sa.Boolean)
+
+
+def expression(value: sa.SQLColumnExpression[Any] | str) -> sa.SQLColumnExpression[Any]:
+    """Return a value as a SQLAlchemy expression; a text is taken as a filter's is.
+
+    Raises:
+        InvalidFilter: As of `condition`.
+    """
+    if not isinstance(value, str):
+        return value
+    _require_closed(value)
+    return sa.literal_column(f"({value}\n)")
 
 
 def _require_closed(where: str) -> None:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from pgneural.diversify import mmr
+from pgneural.diversify import few_of_each, mmr
 from pgneural.errors import InvalidFilter
 from pgneural.rerank import Rerank
 from pgneural.statement import Page, Query, Target
@@ -26,11 +26,11 @@ from pgneural.types import Vector, below
 
 SNIPPET_CHARACTERS = 240
 
-DIVERSE_CANDIDATES = 100
-"""The fewest candidates that diverse hits are chosen from: as many as the pool of a hybrid search has at least."""
+SEVERAL_CANDIDATES = 100
+"""The fewest candidates that diverse or grouped hits are chosen from: as many as the pool of a hybrid search has."""
 
-DIVERSE_WINDOW = 4
-"""Candidates for each diverse hit."""
+SEVERAL_WINDOW = 4
+"""Candidates for each such hit, and how many times more are looked for when they do not have enough groups."""
 
 KEPT_STATEMENTS = 200
 """Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
@@ -94,15 +94,20 @@ class Refinement:
     Attributes:
         rerank: Reads query and text together.
         diversity: As of `pgneural.diversify.mmr`.
+        group_by: An expression over the source; of the rows with one value of it, only the best are kept.
+        per_group: How many of each.
     """
 
     rerank: Rerank | None = None
     diversity: float = 0.0
+    group_by: sa.SQLColumnExpression[Any] | None = None
+    per_group: int = 1
 
     def candidates(self, limit: int) -> int:
         """Return how many candidates are worth finding for so many hits."""
-        diverse = max(DIVERSE_CANDIDATES, DIVERSE_WINDOW * limit) if self.diversity else 0
-        return max(diverse, self.rerank.candidates if self.rerank else 0)
+        wide = self.diversity or self.group_by is not None
+        several = max(SEVERAL_CANDIDATES, SEVERAL_WINDOW * limit) if wide else 0
+        return max(limit, several, self.rerank.candidates if self.rerank else 0)
 
 
 class Search:
@@ -139,9 +144,7 @@ class Search:
             refinement: How.
         """
         limit = query.page.limit
-        candidates = max(limit, refinement.candidates(limit))
-        hits = self.run(connection, replace(query, page=Page(candidates)))
-        strategy, ordered = hits.strategy, list(hits)
+        strategy, ordered = self._candidates(connection, query, refinement)
         if refinement.rerank:
             ordered = _reranked(refinement.rerank, query.text or "", ordered)
         if refinement.diversity:
@@ -150,6 +153,27 @@ class Search:
             ordered = [ordered[at] for at in chosen]
         ranked = [replace(hit, rank=rank) for rank, hit in enumerate(ordered[:limit], start=1)]
         return Hits(ranked, limit=limit, strategy=strategy)
+
+    def _candidates(self, connection: sa.Connection, query: Query, refinement: Refinement) -> tuple[str, list[Hit]]:
+        """Find candidates; where they are grouped, more and more of them until there are enough or no others."""
+        limit = query.page.limit
+        wanted = refinement.candidates(limit)
+        while True:
+            hits = self.run(connection, replace(query, page=Page(wanted)))
+            if refinement.group_by is None:
+                return hits.strategy, list(hits)
+            groups = self._groups(connection, hits, refinement.group_by)
+            kept = few_of_each([groups[hit.entity.id] for hit in hits], refinement.per_group)
+            if len(kept) >= limit or hits.exhausted:
+                return hits.strategy, [hits[at] for at in kept]
+            wanted *= SEVERAL_WINDOW
+
+    def _groups(
+        self, connection: sa.Connection, hits: Sequence[Hit], by: sa.SQLColumnExpression[Any]
+    ) -> dict[int, Hashable]:
+        wanted = Document.id.in_([hit.entity.id for hit in hits])
+        with filter_errors(True):
+            return {row[0]: row[1] for row in connection.execute(sa.select(Document.id, by).where(wanted))}
 
     def _vectors(self, connection: sa.Connection, hits: Sequence[Hit]) -> Vector:
         """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""

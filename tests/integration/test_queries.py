@@ -153,6 +153,21 @@ def test_mmr_chooses_each_once_and_begins_with_the_best(
         assert [scores[at] for at in chosen] == pytest.approx(sorted(scores, reverse=True)[:k])
 
 
+def test_few_of_each_group(compass: Collection) -> None:
+    side = Document.metadata_["side"].astext
+    best = compass.search([0.2, 1.0], limit=5, group_by=side)
+    assert sorted(sides(best)) == ["east", "north", "north east", "south", "west"]
+    assert best[0].entity.id == compass.search([0.2, 1.0], limit=1)[0].entity.id
+    pairs = compass.search([0.2, 1.0], limit=6, group_by="metadata->>'side'", per_group=2)
+    assert Counter(sides(pairs)).most_common() == [("north", 2), ("north east", 2), ("east", 2)]
+    all_ = compass.search([0.2, 1.0], limit=50, group_by=side, per_group=3)
+    assert (len(all_), all_.exhausted) == (15, True)
+    with pytest.raises(InvalidQuery, match="per_group is 0"):
+        compass.search([0.2, 1.0], group_by=side, per_group=0)
+    with pytest.raises(InvalidFilter, match="no_such_column"):
+        compass.search([0.2, 1.0], group_by="no_such_column")
+
+
 def test_facets(compass: Collection) -> None:
     assert compass.facets(Document.metadata_["side"].astext) == dict.fromkeys(
         ("east", "north", "north east", "south", "west"), 20
