@@ -30,8 +30,8 @@ def test_near(many: Collection) -> None:
     stages = {stage.name: stage for stage in said.stages}
     assert said.strategy == "near"
     assert "documents_many_embedding_idx" in stages["near"].indexes
-    assert stages["near"].rows == 100
-    assert 50 < stages["near"].removed < 200
+    assert stages["near"].rows == 200
+    assert 100 < stages["near"].removed < 400
     assert "documents_many_terms_idx" in stages["rare_words"].indexes
     assert not {"exact", "fallback", "few_words"} & stages.keys()
     assert "At least 2,001 rows pass the filter, about" in str(said)

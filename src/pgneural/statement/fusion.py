@@ -17,13 +17,14 @@ from pgneural.statement.semantic_leg import SemanticLeg
 from pgneural.statement.target import Page, Target, constant, materialized, scalar
 from pgneural.types import Vector
 
-POOL = 100
+POOL = 200
 """Rows that each leg brings to the pool, or as many as a page has, if that is more. As many as `EF_SEARCH`, so that
-they cost no second pass of the index."""
+without a filter they cost no second pass of the index."""
 
-LEAST_SPREAD = 0.05
-"""The least spread of the lexical scores over the pool that counts as full, as a share of the query's information.
-Where hardly a row has hardly a word of the query, a chance match would otherwise stand out by many deviations."""
+LEAST_SPREAD = 0.03
+"""The least spread of the lexical scores over the pool that counts as full, as a share of the query's information:
+about half of what is usual. Where hardly a row has hardly a word of the query, a chance match would otherwise stand
+out by many deviations."""
 
 
 @dataclass(frozen=True)

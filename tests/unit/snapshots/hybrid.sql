@@ -20,7 +20,7 @@ FROM settings) != %(param_4)s::VARCHAR AND (SELECT neural.documents.title = %(ti
 FROM neural.documents
 WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query)
-LIMIT 100),
+LIMIT 200),
 found AS MATERIALIZED
 (SELECT count(*) AS n
 FROM (SELECT DISTINCT near.source_id AS source_id
@@ -61,7 +61,7 @@ FROM question))
 LIMIT ALL OFFSET 0) AS of_row ON true
 WHERE (SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER ORDER BY of_row.bm25 DESC, of_row.source_id
-LIMIT 100),
+LIMIT 200),
 rare_words AS MATERIALIZED
 (SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
 FROM question)) AS bm25
@@ -71,7 +71,7 @@ FROM passing) > %(param_2)s::INTEGER AND (neural.documents_notes_terms.lexemes @
 FROM question)) AND (SELECT neural.documents.title = %(title_1)s::VARCHAR AS anon_1
 FROM neural.documents
 WHERE neural.documents_notes_terms.source_id = neural.documents.id) ORDER BY bm25 DESC, neural.documents_notes_terms.source_id
-LIMIT 100),
+LIMIT 200),
 more_words AS MATERIALIZED
 (SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
 FROM question)) AS bm25
@@ -87,7 +87,7 @@ LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER), question.bounds), %(coalesce_8)s::I
 FROM question)) AND (SELECT neural.documents.title = %(title_1)s::VARCHAR AS anon_1
 FROM neural.documents
 WHERE neural.documents_notes_terms.source_id = neural.documents.id) ORDER BY bm25 DESC, neural.documents_notes_terms.source_id
-LIMIT 100),
+LIMIT 200),
 lexical AS MATERIALIZED
 (SELECT words.source_id AS source_id, words.bm25 AS bm25
 FROM (SELECT few_words.source_id AS source_id, few_words.bm25 AS bm25
@@ -99,13 +99,13 @@ FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER) >= (SELECT question.rest
 FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm25 AS bm25
 FROM more_words) AS words ORDER BY words.bm25 DESC, words.source_id
-LIMIT 100),
+LIMIT 200),
 pool AS MATERIALIZED
 (SELECT "both".source_id AS source_id, 0 AS tier, 0 AS block
 FROM (SELECT best.source_id AS source_id
 FROM (SELECT semantic.source_id AS source_id
 FROM semantic ORDER BY semantic.block, semantic.distance, semantic.source_id
-LIMIT 100) AS best UNION SELECT lexical.source_id AS source_id
+LIMIT 200) AS best UNION SELECT lexical.source_id AS source_id
 FROM lexical) AS "both"),
 scored AS MATERIALIZED
 (SELECT pool.source_id AS source_id, pool.tier AS tier, pool.block AS block, coalesce(nearest.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest.distance AS distance, coalesce(matched.bm25, %(coalesce_6)s::INTEGER) AS bm25
