@@ -411,8 +411,12 @@ def _refinement(
 def _text(query: Asked) -> str | None:
     """Return what the lexical leg reads: of weighted texts, those that are wanted."""
     if isinstance(query, Mapping):
-        return " ".join(text for text, weight in query.items() if weight > 0)
-    return query if isinstance(query, str) else None
+        query = " ".join(text for text, weight in query.items() if weight > 0)
+    if not isinstance(query, str):
+        return None
+    if "\0" in query or not query.isascii() and query.encode("utf-8", "ignore").decode() != query:
+        raise InvalidQuery("the query has a NUL byte or half of a surrogate pair, which is no text; remove it")
+    return query
 
 
 def _mode(mode: Mode | str | None, query: Asked) -> Mode:

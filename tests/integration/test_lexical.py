@@ -256,6 +256,9 @@ def test_long_and_odd_texts(database: Database) -> None:
 def test_bad_questions(database: Database, many: Collection) -> None:
     with pytest.raises(InvalidQuery, match="mode is 'fuzzy', expected semantic, lexical, hybrid"):
         many.search("a", mode="fuzzy")
+    for odd in ("a\0b", "\udc80"):
+        with pytest.raises(InvalidQuery, match="NUL byte or half of a surrogate pair"):
+            many.search(odd)
     with pytest.raises(InvalidQuery, match="needs a text"):
         many.search([1.0] * many.space.dimensions, mode="lexical")
     with pytest.raises(UnknownLanguage, match="no text search configuration 'klingon'; it has: .*english"):
