@@ -414,7 +414,7 @@ def _text(query: Asked) -> str | None:
         query = " ".join(text for text, weight in query.items() if weight > 0)
     if not isinstance(query, str):
         return None
-    if "\0" in query or not query.isascii() and query.encode("utf-8", "ignore").decode() != query:
+    if "\0" in query or (not query.isascii() and query.encode("utf-8", "ignore").decode() != query):
         raise InvalidQuery("the query has a NUL byte or half of a surrogate pair, which is no text; remove it")
     return query
 
