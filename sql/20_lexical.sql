@@ -1,6 +1,6 @@
 -- The lexical leg: BM25 as an inner product of two sparse vectors.
 -- A row's side is made when the row is indexed (store/lexical.py), a query's side by every lexical or hybrid
--- search (statement/lexical.py). k1 = 1.5 and b = 0.75, Lucene's formula (Robertson and Zaragoza 2009,
+-- search (statement/lexical_leg.py). k1 = 1.5 and b = 0.75, Lucene's formula (Robertson and Zaragoza 2009,
 -- "The Probabilistic Relevance Framework"; Kamphuis et al. 2020 for the variants).
 
 CREATE OR REPLACE FUNCTION neural.term_key(language text, lexeme text)
@@ -123,8 +123,7 @@ LANGUAGE sql STABLE STRICT
 AS $$
     WITH term AS (
         SELECT t.*, row_number() OVER (ORDER BY t.documents DESC, t.lexeme, t.language) AS place,
-               sum(t.documents) OVER (ORDER BY t.documents, t.lexeme DESC, t.language DESC) AS together,
-               count(*) OVER () AS terms
+               sum(t.documents) OVER (ORDER BY t.documents, t.lexeme DESC, t.language DESC) AS together
           FROM neural.query_terms(space, query) t
     ), known AS (
         SELECT t.language, neural.term_key(t.language, t.lexeme) AS key, t.idf * t.occurrences AS weight, t.place,

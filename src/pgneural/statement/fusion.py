@@ -37,7 +37,7 @@ class WeightedSum:
     the query's idf, so that a query whose words are mostly not there is not made to look as if they were.
 
     The semantic leg counts twice: it knows something about every row, the lexical one only about those that share
-    a word with the query. `bench hybrid` shows the ranking to be flat around this weight.
+    a word with the query. `bench hybrid --sweep` prints other weights.
     """
 
     semantic: float = 2.0

@@ -49,8 +49,8 @@ look every vector up a second time.
 """
 
 EF_CONSTRUCTION = 128
-"""Candidates kept while a row is linked into the HNSW graph. Twice pgvector's default: a build that takes half as
-long again leaves fewer rows that no search can reach, and every search then finds more for the same work."""
+"""Candidates kept while a row is linked into the HNSW graph. Twice pgvector's default: a longer build
+leaves fewer rows that no search can reach, and every search then finds more for the same work (`bench filter`)."""
 
 NAMING = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
