@@ -37,10 +37,11 @@ def compared(collection: Collection, label: str, where: str | None, vectors: Vec
     pooled = collection._engine.raw_connection()
     connection: Any = pooled.driver_connection
     statement, parameters = compiled(collection, where, vectors[0])
+    target = collection._searching(pooled).target  # type: ignore[arg-type]
     ours, bare = [], []
     for _ in range(runs + 1):
         for vector in vectors:
-            values = {**parameters, **Query(Mode.SEMANTIC, Page(10), vector).parameters()}
+            values = {**parameters, **Query(Mode.SEMANTIC, Page(10), vector).parameters(target)}
             started = time.perf_counter()
             connection.execute(statement, values).fetchall()
             connection.commit()

@@ -7,43 +7,44 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pgneural import load
+from pgneural.asking import Asked, Filter, SearchOptions, page_of, query_of, refinement_of
 from pgneural.errors import DimensionMismatch, InvalidFilter, InvalidQuery, RefusedRecords, UnknownDocument
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition, expression
 from pgneural.pipeline import Ingest, Progress, Report
-from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hits, Refinement, Search, filter_errors
-from pgneural.statement import Fusion, Page, Query, Target, facets
+from pgneural.statement import Query, Target, Vectors, facets
 from pgneural.store.catalog import (
     chunks_of,
     chunks_per_row,
-    distance_of,
+    indexed_of,
     require_encoder,
     require_same_space,
+    space_of,
     terms_of,
 )
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build
 from pgneural.store.lexical import complete
 from pgneural.store.schema import DOCUMENTS, Document, Space
+from pgneural.store.vectors import Storage
 from pgneural.store.writer import delete
-from pgneural.types import BadRecord, Encoder, Mode, Record, Vector, has_direction
+from pgneural.types import BadRecord, Distance, Encoder, Mode, Record, Vector, has_direction
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
-Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
-Filter: TypeAlias = "sa.ColumnElement[bool] | str"
-
-MAX_LIMIT = 1_000_000
-"""Beyond this, read the documents with a statement of your own."""
+STATISTICS_SECONDS = 60
+"""For so long a collection believes what it knows of its tables: rows, chunks, kind of index."""
 
 
 class Collection:
@@ -52,6 +53,7 @@ class Collection:
     def __init__(self, engine: sa.Engine, space: Space, encoder: Callable[[], Encoder]) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
         self._searched: Search | None = None
+        self._believed = 0.0
 
     @property
     def name(self) -> str:
@@ -78,6 +80,11 @@ class Collection:
     def chunks(self) -> sa.Table:
         """The chunk table, for statements of your own."""
         return chunks_of(self._space)
+
+    @property
+    def modes(self) -> Sequence[Mode]:
+        """The modes in which it can be searched: sparse only with a sparse encoder."""
+        return [mode for mode in Mode if mode is not Mode.SPARSE]
 
     def index(
         self,
@@ -116,22 +123,7 @@ class Collection:
             )
         return report
 
-    def search(
-        self,
-        query: Asked,
-        *,
-        where: Filter | None = None,
-        limit: int = 10,
-        offset: int = 0,
-        mode: Mode | str | None = None,
-        fusion: Fusion | None = None,
-        max_distance: float | None = None,
-        min_score: float | None = None,
-        rerank: Rerank | Reranker | str | Path | None = None,
-        diversity: float = 0.0,
-        group_by: sa.SQLColumnExpression[Any] | str | None = None,
-        per_group: int = 1,
-    ) -> Hits:
+    def search(self, query: Asked, **options: Unpack[SearchOptions]) -> Hits:
         """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
@@ -142,14 +134,19 @@ class Collection:
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text.
             limit: How many documents, at least 1.
             offset: How many to pass over; pages of one length neither repeat nor lose a document.
-            mode: ``semantic`` (by meaning), ``lexical`` (by words: BM25) or ``hybrid`` (both); a text is searched
-                hybrid, a vector semantic. In a lexical or hybrid query ``"a phrase"`` must occur, ``-word`` must
+            mode: ``semantic`` (by meaning), ``lexical`` (by words: BM25), ``sparse`` (by the weights of a learned
+                sparse encoder) or ``hybrid`` (all that the collection has); a text is searched hybrid, a vector
+                semantic. In a lexical or hybrid query ``"a phrase"`` must occur, ``-word`` must
                 not, and ``word*`` is a beginning.
             fusion: How a hybrid search joins its legs: `WeightedSum` or `RRF`.
+            boosts: Scores from ordinary columns: `Boost`, or SQL expressions with weights.
+            aggregate: How the chunks of a document become one score by meaning: ``max`` (the best), ``mean``, ``sum``,
+                ``top3`` (the mean of the best three).
             max_distance: Leave out what is farther from the query.
             min_score: Leave out what scores less; see `pgneural.search.Hit`.
             rerank: A cross-encoder that reads query and text together: a folder, a reranker, or with a budget a
-                `Rerank`. The score of a hit is then what it says.
+                `Rerank`; or `LateInteraction`, if the collection has vectors of tokens. The score of a hit is then
+                what it says.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
             group_by: An expression over `Document`, or SQL as text: of the documents with one value of it, only the
                 best `per_group` are returned.
@@ -165,33 +162,20 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
-        thresholds = {"max_distance": max_distance, "min_score": min_score}
-        asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
-        return self._search(asked, _refinement(asked, rerank, diversity, group_by, per_group))
+        asked = self._asked(query, options)
+        return self._search(asked, refinement_of(asked, options))
 
-    def explain(
-        self,
-        query: Asked,
-        *,
-        where: Filter | None = None,
-        limit: int = 10,
-        offset: int = 0,
-        mode: Mode | str | None = None,
-        fusion: Fusion | None = None,
-        max_distance: float | None = None,
-        min_score: float | None = None,
-    ) -> Explanation:
+    def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
 
-        Arguments and errors are those of `search`.
+        Arguments and errors are those of `search`; reranking and the like are not explained.
 
         Example:
             >>> print(notes.explain("foxes", limit=1))
             1 rows pass the filter: few enough to compare them one by one.
             1 of these rows are the best that have words of the query.
         """
-        thresholds = {"max_distance": max_distance, "min_score": min_score}
-        asked = self._query(query, where, _page(limit, offset), mode, fusion, **thresholds)
+        asked = self._asked(query, options)
         hits = self._search(asked)
         with translated(), self._engine.begin() as connection:
             return explain(connection, self._searching(connection).target, asked, hits)
@@ -243,8 +227,8 @@ class Collection:
         others = Document.id.not_in([key for key, _ in known.values()])
         narrowed = condition(where)
         among = others if narrowed is None else others & narrowed
-        asked = Query(Mode.SEMANTIC, _page(limit, offset), self._vector(query), where=among)
-        return self._search(asked, _refinement(asked, diversity=diversity))
+        asked = Query(Mode.SEMANTIC, page_of(limit, offset), self._vector(query), where=among)
+        return self._search(asked, refinement_of(asked, {"diversity": diversity}))
 
     def facets(
         self,
@@ -296,18 +280,11 @@ class Collection:
             counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
             return connection.scalar(counting) or 0
 
-    def _query(
-        self,
-        query: Asked,
-        where: Filter | None,
-        page: Page,
-        mode: Mode | str | None,
-        fusion: Fusion | None,
-        **thresholds: float | None,
-    ) -> Query:
-        chosen, text = _mode(mode, query), _text(query)
-        vector = None if chosen is Mode.LEXICAL else self._encoded(query)
-        return Query(chosen, page, vector, text, condition(where), fusion, **thresholds)
+    def _asked(self, query: Asked, options: SearchOptions) -> Query:
+        asked = query_of(query, options)
+        if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
+            asked = replace(asked, vector=self._encoded(query))
+        return asked
 
     def _search(self, query: Query, refinement: Refinement | None = None) -> Hits:
         try:
@@ -328,12 +305,18 @@ class Collection:
             require_same_space(connection, self._space)
 
     def _searching(self, connection: sa.Connection) -> Search:
-        if self._searched is None:
-            scope = DOCUMENTS.c.collection == self.name
-            ratio = chunks_per_row(connection, self._space)
-            distance, terms = distance_of(self._space), terms_of(self._space)
-            self._searched = Search(Target(DOCUMENTS, self.chunks, terms, self._space.id, distance, scope, ratio))
+        if self._searched is None or time.monotonic() > self._believed:
+            self._searched = Search(self._target(connection))
+            self._believed = time.monotonic() + STATISTICS_SECONDS
         return self._searched
+
+    def _target(self, connection: sa.Connection) -> Target:
+        """Look at the collection as it is now; its index may be of another kind than when it was opened."""
+        self._space = space_of(connection, self._space.id) or self._space
+        scope = DOCUMENTS.c.collection == self.name
+        ratio = chunks_per_row(connection, self._space)
+        dense = Vectors("semantic", self.chunks, indexed_of(self._space), ratio)
+        return Target(DOCUMENTS, dense, terms_of(self._space), self._space.id, scope)
 
     def _encoded(self, query: Asked) -> Vector:
         if isinstance(query, str):
@@ -351,16 +334,16 @@ class Collection:
         Raises:
             UnknownDocument: There is none of one of these ids.
         """
-        embedding = self.chunks.c.embedding
         statement = (
-            sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, sa.func.avg(embedding, type_=embedding.type))
+            sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, self.chunks.c.embedding)
             .join(self.chunks, DOCUMENTS.c.id == self.chunks.c.source_id)
             .where(DOCUMENTS.c.collection == self.name, DOCUMENTS.c.external_id.in_(external_ids))
-            .group_by(DOCUMENTS.c.id)
         )
+        vectors: dict[str, tuple[int, list[Vector]]] = {}
         with translated(), self._engine.connect() as connection:
-            rows = connection.execute(statement)
-            known = {row[0]: (row[1], np.asarray(row[2], dtype=np.float32)) for row in rows}
+            for external_id, key, embedding in connection.execute(statement):
+                vectors.setdefault(external_id, (key, []))[1].append(Storage(self._space.storage).parse(embedding))
+        known = {id_: (key, np.mean(several, axis=0)) for id_, (key, several) in vectors.items()}
         for id_ in external_ids:
             if id_ not in known:
                 raise UnknownDocument(f"collection {self.name!r} has no document {id_!r}; index it first")
@@ -374,70 +357,9 @@ class Collection:
                 f"the query has shape {vector.shape}, but collection {self.name!r} has vectors of {expected} numbers; "
                 "encode it with the collection's encoder"
             )
-        if not has_direction(vector):
+        if self._space.distance == Distance.COSINE and not has_direction(vector):
             raise InvalidQuery("the query vector is zero or not finite, so it has no direction; check how it was made")
         return vector
-
-
-def _page(limit: int, offset: int = 0) -> Page:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidQuery(f"limit is {limit}, expected 1 to {MAX_LIMIT}")
-    if not 0 <= offset <= MAX_LIMIT:
-        raise InvalidQuery(f"offset is {offset}, expected 0 to {MAX_LIMIT}")
-    return Page(limit, offset)
-
-
-def _refinement(
-    query: Query,
-    rerank: Rerank | Reranker | str | Path | None = None,
-    diversity: float = 0.0,
-    group_by: sa.SQLColumnExpression[Any] | str | None = None,
-    per_group: int = 1,
-) -> Refinement | None:
-    if not 0 <= diversity <= 1:
-        raise InvalidQuery(f"diversity is {diversity}, expected 0 to 1")
-    if per_group < 1:
-        raise InvalidQuery(f"per_group is {per_group}, expected at least 1")
-    if rerank is None and not diversity and group_by is None:
-        return None
-    if query.page.offset:
-        raise InvalidQuery("reranked, diverse and grouped hits have no pages; ask for more of them at once")
-    if rerank is not None and query.text is None:
-        raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
-    budgeted = rerank if isinstance(rerank, Rerank) or rerank is None else Rerank(rerank)
-    return Refinement(budgeted, diversity, None if group_by is None else expression(group_by), per_group)
-
-
-def _text(query: Asked) -> str | None:
-    """Return what the lexical leg reads: of weighted texts, those that are wanted."""
-    if isinstance(query, Mapping):
-        query = " ".join(text for text, weight in query.items() if weight > 0)
-    if not isinstance(query, str):
-        return None
-    if "\0" in query or (not query.isascii() and query.encode("utf-8", "ignore").decode() != query):
-        raise InvalidQuery("the query has a NUL byte or half of a surrogate pair, which is no text; remove it")
-    return query
-
-
-def _mode(mode: Mode | str | None, query: Asked) -> Mode:
-    text = isinstance(query, (str, Mapping))
-    if mode is None:
-        return Mode.HYBRID if text else Mode.SEMANTIC
-    chosen = mode_of(mode)
-    if not text and chosen is not Mode.SEMANTIC:
-        raise InvalidQuery(f"mode {mode} needs a text, but the query is a vector; search it with mode semantic")
-    return chosen
-
-
-def mode_of(name: Mode | str) -> Mode:
-    """Return a mode by its name.
-
-    Raises:
-        InvalidQuery: There is none of this name.
-    """
-    if name not in tuple(Mode):
-        raise InvalidQuery(f"mode is {name!r}, expected {', '.join(Mode)}")
-    return Mode(name)
 
 
 def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:

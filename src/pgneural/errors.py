@@ -12,6 +12,7 @@
     ├── RefusedRecords          (ValueError)
     ├── InvalidName             (ValueError)
     ├── UnknownLanguage         (LookupError)
+    ├── InvalidIndex            (ValueError)
     ├── InvalidFilter           (ValueError)
     ├── InvalidQuery            (ValueError)
     ├── UnknownCollection       (LookupError)
@@ -70,6 +71,10 @@ class InvalidName(PgneuralError, ValueError):
 
 class UnknownLanguage(PgneuralError, LookupError):
     """The server has no such text search configuration, or the collection was made with another."""
+
+
+class InvalidIndex(PgneuralError, ValueError):
+    """pgvector cannot index these vectors in this way."""
 
 
 class InvalidFilter(PgneuralError, ValueError):

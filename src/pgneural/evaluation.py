@@ -17,7 +17,8 @@ import ir_measures
 import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
-from pgneural.collection import Collection, Filter, mode_of
+from pgneural.asking import Filter, mode_of
+from pgneural.collection import Collection
 from pgneural.errors import EncoderUnavailable, UnreadableInput
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.search import Hits
@@ -123,12 +124,12 @@ def evaluate(
 
 
 def _usable(collection: Collection) -> Sequence[Mode]:
-    """Return all modes; where nothing can encode a text, only the lexical one."""
+    """Return all modes of a collection; where nothing can encode a text, only the lexical one."""
     try:
         collection.encoder.encode_query("a")
     except EncoderUnavailable:
         return [Mode.LEXICAL]
-    return list(Mode)
+    return collection.modes
 
 
 def _judge(queries: Queries, qrels: Qrels, find: Callable[[str, str], Hits], mode: Mode) -> ModeResult:

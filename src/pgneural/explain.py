@@ -169,6 +169,8 @@ class _Words:
             yield f"At least {probe.rows:,} rows pass the filter, about {share:.1%} of those near the query."
         elif probe:
             yield f"At least {probe.rows:,} rows pass: too many to compare one by one."
+        elif near:
+            yield "No filter, and too many rows to compare one by one."
 
     def _semantic(self) -> Iterator[str]:
         near, fallback = self.stages.get("near"), self.stages.get("fallback")
@@ -194,10 +196,10 @@ class _Words:
 
     def _why_fewer(self) -> Iterator[str]:
         probe = self.stages.get("probe")
-        if not self.hits.exhausted or not probe:
+        if not self.hits.exhausted:
             return
         found = len(self.hits)
-        if probe.rows < self.page.end:
+        if probe and probe.rows < self.page.end:
             yield f"Only {found:,} hits, because only {probe.rows:,} rows pass the filter."
         else:
             by_meaning = self.stages.keys() & {"near", "exact", "fallback"}

@@ -66,6 +66,17 @@ class Rerank:
         return scores
 
 
+@dataclass(frozen=True)
+class LateInteraction:
+    """The best candidates are compared token by token (ColBERT, Khattab and Zaharia 2020), by SQL.
+
+    Attributes:
+        candidates: How many of the best rows.
+    """
+
+    candidates: int = CANDIDATES
+
+
 class CrossEncoderReranker:
     """A sentence-transformers cross-encoder; texts beyond its length are cut, since only the order matters.
 

@@ -15,13 +15,14 @@ import numpy as np
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm.attributes import instance_dict
 
 from pgneural.diversify import few_of_each, mmr
 from pgneural.errors import InvalidFilter
-from pgneural.rerank import Rerank
+from pgneural.rerank import LateInteraction, Rerank
 from pgneural.statement import Page, Query, Target
-from pgneural.store.schema import Document, Space
+from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.types import Vector, below
 
 SNIPPET_CHARACTERS = 240
@@ -98,7 +99,7 @@ class Refinement:
         per_group: How many of each.
     """
 
-    rerank: Rerank | None = None
+    rerank: Rerank | LateInteraction | None = None
     diversity: float = 0.0
     group_by: sa.SQLColumnExpression[Any] | None = None
     per_group: int = 1
@@ -118,7 +119,7 @@ class Search:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._built: dict[Hashable, sa.Select[Any]] = {}
+        self._built: dict[Hashable, tuple[str, dict[str, Any]]] = {}
 
     def run(self, connection: sa.Connection, query: Query) -> Hits:
         """Find the documents that answer a query.
@@ -131,8 +132,8 @@ class Search:
         Raises:
             InvalidFilter: PostgreSQL does not accept the filter.
         """
-        with filter_errors(query.where is not None):
-            rows = Session(connection).execute(self._statement(query), query.parameters()).all()
+        with filter_errors(query.where is not None or bool(query.boosts)):
+            rows = self._rows(connection, query)
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
 
     def refine(self, connection: sa.Connection, query: Query, refinement: Refinement) -> Hits:
@@ -145,7 +146,7 @@ class Search:
         """
         limit = query.page.limit
         strategy, ordered = self._candidates(connection, query, refinement)
-        if refinement.rerank:
+        if isinstance(refinement.rerank, Rerank):
             ordered = _reranked(refinement.rerank, query.text or "", ordered)
         if refinement.diversity:
             vectors = self._vectors(connection, ordered)
@@ -184,15 +185,20 @@ class Search:
         nothing = np.zeros(self.target.chunks.c.embedding.type.dim, dtype=np.float32)  # type: ignore[attr-defined]
         return np.array([found.get(hit.entity.id, nothing) for hit in hits], dtype=np.float32).reshape(-1, len(nothing))
 
-    def _statement(self, query: Query) -> sa.Select[Any]:
-        shape = query.shape()
+    def _rows(self, connection: sa.Connection, query: Query) -> Sequence[sa.Row[Any]]:
+        shape, parameters = query.shape(), query.parameters(self.target)
         if shape is None:
-            return with_documents(self.target, query.select(self.target))
+            return connection.execute(self._statement(query), parameters).all()
         if shape not in self._built:
             if len(self._built) >= KEPT_STATEMENTS:
                 self._built.clear()
-            self._built[shape] = with_documents(self.target, query.select(self.target))
-        return self._built[shape]
+            compiled = self._statement(query).compile(dialect=connection.dialect)
+            self._built[shape] = str(compiled), dict(compiled.params)
+        text, constants = self._built[shape]
+        return connection.exec_driver_sql(text, {**constants, **parameters}).all()
+
+    def _statement(self, query: Query) -> sa.Select[Any]:
+        return with_documents(self.target, query.select(self.target))
 
 
 @contextlib.contextmanager
@@ -222,8 +228,8 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
     chunks = target.chunks
     same_chunk = sa.and_(chunks.c.source_id == ranked.c.source_id, chunks.c.ordinal == ranked.c.ordinal)
     return (
-        sa.select(Document, ranked, chunks.c.text, chunks.c.locator)
-        .join_from(ranked, Document, Document.id == ranked.c.source_id)
+        sa.select(*DOCUMENTS.c, *ranked.c, chunks.c.text, chunks.c.locator)
+        .join_from(ranked, DOCUMENTS, DOCUMENTS.c.id == ranked.c.source_id)
         .outerjoin(chunks, same_chunk)
         .where(sa.exists().where(Space.id == target.space))
         .order_by(ranked.c.rank)
@@ -239,6 +245,21 @@ def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> list[Hit]:
 
 
 def _hit(row: sa.Row[Any]) -> Hit:
+    values = row._mapping
     chunk = HitChunk(row.ordinal, row.text or "", row.locator or {})
-    legs = {leg: score for leg, score in (("semantic", row.semantic), ("lexical", row.lexical)) if score is not None}
-    return Hit(row.Document, row.rank, row.score, chunk, legs)
+    legs = {leg: values[leg] for leg in values.keys() - _NOT_LEGS if values[leg] is not None}
+    return Hit(_document(row), row.rank, row.score, chunk, legs)
+
+
+_COLUMNS = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
+_NOT_LEGS = frozenset(
+    [*DOCUMENTS.c.keys(), "rank", "source_id", "ordinal", "score", "strategy", "text", "locator"]
+)
+
+
+def _document(row: sa.Row[Any]) -> Document:
+    """Return the source row as an entity of no session, as if one had loaded it."""
+    document = Document()
+    instance_dict(document).update(zip(_COLUMNS, row, strict=False))
+    make_transient_to_detached(document)
+    return document

@@ -42,26 +42,27 @@ class Mode(enum.StrEnum):
 
     SEMANTIC = "semantic"
     LEXICAL = "lexical"
+    SPARSE = "sparse"
     HYBRID = "hybrid"
 
 
 class Distance(enum.StrEnum):
-    """How two vectors are compared, in pgvector's words. Smaller is nearer."""
+    """How two vectors are compared, in pgvector's words. Smaller is nearer; Hamming and Jaccard compare bits."""
 
     COSINE = "cosine"
     L2 = "l2"
     INNER_PRODUCT = "inner_product"
     L1 = "l1"
+    HAMMING = "hamming"
+    JACCARD = "jaccard"
 
     @property
     def operator(self) -> str:
         """The pgvector operator, for example ``<=>``."""
-        return {"cosine": "<=>", "l2": "<->", "inner_product": "<#>", "l1": "<+>"}[self.value]
+        return _OPERATORS[self.value]
 
-    @property
-    def operator_class(self) -> str:
-        """The operator class of an index over a ``vector`` column."""
-        return {"inner_product": "vector_ip_ops"}.get(self.value, f"vector_{self.value}_ops")
+
+_OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>", "l1": "<+>", "hamming": "<~>", "jaccard": "<%>"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,13 +139,15 @@ def test_thresholds(many: Collection, mode: str) -> None:
 
 
 def test_a_threshold_that_nothing_meets_does_not_run_away(many: Collection) -> None:
-    from pgneural.statement import Page, semantic
+    from pgneural.statement import Page, Query, Threshold
+    from pgneural.types import Mode
 
     vector = many.encoder.encode_query("wbz wcz")
     seen = {}
     for max_distance in (None, 1e-9):
         with many._engine.connect() as connection:
-            select = semantic(many._searching(connection).target, vector, Page(10), max_distance=max_distance)
+            asked = Query(Mode.SEMANTIC, Page(10), vector, threshold=Threshold(max_distance))
+            select = asked.select(many._searching(connection).target)
             compiled = select.compile(dialect=connection.dialect)
             plan: Any = connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pgneural import Collection, Database, Hits, Record, migrate
 from pgneural.errors import InvalidQuery, UnknownLanguage
 from pgneural.filter import condition
-from pgneural.statement import Page, lexical
+from pgneural.statement import Page, Query
 from pgneural.store import lexical as store
+from pgneural.types import Mode
 from pgneural.store.schema import Space
 
 WORDS = [f"w{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)]
@@ -254,7 +255,7 @@ def test_long_and_odd_texts(database: Database) -> None:
 
 
 def test_bad_questions(database: Database, many: Collection) -> None:
-    with pytest.raises(InvalidQuery, match="mode is 'fuzzy', expected semantic, lexical, hybrid"):
+    with pytest.raises(InvalidQuery, match="mode is 'fuzzy', expected semantic, lexical, sparse, hybrid"):
         many.search("a", mode="fuzzy")
     for odd in ("a\0b", "\udc80"):
         with pytest.raises(InvalidQuery, match="NUL byte or half of a surrogate pair"):
@@ -270,7 +271,8 @@ def test_bad_questions(database: Database, many: Collection) -> None:
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_candidates_come_from_the_words_index(many: Collection, where: str | None) -> None:
     with many._engine.connect() as connection:
-        select = lexical(many._searching(connection).target, "wbz wcz", Page(10), where=condition(where))
+        asked = Query(Mode.LEXICAL, Page(10), text="wbz wcz", where=condition(where))
+        select = asked.select(many._searching(connection).target)
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE rare_words")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pgneural import Collection, Database, Document, Record
 from pgneural.errors import DimensionMismatch, InvalidFilter, UnknownDocument
-from pgneural.types import Vector
+from pgneural.types import Mode, Vector
 
 DIMENSIONS = 16
 ROWS = 6000
@@ -85,8 +85,8 @@ def test_never_short_and_near_the_exact_answer(points: Collection, name: str) ->
 
 def test_fallback_when_the_index_scan_gives_up(points: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 10)
-    monkeypatch.setattr("pgneural.statement.semantic_leg.EF_SEARCH", 10)
-    monkeypatch.setattr("pgneural.statement.semantic_leg.MAX_SCAN_TUPLES", 1)
+    monkeypatch.setattr("pgneural.statement.vector_leg.FILTERED_EF_SEARCH", 10)
+    monkeypatch.setattr("pgneural.statement.vector_leg.MAX_SCAN_TUPLES", 1)
     strategies = set()
     for query in vectors(2, 10):
         hits = points.search(query, where="(metadata->>'n')::int % 200 = 0", limit=10)
@@ -213,10 +213,11 @@ def test_wrong_queries_are_refused(points: Collection) -> None:
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_the_near_branch_uses_the_vector_index(points: Collection, database: Database, where: str | None) -> None:
     from pgneural.filter import condition
-    from pgneural.statement import Page, semantic
+    from pgneural.statement import Page, Query
 
     with database.engine.connect() as connection:
-        select = semantic(points._searching(connection).target, vectors(2, 1)[0], Page(10), where=condition(where))
+        asked = Query(Mode.SEMANTIC, Page(10), vectors(2, 1)[0], where=condition(where))
+        select = asked.select(points._searching(connection).target)
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE near")
@@ -241,7 +242,6 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
         connection.commit()
         from pgneural.filter import condition
         from pgneural.statement import Page, Query
-        from pgneural.types import Mode
 
         for _ in range(12):
             asked = Query(Mode.SEMANTIC, Page(10), query, where=condition("(metadata->>'n')::int % 2 = 0"))

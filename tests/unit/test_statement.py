@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from pgneural.statement import Page, Query, Target, facets
+from pgneural.statement import Page, Query, Target, Threshold, Vectors, facets
 from pgneural.store.schema import DOCUMENTS, Document, chunk_table, terms_table
+from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.types import Distance, Mode
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -26,7 +27,9 @@ DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 def target() -> Target:
     chunks = chunk_table(DOCUMENTS, "notes", 3, metadata=sa.MetaData())
     terms = terms_table(DOCUMENTS, "notes", metadata=sa.MetaData())
-    return Target(DOCUMENTS, chunks, terms, 1, Distance.COSINE, DOCUMENTS.c.collection == "notes")
+    indexed = Indexed(VectorIndex(), Storage.VECTOR, Distance.COSINE, 3)
+    dense = Vectors("semantic", chunks, indexed)
+    return Target(DOCUMENTS, dense, terms, 1, DOCUMENTS.c.collection == "notes")
 
 
 def text_of(select: sa.Select[object]) -> str:
@@ -42,10 +45,10 @@ def ctes(text: str) -> list[str]:
 QUERIES = {
     "semantic": Query(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32)),
     "semantic_filtered_second_page": Query(
-        Mode.SEMANTIC, Page(10, 50), np.array([1, 2, 3], np.float32), where=Document.title == "a", max_distance=0.5
+        Mode.SEMANTIC, Page(10, 50), np.array([1, 2, 3], np.float32), where=Document.title == "a", threshold=Threshold(0.5)
     ),
     "lexical": Query(Mode.LEXICAL, Page(10), text="a fox", where=Document.title == "a"),
-    "hybrid": Query(Mode.HYBRID, Page(10), np.array([1, 2, 3], np.float32), "a fox", Document.title == "a"),
+    "hybrid": Query(Mode.HYBRID, Page(10), np.array([1, 2, 3], np.float32), "a fox", where=Document.title == "a"),
 }
 
 
@@ -59,9 +62,9 @@ def test_statements_are_those_of_the_snapshots(target: Target, name: str) -> Non
 
 def test_parts_are_named_as_the_documentation_says(target: Target) -> None:
     hybrid = ctes(text_of(QUERIES["hybrid"].select(target)))
-    semantic = {"settings", "probe", "passing", "query", "near", "found", "exact", "fallback", "semantic"}
+    semantic = {"settings", "probe", "passing", "asked", "query", "near", "found", "exact", "fallback", "semantic"}
     lexical = {"probe", "passing", "question", "few_words", "rare_words", "more_words", "lexical"}
-    assert set(ctes(text_of(QUERIES["semantic"].select(target)))) == semantic
+    assert set(ctes(text_of(QUERIES["semantic"].select(target)))) == semantic | {"many"}
     assert set(ctes(text_of(QUERIES["lexical"].select(target)))) == lexical
     assert set(hybrid) == semantic | lexical | {"pool", "scored", "fused"}
     assert len(hybrid) == len(set(hybrid))
@@ -72,9 +75,10 @@ def test_queries_of_one_shape_differ_in_their_parameters_only(target: Target) ->
     other = Query(Mode.HYBRID, Page(10), np.array([4, 5, 6], np.float32), "a hound")
     assert one.shape() == other.shape() is not None
     assert text_of(one.select(target)) == text_of(other.select(target))
-    assert other.parameters() == {"vector": "[4.0,5.0,6.0]", "text": "a hound"}
+    parameters = other.parameters(target)
+    assert {name: str(value) for name, value in parameters.items()} == {"vector": "{4.0,5.0,6.0}", "text": "a hound"}
     compiled = other.select(target).compile(dialect=DIALECT)
-    assert {name: compiled.params[name] for name in ("vector", "text")} == other.parameters()
+    assert all(str(compiled.params[name]) == str(value) for name, value in parameters.items())
     assert QUERIES["hybrid"].shape() is None  # its filter is no text
 
 

@@ -1,25 +1,28 @@
-"""Both legs, fused into one ranking.
+"""Several legs, fused into one ranking.
 
-The best rows of each leg make a pool, every row of it is scored by both, and the scores are made comparable
-within the pool. After the pool come the other rows by distance, so that a page is full wherever it lies.
+The best rows of each leg make a pool, every row of it is scored by all, and the scores are made comparable
+within the pool. After the pool come the other rows of the leading leg, so that a page is full wherever it lies.
+Boosts, from ordinary columns, are scores like those of a leg, but bring no rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
-from pgneural.statement.semantic_leg import SemanticLeg
-from pgneural.statement.target import Page, Target, constant, materialized, scalar
+from pgneural.statement.single import Threshold, contributions
+from pgneural.statement.target import Page, Target, constant, materialized, row_by_row, scalar
+from pgneural.statement.vector_leg import Aggregate, VectorLeg
 from pgneural.types import Vector
 
 POOL = 200
-"""Rows that each leg brings to the pool, or as many as a page has, if that is more. As many as `EF_SEARCH`, so that
-without a filter they cost no second pass of the index."""
+"""Rows that each leg brings to the pool, or as many as a page has, if that is more."""
 
 LEAST_SPREAD = 0.03
 """The least spread of the lexical scores over the pool that counts as full, as a share of the query's information:
@@ -36,12 +39,13 @@ class WeightedSum:
     the same weights then serve any encoder. A lexical score is first divided by the best possible one, the sum of
     the query's idf, so that a query whose words are mostly not there is not made to look as if they were.
 
-    The semantic leg counts twice: it knows something about every row, the lexical one only about those that share
+    The semantic leg counts twice: it knows something about every row, the others only about those that share
     a word with the query. `bench hybrid --sweep` prints other weights.
     """
 
     semantic: float = 2.0
     lexical: float = 1.0
+    sparse: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,89 +55,162 @@ class RRF:
     constant: int = 60
     semantic: float = 1.0
     lexical: float = 1.0
+    sparse: float = 1.0
 
 
 Fusion = WeightedSum | RRF
 
 
-def hybrid(
+@dataclass(frozen=True, eq=False)
+class Boost:
+    """A score from ordinary columns, fused with those of the legs: recency, popularity, anything that is a number.
+
+    Attributes:
+        by: An expression over the source, larger is better; NULL counts as the mean.
+        weight: Against those of the legs; a negative one makes larger worse.
+    """
+
+    by: sa.SQLColumnExpression[Any]
+    weight: float = 1.0
+
+
+def fused(
     target: Target,
-    vector: Vector,
-    text: str,
     page: Page,
     *,
+    vector: Vector | None = None,
+    text: str | None = None,
+    sparse: Vector | None = None,
     where: sa.ColumnElement[bool] | None = None,
     fusion: Fusion | None = None,
-    max_distance: float | None = None,
-    min_score: float | None = None,
+    boosts: Sequence[Boost] = (),
+    threshold: Threshold = Threshold(),  # noqa: B008
+    aggregate: Aggregate | None = None,
 ) -> sa.Select[Any]:
-    """Return the statement that ranks rows by meaning and by words; columns as of `semantic`."""
-    parts = _Parts(target, vector, text, page, where, fusion or WeightedSum())
-    wanted = sa.select(parts.fused)
-    if max_distance is not None:
-        wanted = wanted.where(parts.fused.c.distance <= max_distance)
-    if min_score is not None:
-        wanted = wanted.where(parts.fused.c.score >= min_score)
-    return parts.page_of(wanted)
+    """Return the statement that ranks rows by several legs, or by one with boosts; columns as of `by_vectors`.
+
+    Args:
+        target: What to search.
+        page: Which part of the ranking.
+        vector: What the semantic leg compares, shape (d,); None to leave it out.
+        text: What the lexical leg reads; None to leave it out.
+        sparse: What the sparse leg compares; None to leave it out.
+        where: A condition over the source's columns.
+        fusion: How the legs are joined.
+        boosts: Scores from ordinary columns.
+        threshold: What a hit must reach.
+        aggregate: How the chunks of a row become one score of the semantic leg.
+    """
+    asked = {"semantic": vector, "lexical": text, "sparse": sparse}
+    parts = _Parts(target, page, asked, where, fusion or WeightedSum(), tuple(boosts), aggregate)
+    distance = parts.fused.c.distance if vector is not None else None
+    return parts.page_of(threshold.of(sa.select(parts.fused), distance, parts.fused.c.score))
 
 
 class _Parts:
     def __init__(
         self,
         target: Target,
-        vector: Vector,
-        text: str,
         page: Page,
+        asked: dict[str, Any],
         where: sa.ColumnElement[bool] | None,
         fusion: Fusion,
+        boosts: tuple[Boost, ...],
+        aggregate: Aggregate | None,
     ) -> None:
-        self.target, self.page, self.fusion = target, page, fusion
+        self.target, self.page, self.fusion, self.boosts = target, page, fusion, boosts
         self.size = max(POOL, page.limit)
         self.tailed = page.end > self.size
-        probe = Probe(target, where, page.end)
-        enough = page.end if self.tailed else page.limit
-        self.semantic = SemanticLeg(target, vector, probe, page, rows=self.size, enough=enough)
-        self.lexical = LexicalLeg(target, text, probe, rows=self.size, guaranteed=page.limit)
+        self.words_only = asked["semantic"] is None and asked["sparse"] is None
+        self.probe = Probe(target, where, page.end, by_words=self.words_only)
+        legs = {name: self._leg(name, query, aggregate) for name, query in asked.items() if query is not None}
+        self.legs: dict[str, VectorLeg | LexicalLeg] = legs
+        self.lead = next(iter(legs.values()))
         self.pool = self._pool()
         self.scored = self._scored()
         self.fused = materialized(self._fused(), "fused")
 
+    def _leg(self, name: str, query: Any, aggregate: Aggregate | None) -> VectorLeg | LexicalLeg:
+        page, target = self.page, self.target
+        enough = page.end if self.tailed else page.limit
+        if name == "lexical":
+            rows = max(self.size, page.end) if self.words_only else self.size
+            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=enough)
+        vectors = target.dense if name == "semantic" else target.sparse
+        assert vectors is not None
+        among = aggregate if name == "semantic" else None
+        return VectorLeg(target, vectors, query, self.probe, page, rows=self.size, enough=enough, aggregate=among)
+
     def page_of(self, wanted: sa.Select[Any]) -> sa.Select[Any]:
         best = self.page.cut(wanted, self._order(self.fused)).subquery("best")
+        scores = {name: self._score(name, best) for name in self.legs}
         return sa.select(
             self.page.rank(self._order(best)),
             *self.target.keys_of(best),
             best.c.ordinal,
             best.c.score,
-            self.target.score(best.c.distance).label("semantic"),
-            best.c.bm25.label("lexical"),
-            self.semantic.strategy.label("strategy"),
+            *contributions(**scores),
+            self.lead.strategy.label("strategy"),
+            *(best.c[f"boost_{place}"] for place, _ in enumerate(self.boosts, start=1)),
         )
 
     def _order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
         return [rows.c.tier, rows.c.block, rows.c.score.desc(), *self.target.keys_of(rows)]
 
     def _pool(self) -> sa.CTE:
-        """Join the best rows of both legs; the rest of the semantic ones follow as another tier, if asked for."""
-        semantic, keys = self.semantic.rows, self.target.keys_of
-        nearest = sa.select(*keys(semantic)).order_by(*self.semantic.order(semantic))
-        best = nearest.limit(constant(self.size)).subquery("best")
-        pool = sa.union(sa.select(*keys(best)), sa.select(*keys(self.lexical.rows))).subquery("both")
+        """Join the best rows of all legs; the rest of the leading one follows as another tier, if asked for."""
+        keys = self.target.keys_of
+        every = [
+            sa.select(*keys(sa.select(*keys(leg.rows)).order_by(*leg.order(leg.rows)).limit(constant(self.size))
+                            .subquery(f"best_{name}")))
+            for name, leg in self.legs.items()
+        ]  # fmt: skip
+        pool = (sa.union(*every) if len(every) > 1 else every[0]).subquery("best_of_all")
         rows = sa.select(*keys(pool), constant(0).label("tier"), constant(0).label("block"))
         if not self.tailed:
             return materialized(rows, "pool")
-        pooled = sa.exists().where(self.target.same_row(semantic, pool))
-        tail = sa.select(*keys(semantic), constant(1).label("tier"), semantic.c.block).where(sa.not_(pooled))
-        tail = tail.order_by(*self.semantic.order(semantic)).limit(constant(self.page.end))
+        lead = self.lead.rows
+        pooled = sa.exists().where(self.target.same_row(lead, pool))
+        block = lead.c.block if "block" in lead.c else constant(0).label("block")
+        tail = sa.select(*keys(lead), constant(1).label("tier"), block).where(sa.not_(pooled))
+        tail = tail.order_by(*self.lead.order(lead)).limit(constant(self.page.end))
         return materialized(sa.union_all(rows, tail.subquery("tail").select()), "pool")
 
     def _scored(self) -> sa.CTE:
-        pool = self.pool
-        nearest, matched = self.semantic.nearest_chunk(pool), self.lexical.bm25(pool)
-        both = pool.outerjoin(nearest, sa.true()).outerjoin(matched, sa.true())
-        bm25 = sa.func.coalesce(matched.c.bm25, 0).label("bm25")
-        ordinal = sa.func.coalesce(nearest.c.ordinal, 0).label("ordinal")
-        return materialized(sa.select(pool, ordinal, nearest.c.distance, bm25).select_from(both), "scored")
+        """Score every row of the pool by every leg and boost."""
+        pool, columns = self.pool, []
+        joined: sa.FromClause = pool
+        ordinals: list[sa.ColumnElement[Any]] = []
+        for name, leg in self.legs.items():
+            found = leg.of_row(pool)
+            joined = joined.outerjoin(found, sa.true())
+            if isinstance(leg, LexicalLeg):
+                columns.append(sa.func.coalesce(found.c.bm25, 0).label("bm25"))
+                continue
+            ordinals.append(found.c.ordinal)
+            columns.append(found.c.distance.label("distance" if name == "semantic" else "sparse_distance"))
+        if not ordinals and isinstance(self.lead, LexicalLeg):
+            chunk = self.lead.best_chunk(pool)
+            joined, ordinals = joined.outerjoin(chunk, sa.true()), [chunk.c.ordinal]
+        if self.boosts:
+            values = self._boosts(pool)
+            joined, columns = joined.outerjoin(values, sa.true()), [*columns, *values.c]
+        ordinal = sa.func.coalesce(*ordinals, 0).label("ordinal")
+        return materialized(sa.select(pool, ordinal, *columns).select_from(joined), "scored")
+
+    def _boosts(self, pool: sa.CTE) -> LateralFromClause:
+        values = [
+            sa.cast(boost.by, sa.Float).label(f"boost_{place}") for place, boost in enumerate(self.boosts, start=1)
+        ]
+        source = self.target.source
+        return row_by_row(sa.select(*values).select_from(source).where(self.target.same_row(source, pool)), "boosts")
+
+    def _score(self, name: str, rows: sa.FromClause) -> sa.ColumnElement[Any]:
+        """Return what a leg says of a row, larger is better."""
+        leg = self.legs[name]
+        if isinstance(leg, LexicalLeg):
+            return rows.c.bm25
+        return leg.score(rows.c.distance if name == "semantic" else rows.c.sparse_distance)
 
     def _fused(self) -> sa.Select[Any]:
         fusion = self.fusion
@@ -141,11 +218,20 @@ class _Parts:
         return sa.select(self.scored, score.label("score"))
 
     def _sum(self, fusion: WeightedSum) -> sa.ColumnElement[Any]:
-        share = self.scored.c.bm25 / sa.func.nullif(scalar(self.lexical.question.c.ideal), 0)
-        semantic = self._standard(self.target.score(self.scored.c.distance), 0)
-        lexical = self._standard(share, LEAST_SPREAD)
-        total: sa.ColumnElement[Any] = fusion.semantic * semantic + fusion.lexical * lexical
-        return total / (fusion.semantic + fusion.lexical)
+        parts = [(getattr(fusion, name), self._standard_score(name)) for name in self.legs]
+        parts += [
+            (boost.weight, self._standard(self.scored.c[f"boost_{place}"], 0))
+            for place, boost in enumerate(self.boosts, start=1)
+        ]
+        total: sa.ColumnElement[Any] = sum((weight * score for weight, score in parts[1:]), parts[0][0] * parts[0][1])
+        return total / (sum(abs(weight) for weight, _ in parts) or 1.0)
+
+    def _standard_score(self, name: str) -> sa.ColumnElement[Any]:
+        leg = self.legs[name]
+        score = self._score(name, self.scored)
+        if isinstance(leg, LexicalLeg):
+            return self._standard(score / sa.func.nullif(scalar(leg.question.c.ideal), 0), LEAST_SPREAD)
+        return self._standard(sa.func.coalesce(score, 0) if leg.sparse else score, 0)
 
     def _standard(self, score: sa.ColumnElement[Any], least_spread: float) -> sa.ColumnElement[Any]:
         """Return a score in deviations from the mean of the pool; 0 where all are the same or there is none."""
@@ -155,9 +241,15 @@ class _Parts:
         return sa.func.coalesce((score - mean) / sa.func.nullif(spread, 0), 0, type_=sa.Float)
 
     def _reciprocal_ranks(self, fusion: RRF) -> sa.ColumnElement[Any]:
-        scored = self.scored
-        near = sa.func.rank().over(order_by=scored.c.distance.asc().nulls_last())
-        matching = sa.func.rank().over(order_by=scored.c.bm25.desc())
-        lexical = sa.case((scored.c.bm25 > 0, fusion.lexical / (fusion.constant + matching)), else_=0.0)
-        reciprocal: sa.ColumnElement[Any] = fusion.semantic / (fusion.constant + near)
-        return reciprocal + lexical
+        parts = [self._reciprocal_rank(self._score(name, self.scored), getattr(fusion, name)) for name in self.legs]
+        parts += [
+            self._reciprocal_rank(self.scored.c[f"boost_{place}"], boost.weight)
+            for place, boost in enumerate(self.boosts, start=1)
+        ]
+        return sum(parts[1:], parts[0])
+
+    def _reciprocal_rank(self, score: sa.ColumnElement[Any], weight: float) -> sa.ColumnElement[Any]:
+        constant_ = self.fusion.constant if isinstance(self.fusion, RRF) else 0
+        rank = sa.func.rank().over(order_by=score.desc().nulls_last())
+        unknown = sa.or_(score.is_(None), score == 0) if score is self.scored.c.get("bm25") else score.is_(None)
+        return sa.case((unknown, 0.0), else_=weight / (constant_ + rank))

@@ -25,39 +25,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Page, Target, constant, materialized, row_by_row, scalar
+from pgneural.statement.target import Target, constant, materialized, row_by_row, scalar
 from pgneural.store.schema import TERM_DIMENSIONS
 
 RARE_ROWS = 2000
 """About how many rows the rarest words should bring: reading and scoring so many takes a few milliseconds."""
-
-
-def lexical(
-    target: Target,
-    text: str,
-    page: Page,
-    *,
-    where: sa.ColumnElement[bool] | None = None,
-    min_score: float | None = None,
-) -> sa.Select[Any]:
-    """Return the statement that ranks the rows with words of the query by BM25; columns as of `semantic`."""
-    probe = Probe(target, where, page.end, by_words=True)
-    leg = LexicalLeg(target, text, probe, rows=page.end, guaranteed=page.end)
-    wanted = sa.select(leg.rows)
-    if min_score is not None:
-        wanted = wanted.where(leg.rows.c.bm25 >= min_score)
-    best = page.cut(wanted, leg.order(leg.rows)).subquery("best")
-    chunk = leg.best_chunk(best)
-    columns = [
-        page.rank(leg.order(best)),
-        *target.keys_of(best),
-        sa.func.coalesce(chunk.c.ordinal, 0).label("ordinal"),
-        best.c.bm25.label("score"),
-        sa.null().cast(sa.Float).label("semantic"),
-        best.c.bm25.label("lexical"),
-        leg.strategy.label("strategy"),
-    ]
-    return sa.select(*columns).select_from(best.outerjoin(chunk, sa.true()))
 
 
 class LexicalLeg:
@@ -91,8 +63,8 @@ class LexicalLeg:
         """Return the order of the ranking."""
         return [rows.c.bm25.desc(), *self.target.keys_of(rows)]
 
-    def bm25(self, of: sa.FromClause) -> LateralFromClause:
-        """Return the score of a row, whether or not it is among the candidates; no row where it does not match."""
+    def of_row(self, of: sa.FromClause) -> LateralFromClause:
+        """Return ``bm25`` of a row, whether or not it is among the candidates; no row where it does not match."""
         terms = self.target.terms
         matches = sa.and_(self.target.same_row(terms, of), terms.c.lexemes.op("@@")(self.every))
         return row_by_row(sa.select(self._score().label("bm25")).where(matches), "matched")

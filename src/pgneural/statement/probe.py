@@ -1,4 +1,4 @@
-"""The bounded look at a filter that decides how both legs go about it."""
+"""The bounded look at a filter that decides how the legs go about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Probe:
 
     Attributes:
         keys: CTE ``probe``: the keys.
-        passing: How many they are; beyond the bound, the bound and one.
+        passing: How many they are; beyond the bound, the bound and one. Without a filter it is seldom needed, and
+            then not counted.
         few: Whether the keys are all there are, and few enough to be compared one by one.
     """
 
@@ -26,10 +27,10 @@ class Probe:
         self, target: Target, where: sa.ColumnElement[bool] | None, wanted: int, *, by_words: bool = False
     ) -> None:
         self.target, self.where = target, where
-        exact_rows = max(int(EXACT_CHUNKS / target.chunks_per_row), 1)
+        exact_rows = max(int(EXACT_CHUNKS / target.dense.per_row), 1)
         self.keys = materialized(self._keys(by_words).limit(constant(max(exact_rows, wanted) + 1)), "probe")
         self.passing = scalar(materialized(count(self.keys), "passing").c.n)
-        self.few = self.passing <= exact_rows
+        self.few = self._few(exact_rows, by_words)
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """Return what a row of the source must meet."""
@@ -46,6 +47,13 @@ class Probe:
         target = self.target
         row = sa.select(self.where).select_from(target.source).where(target.same_row(table, target.source))
         return [row.correlate(table).scalar_subquery()]
+
+    def _few(self, exact_rows: int, by_words: bool) -> sa.ColumnElement[bool]:
+        """Without a filter, look only whether there is one more row than would be compared one by one."""
+        if self.where is not None:
+            return self.passing <= exact_rows
+        beyond = self._every_row(by_words).offset(constant(exact_rows)).limit(constant(1)).subquery("beyond")
+        return scalar(materialized(count(beyond), "many").c.n) == 0
 
     def _every_row(self, by_words: bool) -> sa.Select[Any]:
         """Return the keys of all rows that can be found: those with words, or those with a first chunk."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pgneural.statement.fusion import Fusion, hybrid
-from pgneural.statement.lexical_leg import lexical
-from pgneural.statement.semantic_leg import semantic, vector_text
+from pgneural.statement.fusion import Boost, Fusion, fused
+from pgneural.statement.single import Threshold, by_vectors, by_words
 from pgneural.statement.target import Page, Target
+from pgneural.statement.vector_leg import Aggregate
+from pgneural.store.vectors import Storage
 from pgneural.types import Mode, Vector
 
 
@@ -24,42 +25,74 @@ class Query:
         page: Which part of the ranking.
         vector: What the semantic leg compares, shape (d,).
         text: What the lexical leg reads.
+        sparse: What the sparse leg compares, shape (dimensions of its space,).
         where: The filter, a condition over the source's columns.
         fusion: How a hybrid search joins its legs.
-        max_distance: Leave out what is farther.
-        min_score: Leave out what scores less.
+        boosts: Scores from ordinary columns.
+        threshold: What a hit must reach.
+        aggregate: How the chunks of a row become one score.
     """
 
     mode: Mode
     page: Page
     vector: Vector | None = None
     text: str | None = None
+    sparse: Vector | None = None
     where: sa.ColumnElement[bool] | None = None
     fusion: Fusion | None = None
-    max_distance: float | None = None
-    min_score: float | None = None
+    boosts: tuple[Boost, ...] = ()
+    threshold: Threshold = Threshold()  # noqa: RUF009
+    aggregate: Aggregate = Aggregate()  # noqa: RUF009
 
     def shape(self) -> Hashable | None:
         """Return what the statement depends on besides `parameters`; None where that cannot be told by a key."""
-        where = self.where.name if isinstance(self.where, sa.ColumnClause) and self.where.is_literal else self.where
-        if isinstance(where, sa.ColumnElement):
+        boosts = tuple((_text_of(boost.by), boost.weight) for boost in self.boosts)
+        where = _text_of(self.where)
+        if any(isinstance(part, sa.ColumnElement) for part in (where, *(by for by, _ in boosts))):
             return None
-        return self.mode, self.page, where, self.fusion, self.max_distance, self.min_score
+        return self.mode, self.page, where, self.fusion, boosts, self.threshold, self.aggregate, self.sparse is None
 
-    def parameters(self) -> dict[str, str]:
+    def parameters(self, target: Target) -> dict[str, Any]:
         """Return the values of the statement's parameters that change from one query to the next."""
-        vector = {} if self.vector is None or self.mode is Mode.LEXICAL else {"vector": vector_text(self.vector)}
-        text = {} if self.text is None or self.mode is Mode.SEMANTIC else {"text": self.text}
-        return vector | text
+        values: dict[str, Any] = {}
+        if self.vector is not None and self.mode in (Mode.SEMANTIC, Mode.HYBRID):
+            values["vector"] = target.dense.indexed.storage.bound(self.vector)
+        if self.text is not None and self.mode in (Mode.LEXICAL, Mode.HYBRID):
+            values["text"] = self.text
+        if self.sparse is not None and self.mode in (Mode.SPARSE, Mode.HYBRID):
+            values["sparse"] = Storage.SPARSEVEC.bound(self.sparse)
+        return values
 
     def select(self, target: Target) -> sa.Select[Any]:
-        """Return the statement; its columns are those of `semantic`."""
+        """Return the statement; its columns are those of `by_vectors`."""
+        if self.mode is Mode.HYBRID or self.boosts:
+            return self._fused(target)
+        among: dict[str, Any] = {"where": self.where, "threshold": self.threshold}
         if self.mode is Mode.LEXICAL:
             assert self.text is not None
-            return lexical(target, self.text, self.page, where=self.where, min_score=self.min_score)
+            return by_words(target, self.text, self.page, **among)
+        if self.mode is Mode.SPARSE:
+            assert self.sparse is not None and target.sparse is not None
+            return by_vectors(target, target.sparse, self.sparse, self.page, **among)
         assert self.vector is not None
-        thresholds = {"max_distance": self.max_distance, "min_score": self.min_score}
-        if self.mode is Mode.SEMANTIC:
-            return semantic(target, self.vector, self.page, where=self.where, **thresholds)
-        assert self.text is not None
-        return hybrid(target, self.vector, self.text, self.page, where=self.where, fusion=self.fusion, **thresholds)
+        return by_vectors(target, target.dense, self.vector, self.page, **among, aggregate=self.aggregate)
+
+    def _fused(self, target: Target) -> sa.Select[Any]:
+        return fused(
+            target,
+            self.page,
+            vector=self.vector if self.mode in (Mode.SEMANTIC, Mode.HYBRID) else None,
+            text=self.text if self.mode in (Mode.LEXICAL, Mode.HYBRID) else None,
+            sparse=self.sparse if self.mode in (Mode.SPARSE, Mode.HYBRID) else None,
+            where=self.where,
+            fusion=self.fusion,
+            boosts=self.boosts,
+            threshold=self.threshold,
+            aggregate=self.aggregate,
+        )
+
+
+def _text_of(expression: Any) -> Any:
+    """Return an expression that was given as text as that text, so that it can be compared."""
+    literal = isinstance(expression, sa.ColumnClause) and expression.is_literal
+    return expression.name if literal else expression

@@ -10,31 +10,55 @@ import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.store.schema import source_columns
-from pgneural.types import Distance
+from pgneural.store.vectors import Indexed
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of one space.
+
+    Attributes:
+        leg: The leg that they answer, ``semantic`` or ``sparse``.
+        table: Where they are: the key of the source row, ``ordinal`` and ``embedding``.
+        indexed: What they are and how they are indexed.
+        per_row: How many a source row has on average, at least 1.
+    """
+
+    leg: str
+    table: sa.Table
+    indexed: Indexed
+    per_row: float = 1.0
+
+    def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+        """Return a distance as a score."""
+        return sa.func.neural.score(distance, self.indexed.distance.value, type_=sa.Float)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What to search: a source table, its chunk table and terms table, and how its vectors are compared.
+    """What to search: a source table with its chunks and its words.
 
     Attributes:
         source: The table whose rows are wanted.
-        chunks: Its chunk table.
+        dense: The vectors of its chunk table.
         terms: Its terms table.
         space: The id of the space in ``neural.spaces``.
-        distance: How vectors are compared.
         scope: A condition on the source that every row of the chunk table meets; it is left out of
             the index scans. For a collection: its name.
-        chunks_per_row: How many chunks a source row has on average, at least 1.
+        sparse: The vectors of its learned sparse encoder, if it has one.
     """
 
     source: sa.Table
-    chunks: sa.Table
+    dense: Vectors
     terms: sa.Table
     space: int
-    distance: Distance
     scope: sa.ColumnElement[bool] | None = None
-    chunks_per_row: float = 1.0
+    sparse: Vectors | None = None
+
+    @property
+    def chunks(self) -> sa.Table:
+        """The chunk table."""
+        return self.dense.table
 
     @cached_property
     def keys(self) -> dict[str, sa.Column[Any]]:
@@ -52,10 +76,6 @@ class Target:
             return self.keys[name] if table is self.source else table.c[name]
 
         return sa.and_(*(key(left, name) == key(right, name) for name in self.keys))
-
-    def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
-        """Return a distance as a score."""
-        return sa.func.neural.score(distance, self.distance.value, type_=sa.Float)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ encoder revision, one chunk table) and a view of its rows. Making one is explici
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection, UnknownLanguage
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, terms_table
+from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.types import Distance, Encoder
 
 NAME_BYTES = 39
@@ -60,6 +62,32 @@ class Chunking:
     overlap: int
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """How the vectors of a space are kept.
+
+    Attributes:
+        storage: The type of their column; by default as the distance demands.
+        index: How they are indexed; by default as `vectors.chosen` says.
+    """
+
+    storage: Storage | str | None = None
+    index: VectorIndex | None = None
+
+    def of(self, distance: Distance, dimensions: int) -> Indexed:
+        """Return what is kept of vectors of this kind.
+
+        Raises:
+            InvalidIndex: pgvector does not index these in this way.
+        """
+        storage = required_storage(distance, self.storage)
+        if self.index is None and (unusual := reason(storage, dimensions)):
+            warnings.warn(unusual, stacklevel=2)
+        indexed = Indexed(self.index or chosen(storage, distance, dimensions), storage, distance, dimensions)
+        indexed.check()
+        return indexed
+
+
 def collections(connection: sa.Connection) -> list[CollectionStatus]:
     """Return every collection with its counts, by name."""
     columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in CollectionStatus.__dataclass_fields__]
@@ -70,7 +98,14 @@ def collections(connection: sa.Connection) -> list[CollectionStatus]:
 def find_space(connection: sa.Connection, collection: str) -> Space | None:
     """Return the space of a collection, or None."""
     with Session(connection) as session:
-        return session.scalar(sa.select(Space).where(Space.source == SOURCE, Space.attribute == collection))
+        wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind == "dense")
+        return session.scalar(sa.select(Space).where(*wanted))
+
+
+def space_of(connection: sa.Connection, id_: int) -> Space | None:
+    """Return the space of an id, or None."""
+    with Session(connection) as session:
+        return session.get(Space, id_)
 
 
 def require_space(connection: sa.Connection, collection: str) -> Space:
@@ -81,7 +116,7 @@ def require_space(connection: sa.Connection, collection: str) -> Space:
     """
     space = find_space(connection, collection)
     if space is None:
-        names = connection.scalars(sa.select(Space.attribute).where(Space.source == SOURCE).order_by("attribute"))
+        names = connection.scalars(sa.select(Space.attribute).where(Space.source == SOURCE, Space.kind == "dense").order_by("attribute"))
         listed = ", ".join(names) or "none yet"
         raise UnknownCollection(f"no collection {collection!r}; the database has: {listed}")
     return space
@@ -94,6 +129,7 @@ def create_collection(
     chunking: Chunking,
     options: Mapping[str, Any] | None = None,
     wording: Wording | None = None,
+    keeping: Keeping | None = None,
 ) -> Space:
     """Make the collection, with its chunk table and its view; the caller commits.
 
@@ -104,8 +140,10 @@ def create_collection(
         chunking: How its documents are cut.
         options: What the encoder was made with and would be needed to make it again.
         wording: How its words are read.
+        keeping: How its vectors are kept.
 
     Raises:
+        InvalidIndex: pgvector does not index these vectors in this way.
         InvalidName: The name is empty, too long, not printable or already that of something else.
         UnknownLanguage: The server has no such text search configuration.
     """
@@ -117,6 +155,7 @@ def create_collection(
     table = f"{DOCUMENTS.name}_{name}"
     wording = wording or Wording()
     _require_language(connection, wording.language)
+    kept = (keeping or Keeping()).of(encoder.distance, encoder.dimensions)
     connection.execute(
         insert(Space).values(
             source=SOURCE,
@@ -131,6 +170,8 @@ def create_collection(
             overlap=chunking.overlap,
             language=wording.language,
             title_boost=wording.title_boost,
+            storage=kept.storage,
+            vector_index=kept.index.as_json(),
         )
     )
     space = require_space(connection, name)
@@ -172,7 +213,14 @@ def dropped(space: Space) -> UnknownCollection:
 
 def chunks_of(space: Space) -> sa.Table:
     """Return the chunk table of a collection's space."""
-    return chunk_table(DOCUMENTS, space.attribute, space.dimensions, metadata=sa.MetaData())
+    storage = Storage(space.storage)
+    return chunk_table(DOCUMENTS, space.attribute, space.dimensions, metadata=sa.MetaData(), storage=storage)
+
+
+def indexed_of(space: Space) -> Indexed:
+    """Return how the vectors of a space are kept and indexed."""
+    index = VectorIndex.of(space.vector_index)
+    return Indexed(index, Storage(space.storage), Distance(space.distance), space.dimensions)
 
 
 def terms_of(space: Space) -> sa.Table:
@@ -183,7 +231,7 @@ def terms_of(space: Space) -> sa.Table:
 def add_missing_terms(connection: sa.Connection) -> None:
     """Make the terms table of every collection that an earlier version made without one."""
     with Session(connection, expire_on_commit=False) as session:
-        for space in session.scalars(sa.select(Space).where(Space.source == SOURCE)).all():
+        for space in session.scalars(sa.select(Space).where(Space.source == SOURCE, Space.kind == "dense")).all():
             if not sa.inspect(connection).has_table(terms_of(space).name, SCHEMA):
                 _create_terms(connection, space)
 
@@ -233,11 +281,6 @@ def chunks_per_row(connection: sa.Connection, space: Space) -> float:
     return max(float(known or 1), 1.0)
 
 
-def distance_of(space: Space) -> Distance:
-    """Return how the vectors of the space are compared."""
-    return Distance(space.distance)
-
-
 def _lock(connection: sa.Connection, name: str) -> None:
     key = sa.func.hashtextextended(lock_name(name), 0)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
@@ -260,7 +303,7 @@ def require_printable(name: str) -> None:
         )
 
 
-_SUFFIXES = ("", "_pkey", "_embedding_idx", "_terms", "_terms_pkey", "_terms_idx")
+_SUFFIXES = ("", "_pkey", "_embedding_idx", "_embedding_new", "_terms", "_terms_pkey", "_terms_idx")
 
 
 def _require_free(connection: sa.Connection, name: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import psycopg.sql
@@ -23,6 +24,7 @@ from pgneural.errors import (
     OutdatedExtension,
     OutdatedServer,
 )
+from pgneural.store.vectors import register
 
 MINIMUM_SERVER = 15
 MINIMUM_PGVECTOR = (0, 8, 0)
@@ -48,11 +50,13 @@ def create_engine(url: str, *, prepared: bool = True) -> sa.Engine:
         prepared: Whether a statement that comes again is prepared on the server.
     """
     conninfo, threshold = libpq_url(url), PREPARE_AFTER if prepared else None
-    return sa.create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(conninfo, application_name="pgneural", prepare_threshold=threshold),
-        pool_pre_ping=True,
-    )
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = psycopg.connect(conninfo, application_name="pgneural", prepare_threshold=threshold)
+        register(connection)
+        return connection
+
+    return sa.create_engine("postgresql+psycopg://", creator=connect, pool_pre_ping=True)
 
 
 def hidden_password(url: str) -> str:

@@ -1,31 +1,39 @@
-"""Building the vector index of a chunk table, after its first large load.
+"""Building the vector index of a chunk table, after its first large load, and building it anew in another way.
 
 Building once over many rows is several times faster than inserting row by row, as long as the graph fits
-the memory that the build may use; so the need is estimated and granted, within what the server has.
+the memory that the build may use; so the need is estimated and granted, within what the server has. It is built
+CONCURRENTLY, so nobody waits for it; what an interrupted build leaves behind is invalid, and the next one
+removes it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateIndex
 
-from pgneural.store.catalog import chunks_of, distance_of
+from pgneural.store.catalog import chunks_of, indexed_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import SCHEMA, Space, vector_index
+from pgneural.store.vectors import WIDTHS, Indexed, Method, VectorIndex
 
 WORTH_INDEXING = 2000
 """Chunks from which a vector index pays; a search compares fewer one by one (`statement.EXACT_CHUNKS`)."""
 
-HNSW_DIMENSIONS = 2000
-"""pgvector's limit for indexing the ``vector`` type."""
-
 NODE_BYTES = 500
 """What HNSW keeps for a row besides its vector, at m = 16: neighbour lists of 8 bytes each and headers."""
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
+"""Where parallel workers of a server on this machine share the memory of a build."""
 
 POLL_SECONDS = 0.5
 
@@ -39,95 +47,182 @@ class BuildProgress:
     total: int
 
 
+Progress = Callable[[BuildProgress], None]
+
+
 @dataclass(frozen=True)
 class Resources:
-    """What a build may use: bytes of memory, and workers besides the backend itself."""
+    """What a build may use.
+
+    Attributes:
+        memory: Bytes of ``maintenance_work_mem``.
+        workers: Processes besides the backend itself.
+        needed: Bytes that the whole graph takes.
+    """
 
     memory: int
     workers: int
+    needed: int
 
 
-def build(engine: sa.Engine, space: Space, progress: Callable[[BuildProgress], None] | None = None) -> bool:
-    """Build the vector index where it is missing and worth it; return whether it was built.
-
-    Writers of the chunk table wait while it is built, readers do not. A build that is interrupted leaves
-    nothing behind.
-    """
-    chunks = chunks_of(space)
-    index = vector_index(chunks, distance_of(space))
-    with engine.begin() as connection:
-        if space.dimensions > HNSW_DIMENSIONS or _exists(connection, chunks, str(index.name)):
+def build(engine: sa.Engine, space: Space, progress: Progress | None = None) -> bool:
+    """Build the vector index where it is missing, or invalid, and worth it; return whether it was built."""
+    chunks, indexed = chunks_of(space), indexed_of(space)
+    name = f"{chunks.name}_embedding_idx"
+    if indexed.index.method is Method.NONE:
+        return False
+    with _one_builder(engine, chunks) as connection:
+        if valid(connection, name):
             return False
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         if rows < WORTH_INDEXING:
             return False
-        resources = choose(connection, rows, space.dimensions)
-    try:
-        _create(engine, index, chunks, resources, progress)
-    except DBAPIError as error:
-        if not isinstance(error.orig, (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory)) or not resources.workers:
-            raise  # else: parallel workers share their memory in /dev/shm, which containers keep small
-        _create(engine, index, chunks, Resources(resources.memory, 0), progress)
+        _create(engine, connection, chunks, vector_index(chunks, indexed, rows), indexed, rows, progress)
     return True
 
 
-def choose(connection: sa.Connection, rows: int, dimensions: int) -> Resources:
+def rebuild(engine: sa.Engine, space: Space, index: VectorIndex, progress: Progress | None = None) -> None:
+    """Build an index of another kind beside the one that serves, and put it in its place in one transaction.
+
+    Raises:
+        InvalidIndex: pgvector has no such index for these vectors.
+    """
+    chunks = chunks_of(space)
+    indexed = Indexed(index, *indexed_of(space).vectors)
+    indexed.check()
+    name, new = f"{chunks.name}_embedding_idx", f"{chunks.name}_embedding_new"
+    with _one_builder(engine, chunks) as connection:
+        rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
+        built = rows >= WORTH_INDEXING and index.method is not Method.NONE
+        _drop(connection, new)
+        if built:
+            _create(engine, connection, chunks, vector_index(chunks, indexed, rows, name=new), indexed, rows, progress)
+    with engine.begin() as connection:
+        execute_script(connection, f"DROP INDEX IF EXISTS {quoted(SCHEMA, name)}")
+        if built:
+            execute_script(connection, f"ALTER INDEX {quoted(SCHEMA, new)} RENAME TO {quoted(name)}")
+        chosen = index.with_options(rows).as_json()
+        connection.execute(sa.update(Space).where(Space.id == space.id).values(vector_index=chosen))
+
+
+def valid(connection: sa.Connection, name: str) -> bool:
+    """Tell whether an index exists and can be used; an invalid one, left by a build that ended early, is dropped."""
+    known = sa.text(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)",
+    )
+    found: bool | None = connection.scalar(known, {"name": quoted(SCHEMA, name)})
+    if found is False:
+        _drop(connection, name)
+    return bool(found)
+
+
+def choose(connection: sa.Connection, indexed: Indexed, rows: int) -> Resources:
     """Choose memory and workers: what the graph needs, but at most a quarter of the server's cache."""
     settings = sa.text(
         "SELECT pg_size_bytes(current_setting('effective_cache_size')),"
         " pg_size_bytes(current_setting('maintenance_work_mem')),"
-        " current_setting('max_parallel_maintenance_workers')::int"
+        " current_setting('max_parallel_maintenance_workers')::int, inet_server_addr() IS NULL,"
+        " current_setting('dynamic_shared_memory_type')"
     )
-    cache, usual, workers = connection.execute(settings).one()
-    needed = int(rows * (dimensions * 4 + NODE_BYTES) * 1.2)
-    return Resources(max(min(needed, cache // 4), usual), workers)
+    cache, usual, workers, local, sharing = connection.execute(settings).one()
+    needed = int(rows * (indexed.kept * WIDTHS[indexed.type] + NODE_BYTES) * 1.2)
+    memory = max(min(needed, cache // 4), usual)
+    if local and sharing == "posix" and workers and _shared_memory() < memory:
+        workers = 0
+    return Resources(memory, workers, needed)
 
 
-def _exists(connection: sa.Connection, chunks: sa.Table, name: str) -> bool:
-    return any(index["name"] == name for index in sa.inspect(connection).get_indexes(chunks.name, chunks.schema))
+def _shared_memory() -> int:
+    """Return how many bytes are free where parallel workers share them; containers keep that small."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 1 << 62
+    return found.f_bavail * found.f_frsize
+
+
+@contextmanager
+def _one_builder(engine: sa.Engine, chunks: sa.Table) -> Iterator[sa.Connection]:
+    """Let one build at a time work on a table.
+
+    The lock is tried again and again: who waits for it within a statement has a snapshot, and building
+    CONCURRENTLY waits for all of them.
+    """
+    key = sa.func.hashtextextended(f"pgneural index {chunks.fullname}", 0)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
+            time.sleep(POLL_SECONDS)
+        try:
+            yield connection
+        finally:
+            connection.invalidate()  # its locks and settings end with it
 
 
 def _create(
     engine: sa.Engine,
-    index: sa.Index,
+    connection: sa.Connection,
     chunks: sa.Table,
-    resources: Resources,
-    progress: Callable[[BuildProgress], None] | None,
+    index: sa.Index,
+    indexed: Indexed,
+    rows: int,
+    progress: Progress | None,
 ) -> None:
+    resources = choose(connection, indexed, rows)
+    if resources.needed > resources.memory and indexed.index.method is Method.HNSW:
+        warnings.warn(
+            f"the graph of {rows:,} vectors takes {resources.needed >> 20:,} MB, the server grants "
+            f"{resources.memory >> 20:,}: building takes several times longer; raise its maintenance_work_mem, "
+            "or choose a coarser precision",
+            stacklevel=2,
+        )
+    with _watched(engine, chunks.name, progress):
+        try:
+            _concurrently(connection, index, resources)
+        except DBAPIError as error:
+            short = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory)
+            if not isinstance(error.orig, short) or not resources.workers:
+                raise  # else: the workers' shared memory
+            _drop(connection, str(index.name))
+            _concurrently(connection, index, Resources(resources.memory, 0, resources.needed))
+    execute_script(connection, f"ANALYZE {quoted(SCHEMA, chunks.name)}")
+
+
+def _concurrently(connection: sa.Connection, index: sa.Index, resources: Resources) -> None:
+    settings = {
+        "maintenance_work_mem": f"{resources.memory // 1024}kB",
+        "max_parallel_maintenance_workers": str(resources.workers),
+    }
+    for setting, value in settings.items():
+        connection.execute(sa.select(sa.func.set_config(setting, value, False)))
+    index.dialect_options["postgresql"]["concurrently"] = True
+    connection.execute(CreateIndex(index))
+
+
+def _drop(connection: sa.Connection, name: str) -> None:
+    execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(SCHEMA, name)}")
+
+
+@contextmanager
+def _watched(engine: sa.Engine, table: str, progress: Progress | None) -> Iterator[None]:
+    """Report the progress of what is built on a table meanwhile."""
+    if progress is None:
+        yield
+        return
     finished = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(engine, chunks, progress, finished), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(engine, table, progress, finished), daemon=True)
+    watcher.start()
     try:
-        with engine.begin() as connection:
-            connection.execute(_local("maintenance_work_mem", f"{resources.memory // 1024}kB"))
-            connection.execute(_local("max_parallel_maintenance_workers", str(resources.workers)))
-            if progress:
-                watcher.start()
-            key = sa.func.hashtextextended(f"pgneural index {chunks.fullname}", 0)
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))  # builders wait for one another
-            index.create(connection, checkfirst=True)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            execute_script(connection, f"ANALYZE {quoted(SCHEMA, chunks.name)}")
+        yield
     finally:
         finished.set()
-        if watcher.is_alive():
-            watcher.join()
+        watcher.join()
 
 
-def _local(setting: str, value: str) -> sa.Select[tuple[str]]:
-    return sa.select(sa.func.set_config(setting, value, True))
-
-
-def _watch(
-    engine: sa.Engine,
-    chunks: sa.Table,
-    progress: Callable[[BuildProgress], None],
-    finished: threading.Event,
-) -> None:
+def _watch(engine: sa.Engine, table: str, progress: Progress, finished: threading.Event) -> None:
     query = sa.text(
         "SELECT phase, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE relid = to_regclass(:table)"
     )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        table = quoted(SCHEMA, chunks.name)
         while not finished.wait(POLL_SECONDS):
-            if row := connection.execute(query, {"table": table}).first():
+            if row := connection.execute(query, {"table": quoted(SCHEMA, table)}).first():
                 progress(BuildProgress(*row))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pgvector.sqlalchemy import SPARSEVEC, VECTOR
+from pgvector.sqlalchemy import SPARSEVEC
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -36,7 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgneural.store.engine import execute_script, quoted
-from pgneural.types import Distance
+from pgneural.store.vectors import Indexed, Storage
 
 SCHEMA = "neural"
 """The schema of everything that is ours."""
@@ -47,10 +47,6 @@ INLINE_DIMENSIONS = 1900
 PostgreSQL would otherwise move it out of line as soon as the row passes 2 kB, and an exact scan would
 look every vector up a second time.
 """
-
-EF_CONSTRUCTION = 128
-"""Candidates kept while a row is linked into the HNSW graph. Twice pgvector's default: a longer build
-leaves fewer rows that no search can reach, and every search then finds more for the same work (`bench filter`)."""
 
 NAMING = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -98,7 +94,7 @@ class Space(Catalog):
 
     __tablename__ = "spaces"
     __table_args__ = (
-        UniqueConstraint("source", "attribute"),
+        UniqueConstraint("source", "attribute", "kind"),
         {"comment": "Which encoder made the vectors of which chunk table"},
     )
 
@@ -124,6 +120,18 @@ class Space(Catalog):
     )
     mean_length: Mapped[float | None] = mapped_column(
         Double, comment="The mean number of words of a row that the stored BM25 weights were made with"
+    )
+    kind: Mapped[str] = mapped_column(
+        Text, server_default="dense", comment="dense, sparse, or tokens: one vector, weights of words, a vector a token"
+    )
+    language_by: Mapped[str | None] = mapped_column(
+        Text, comment="An SQL expression over the source that gives the language of a row; NULL if all have one"
+    )
+    storage: Mapped[str] = mapped_column(Text, server_default="vector", comment="The type of the vectors' column")
+    vector_index: Mapped[dict[str, Any]] = mapped_column(
+        JSONB,
+        server_default='{"method": "hnsw", "precision": "full", "dimensions": null, "options": {}}',
+        comment="How the vectors are indexed",
     )
 
 
@@ -173,7 +181,13 @@ def source_columns(source: Table) -> dict[str, Column[Any]]:
 
 
 def chunk_table(
-    source: Table, attribute: str, dimensions: int, *, metadata: MetaData, schema: str | None = None
+    source: Table,
+    attribute: str,
+    dimensions: int,
+    *,
+    metadata: MetaData,
+    schema: str | None = None,
+    storage: Storage = Storage.VECTOR,
 ) -> Table:
     """Declare the chunk table ``<source>_<attribute>`` in the schema of the source.
 
@@ -186,6 +200,7 @@ def chunk_table(
         dimensions: The length of the vectors.
         metadata: Where the table is declared.
         schema: Another schema than that of the source.
+        storage: The type of the vectors.
     """
     keys = source_columns(source)
     name = f"{source.name}_{attribute}"
@@ -198,13 +213,13 @@ def chunk_table(
         Column("locator", JSONB, nullable=False, comment='Where it lies, for example {"content": [0, 512]}'),
         Column("hash", LargeBinary, nullable=False, comment="Of what the encoder read for this chunk"),
         Column("source_hash", LargeBinary, nullable=False, comment="Of the row's searchable content"),
-        Column("embedding", VECTOR(dimensions), nullable=False),
+        Column("embedding", storage.type(dimensions), nullable=False),
         PrimaryKeyConstraint(*keys, "ordinal", name=f"{name}_pkey"),
         ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_source_fkey"),
         schema=schema or source.schema,
         comment=f"Chunks of {source.fullname}, attribute {attribute}",
     )
-    if dimensions <= INLINE_DIMENSIONS:
+    if dimensions * storage.width <= 4 * INLINE_DIMENSIONS:
         event.listen(table, "after_create", _store_inline)
     return table
 
@@ -256,14 +271,15 @@ def _keep_weights_inline(table: Table, connection: Connection, **_: Any) -> None
     execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN weights SET STORAGE MAIN")
 
 
-def vector_index(chunks: Table, distance: Distance) -> Index:
-    """Declare the HNSW index of a chunk table, once; ``m`` is pgvector's default."""
-    name = f"{chunks.name}_embedding_idx"
-    declared = next((index for index in chunks.indexes if index.name == name), None)
-    return declared or Index(
-        name,
-        chunks.c.embedding,
-        postgresql_using="hnsw",
-        postgresql_ops={"embedding": distance.operator_class},
-        postgresql_with={"ef_construction": EF_CONSTRUCTION},
+def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None = None) -> Index:
+    """Declare the vector index of a chunk table, for so many rows; by default it is called ``…_embedding_idx``."""
+    kept = indexed.kept_of(chunks.c.embedding)
+    index = indexed.index.with_options(rows)
+    label = None if kept is chunks.c.embedding else "kept"
+    return Index(
+        name or f"{chunks.name}_embedding_idx",
+        kept.label(label) if label else kept,
+        postgresql_using=index.method.value,
+        postgresql_ops={label or "embedding": indexed.operator_class},
+        postgresql_with=dict(index.options),
     )

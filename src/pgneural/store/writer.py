@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -24,6 +23,7 @@ from psycopg import sql
 
 from pgneural.store.catalog import chunks_of, dropped, lock_name, terms_of
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.vectors import Storage
 from pgneural.types import Chunk, Record, Vector
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -70,6 +70,7 @@ class Writer:
         self._pooled = engine.raw_connection()
         self._connection: Connection = self._pooled.driver_connection  # type: ignore[assignment]
         self._space, self._collection = space, space.attribute
+        self._storage = Storage(space.storage)
         chunks = chunks_of(space)
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
         self._terms = sql.Identifier(str(chunks.schema), terms_of(space).name)
@@ -98,7 +99,7 @@ class Writer:
         """Return the vectors of these documents' chunks, by the hash of what the encoder read."""
         with self._connection.transaction():
             rows = self._connection.execute(self._sql(_KNOWN), (self._collection, list(external_ids)), binary=True)
-            return {hash_: np.frombuffer(vector, dtype=">f4", offset=4).astype(np.float32) for hash_, vector in rows}
+            return {hash_: self._storage.from_binary(vector) for hash_, vector in rows}
 
     def write(self, batch: Sequence[Encoded]) -> Written:
         """Store a batch, whole or not at all; external ids are distinct within it.
@@ -164,7 +165,7 @@ class Writer:
         self._copy_chunks([(ids[encoded.record.external_id], encoded) for encoded in batch])
 
     def _copy_chunks(self, batch: Sequence[tuple[int, Encoded]]) -> None:
-        vectors = iter(_binary([encoded.vectors for _, encoded in batch if encoded.vectors is not None]))
+        vectors = iter(self._storage.to_binary(np.concatenate([e.vectors for _, e in batch if e.vectors is not None])))
         with self._connection.cursor() as cursor, cursor.copy(self._sql(_COPY_CHUNKS)) as copy:
             copy.set_types(["int8", "int4", "text", "bytea", "bytea", "bytea", "bytea"])
             for id_, encoded in batch:
@@ -192,15 +193,6 @@ _JSON = json.JSONEncoder()
 def _jsonb(text: str) -> bytes:
     """Return JSON in the binary form of jsonb: a version, then the text."""
     return b"\x01" + text.encode()
-
-
-def _binary(batches: Sequence[Vector]) -> list[bytes]:
-    """Return each row of all arrays in pgvector's binary form: the length, two zero bytes, big-endian floats."""
-    vectors = np.concatenate(batches)
-    header = struct.pack(">HH", vectors.shape[1], 0)
-    width = 4 * vectors.shape[1]
-    data = vectors.astype(">f4").tobytes()
-    return [header + data[start : start + width] for start in range(0, len(data), width)]
 
 
 def delete(connection: sa.Connection, collection: str, conditions: Sequence[sa.ColumnElement[bool]]) -> int:

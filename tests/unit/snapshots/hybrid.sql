@@ -6,8 +6,11 @@ LIMIT 2001),
 passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
+asked AS MATERIALIZED
+(SELECT CAST(CAST(%(vector)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
-(SELECT CAST(%(vector)s::VARCHAR AS VECTOR(3)) AS vector),
+(SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
+FROM asked),
 settings AS MATERIALIZED
 (SELECT concat(set_config(%(set_config_1)s::VARCHAR, %(set_config_2)s::VARCHAR, %(set_config_3)s), set_config(%(set_config_4)s::VARCHAR, %(set_config_5)s::VARCHAR, %(set_config_6)s), set_config(%(set_config_7)s::VARCHAR, %(set_config_8)s::VARCHAR, %(set_config_9)s)) AS applied),
 near AS MATERIALIZED
@@ -18,7 +21,7 @@ WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT settings.applied
 FROM settings) != %(param_4)s::VARCHAR AND (SELECT neural.documents.title = %(title_1)s::VARCHAR AS anon_1
 FROM neural.documents
-WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY neural.documents_notes.embedding <=> (SELECT query.vector
+WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.kept
 FROM query)
 LIMIT 200),
 found AS MATERIALIZED
@@ -27,7 +30,7 @@ FROM (SELECT DISTINCT near.source_id AS source_id
 FROM near) AS rows),
 question AS MATERIALIZED
 (SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal
-FROM neural.lexical_query(CAST(%(param_7)s::BIGINT AS BIGINT), CAST(%(text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
+FROM neural.lexical_query(CAST(%(param_8)s::BIGINT AS BIGINT), CAST(%(text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
 exact AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.ordinal AS ordinal, of_row.distance AS distance, 0 AS block
 FROM probe JOIN LATERAL (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
@@ -43,8 +46,9 @@ FROM query) AS distance, 0 AS block
 FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT found.n
-FROM found) < least(%(least_1)s::INTEGER, (SELECT passing.n
-FROM passing)) AND neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR),
+FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
+FROM found) < (SELECT passing.n
+FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR),
 semantic AS MATERIALIZED
 (SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, candidates.block AS block
 FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance AS distance, near.block AS block
@@ -78,7 +82,7 @@ FROM question)) AS bm25
 FROM neural.documents_notes_terms
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND NOT ((SELECT question.rest
-FROM question) = %(param_9)s::INTEGER OR coalesce((SELECT rare_words.bm25
+FROM question) = %(param_10)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER) >= (SELECT question.rest
 FROM question)) AND (neural.documents_notes_terms.lexemes @@ (SELECT question.without[(coalesce(width_bucket(coalesce((SELECT rare_words.bm25
@@ -94,27 +98,29 @@ FROM (SELECT few_words.source_id AS source_id, few_words.bm25 AS bm25
 FROM few_words UNION ALL SELECT rare_words.source_id AS source_id, rare_words.bm25 AS bm25
 FROM rare_words
 WHERE (SELECT question.rest
-FROM question) = %(param_9)s::INTEGER OR coalesce((SELECT rare_words.bm25
+FROM question) = %(param_10)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER) >= (SELECT question.rest
 FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm25 AS bm25
 FROM more_words) AS words ORDER BY words.bm25 DESC, words.source_id
 LIMIT 200),
 pool AS MATERIALIZED
-(SELECT "both".source_id AS source_id, 0 AS tier, 0 AS block
-FROM (SELECT best.source_id AS source_id
+(SELECT best_of_all.source_id AS source_id, 0 AS tier, 0 AS block
+FROM (SELECT best_semantic.source_id AS source_id
 FROM (SELECT semantic.source_id AS source_id
 FROM semantic ORDER BY semantic.block, semantic.distance, semantic.source_id
-LIMIT 200) AS best UNION SELECT lexical.source_id AS source_id
-FROM lexical) AS "both"),
+LIMIT 200) AS best_semantic UNION SELECT best_lexical.source_id AS source_id
+FROM (SELECT lexical.source_id AS source_id
+FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
+LIMIT 200) AS best_lexical) AS best_of_all),
 scored AS MATERIALIZED
-(SELECT pool.source_id AS source_id, pool.tier AS tier, pool.block AS block, coalesce(nearest.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest.distance AS distance, coalesce(matched.bm25, %(coalesce_6)s::INTEGER) AS bm25
+(SELECT pool.source_id AS source_id, pool.tier AS tier, pool.block AS block, coalesce(nearest_semantic.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest_semantic.distance AS distance, coalesce(matched.bm25, %(coalesce_6)s::INTEGER) AS bm25
 FROM pool LEFT OUTER JOIN LATERAL (SELECT neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance
 FROM neural.documents_notes
 WHERE neural.documents_notes.source_id = pool.source_id ORDER BY (neural.documents_notes.embedding <=> (SELECT query.vector
-FROM query)) + %(param_10)s::INTEGER, neural.documents_notes.ordinal
-LIMIT 1) AS nearest ON true LEFT OUTER JOIN LATERAL (SELECT -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM query)) + %(param_11)s::INTEGER, neural.documents_notes.ordinal
+LIMIT 1) AS nearest_semantic ON true LEFT OUTER JOIN LATERAL (SELECT -(neural.documents_notes_terms.weights <#> (SELECT question.weights
 FROM question)) AS bm25
 FROM neural.documents_notes_terms
 WHERE neural.documents_notes_terms.source_id = pool.source_id AND (neural.documents_notes_terms.lexemes @@ (SELECT question.every
@@ -124,12 +130,13 @@ fused AS MATERIALIZED
 (SELECT scored.source_id AS source_id, scored.tier AS tier, scored.block AS block, scored.ordinal AS ordinal, scored.distance AS distance, scored.bm25 AS bm25, (%(coalesce_1)s * coalesce((neural.score(scored.distance, %(score_2)s::VARCHAR) - avg(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER (), %(greatest_1)s::INTEGER), %(nullif_1)s::INTEGER) AS NUMERIC), %(coalesce_2)s::INTEGER) + %(coalesce_3)s * coalesce((scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC) - avg(scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(scored.bm25 / CAST(nullif((SELECT question.ideal
-FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER (), %(greatest_2)s), %(nullif_3)s::INTEGER) AS NUMERIC), %(coalesce_4)s::INTEGER)) / CAST(%(param_8)s AS FLOAT) AS score
+FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER (), %(greatest_2)s), %(nullif_3)s::INTEGER) AS NUMERIC), %(coalesce_4)s::INTEGER)) / CAST(%(param_9)s AS FLOAT) AS score
 FROM scored)
-SELECT row_number() OVER (ORDER BY best.tier, best.block, best.score DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, best.score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, best.bm25 AS lexical, CASE WHEN ((SELECT passing.n
+SELECT row_number() OVER (ORDER BY best.tier, best.block, best.score DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, best.score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
-FROM found) < least(%(least_1)s::INTEGER, (SELECT passing.n
-FROM passing))) THEN %(param_5)s::VARCHAR ELSE %(param_6)s::VARCHAR END AS strategy
+FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
+FROM found) < (SELECT passing.n
+FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy
 FROM (SELECT fused.source_id AS source_id, fused.tier AS tier, fused.block AS block, fused.ordinal AS ordinal, fused.distance AS distance, fused.bm25 AS bm25, fused.score AS score
 FROM fused ORDER BY fused.tier, fused.block, fused.score DESC, fused.source_id
 LIMIT 10) AS best

@@ -58,7 +58,7 @@ LIMIT 1 OFFSET 9), %(coalesce_2)s::INTEGER) >= (SELECT question.rest
 FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm25 AS bm25
 FROM more_words) AS words ORDER BY words.bm25 DESC, words.source_id
 LIMIT 10)
-SELECT row_number() OVER (ORDER BY best.bm25 DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, coalesce(chunk.ordinal, %(coalesce_1)s::INTEGER) AS ordinal, best.bm25 AS score, CAST(NULL AS FLOAT) AS semantic, best.bm25 AS lexical, CASE WHEN ((SELECT passing.n
+SELECT row_number() OVER (ORDER BY best.bm25 DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, coalesce(chunk.ordinal, %(coalesce_1)s::INTEGER) AS ordinal, best.bm25 AS score, CAST(NULL AS FLOAT) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT question.rest
 FROM question) = %(param_5)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC

@@ -1,28 +1,37 @@
-WITH probe AS MATERIALIZED
-(SELECT neural.documents_notes.source_id AS source_id
+WITH many AS MATERIALIZED
+(SELECT count(*) AS n
+FROM (SELECT neural.documents_notes.source_id AS source_id
 FROM neural.documents_notes
 WHERE neural.documents_notes.ordinal = %(ordinal_1)s::INTEGER
-LIMIT 2001),
-passing AS MATERIALIZED
-(SELECT count(*) AS n
-FROM probe),
+LIMIT 1 OFFSET 2000) AS beyond),
+asked AS MATERIALIZED
+(SELECT CAST(CAST(%(vector)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
-(SELECT CAST(%(vector)s::VARCHAR AS VECTOR(3)) AS vector),
+(SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
+FROM asked),
 settings AS MATERIALIZED
 (SELECT concat(set_config(%(set_config_1)s::VARCHAR, %(set_config_2)s::VARCHAR, %(set_config_3)s), set_config(%(set_config_4)s::VARCHAR, %(set_config_5)s::VARCHAR, %(set_config_6)s), set_config(%(set_config_7)s::VARCHAR, %(set_config_8)s::VARCHAR, %(set_config_9)s)) AS applied),
 near AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance, 0 AS block
 FROM neural.documents_notes
-WHERE (SELECT passing.n
-FROM passing) > %(param_2)s::INTEGER AND (SELECT settings.applied
-FROM settings) != %(param_4)s::VARCHAR ORDER BY neural.documents_notes.embedding <=> (SELECT query.vector
+WHERE (SELECT many.n
+FROM many) != %(param_2)s::INTEGER AND (SELECT settings.applied
+FROM settings) != %(param_4)s::VARCHAR ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.kept
 FROM query)
 LIMIT 30),
 found AS MATERIALIZED
 (SELECT count(*) AS n
 FROM (SELECT DISTINCT near.source_id AS source_id
 FROM near) AS rows),
+probe AS MATERIALIZED
+(SELECT neural.documents_notes.source_id AS source_id
+FROM neural.documents_notes
+WHERE neural.documents_notes.ordinal = %(ordinal_2)s::INTEGER
+LIMIT 2001),
+passing AS MATERIALIZED
+(SELECT count(*) AS n
+FROM probe),
 exact AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.ordinal AS ordinal, of_row.distance AS distance, 0 AS block
 FROM probe JOIN LATERAL (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
@@ -30,26 +39,28 @@ FROM query) AS distance
 FROM neural.documents_notes
 WHERE neural.documents_notes.source_id = probe.source_id
 LIMIT ALL OFFSET 0) AS of_row ON true
-WHERE (SELECT passing.n
-FROM passing) <= %(param_2)s::INTEGER),
+WHERE (SELECT many.n
+FROM many) = %(param_2)s::INTEGER),
 fallback AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance, 0 AS block
 FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
-WHERE (SELECT passing.n
-FROM passing) > %(param_2)s::INTEGER AND (SELECT found.n
-FROM found) < least(%(least_1)s::INTEGER, (SELECT passing.n
-FROM passing)) AND neural.documents.collection = %(collection_1)s::VARCHAR),
+WHERE (SELECT many.n
+FROM many) != %(param_2)s::INTEGER AND (SELECT found.n
+FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
+FROM found) < (SELECT passing.n
+FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR),
 semantic AS MATERIALIZED
 (SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, candidates.block AS block
 FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance AS distance, near.block AS block
 FROM near UNION ALL SELECT exact.source_id AS source_id, exact.ordinal AS ordinal, exact.distance AS distance, exact.block AS block
 FROM exact UNION ALL SELECT fallback.source_id AS source_id, fallback.ordinal AS ordinal, fallback.distance AS distance, fallback.block AS block
 FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.block, candidates.distance, candidates.ordinal)
-SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CASE WHEN ((SELECT passing.n
-FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
-FROM found) < least(%(least_1)s::INTEGER, (SELECT passing.n
-FROM passing))) THEN %(param_5)s::VARCHAR ELSE %(param_6)s::VARCHAR END AS strategy
+SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT many.n
+FROM many) = %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
+FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
+FROM found) < (SELECT passing.n
+FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy
 FROM (SELECT semantic.source_id AS source_id, semantic.ordinal AS ordinal, semantic.distance AS distance, semantic.block AS block
 FROM semantic ORDER BY semantic.block, semantic.distance, semantic.source_id
 LIMIT 10) AS best

@@ -6,8 +6,11 @@ LIMIT 2001),
 passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
+asked AS MATERIALIZED
+(SELECT CAST(CAST(%(vector)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
-(SELECT CAST(%(vector)s::VARCHAR AS VECTOR(3)) AS vector),
+(SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
+FROM asked),
 settings AS MATERIALIZED
 (SELECT concat(set_config(%(set_config_1)s::VARCHAR, %(set_config_2)s::VARCHAR, %(set_config_3)s), set_config(%(set_config_4)s::VARCHAR, %(set_config_5)s::VARCHAR, %(set_config_6)s), set_config(%(set_config_7)s::VARCHAR, %(set_config_8)s::VARCHAR, %(set_config_9)s)) AS applied),
 near AS MATERIALIZED
@@ -19,7 +22,7 @@ WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT settings.applied
 FROM settings) != %(param_5)s::VARCHAR AND (SELECT neural.documents.title = %(title_1)s::VARCHAR AS anon_1
 FROM neural.documents
-WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY neural.documents_notes.embedding <=> (SELECT query.vector
+WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.kept
 FROM query)
 LIMIT 60) AS scanned),
 found AS MATERIALIZED
@@ -41,22 +44,26 @@ FROM query) AS distance, 2 AS block
 FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT found.n
-FROM found) < least(%(least_1)s::INTEGER, (SELECT passing.n
-FROM passing)) AND neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR),
+FROM found) < %(param_6)s::INTEGER AND (SELECT found.n
+FROM found) < (SELECT passing.n
+FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR),
 semantic AS MATERIALIZED
 (SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, CASE WHEN ((SELECT found.n
-FROM found) >= least(%(least_2)s::INTEGER, (SELECT passing.n
-FROM passing))) THEN candidates.block ELSE %(param_8)s::INTEGER END AS block
+FROM found) >= %(param_9)s::INTEGER OR (SELECT found.n
+FROM found) >= (SELECT passing.n
+FROM passing)) THEN candidates.block ELSE %(param_10)s::INTEGER END AS block
 FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance AS distance, near.block AS block
 FROM near UNION ALL SELECT exact.source_id AS source_id, exact.ordinal AS ordinal, exact.distance AS distance, exact.block AS block
 FROM exact UNION ALL SELECT fallback.source_id AS source_id, fallback.ordinal AS ordinal, fallback.distance AS distance, fallback.block AS block
 FROM fallback) AS candidates ORDER BY candidates.source_id, CASE WHEN ((SELECT found.n
-FROM found) >= least(%(least_2)s::INTEGER, (SELECT passing.n
-FROM passing))) THEN candidates.block ELSE %(param_8)s::INTEGER END, candidates.distance, candidates.ordinal)
-SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CASE WHEN ((SELECT passing.n
+FROM found) >= %(param_9)s::INTEGER OR (SELECT found.n
+FROM found) >= (SELECT passing.n
+FROM passing)) THEN candidates.block ELSE %(param_10)s::INTEGER END, candidates.distance, candidates.ordinal)
+SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
-FROM found) < least(%(least_1)s::INTEGER, (SELECT passing.n
-FROM passing))) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy
+FROM found) < %(param_6)s::INTEGER AND (SELECT found.n
+FROM found) < (SELECT passing.n
+FROM passing)) THEN %(param_7)s::VARCHAR ELSE %(param_8)s::VARCHAR END AS strategy
 FROM (SELECT semantic.source_id AS source_id, semantic.ordinal AS ordinal, semantic.distance AS distance, semantic.block AS block
 FROM semantic
 WHERE semantic.distance <= %(distance_1)s ORDER BY semantic.block, semantic.distance, semantic.source_id

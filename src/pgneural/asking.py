@@ -1,0 +1,140 @@
+"""From what a caller writes to what a search is: checked, with the defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict
+
+import sqlalchemy as sa
+
+from pgneural.errors import InvalidQuery
+from pgneural.filter import condition, expression
+from pgneural.rerank import LateInteraction, Rerank, Reranker
+from pgneural.search import Refinement
+from pgneural.statement import Aggregate, Boost, Fusion, Page, Query, Threshold
+from pgneural.types import Mode, Vector
+
+Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
+Filter: TypeAlias = "sa.ColumnElement[bool] | str"
+Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
+
+MAX_LIMIT = 1_000_000
+"""Beyond this, read the documents with a statement of your own."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `Collection.search` takes besides the query; it says there what each is."""
+
+    where: Filter | None
+    limit: int
+    offset: int
+    mode: Mode | str | None
+    fusion: Fusion | None
+    boosts: Boosts | None
+    aggregate: str
+    max_distance: float | None
+    min_score: float | None
+    rerank: Rerank | Reranker | LateInteraction | str | Path | None
+    diversity: float
+    group_by: sa.SQLColumnExpression[Any] | str | None
+    per_group: int
+
+
+def query_of(query: Asked, options: SearchOptions) -> Query:
+    """Return a query without its vectors.
+
+    Raises:
+        InvalidQuery: An option is out of range, or does not go with the others.
+    """
+    mode, aggregate = _mode(options.get("mode"), query), Aggregate.parse(options.get("aggregate", "max"))
+    threshold = Threshold(options.get("max_distance"), options.get("min_score"))
+    if aggregate != Aggregate():
+        if mode in (Mode.LEXICAL, Mode.SPARSE):
+            raise InvalidQuery(f"aggregate {aggregate.way} is of the semantic leg, which mode {mode} has not")
+        if threshold.max_distance is not None:
+            raise InvalidQuery("max_distance is of the best chunk; with another aggregate than max use min_score")
+    return Query(
+        mode,
+        page_of(options.get("limit", 10), options.get("offset", 0)),
+        text=text_of(query),
+        where=condition(options.get("where")),
+        fusion=options.get("fusion"),
+        boosts=_boosts(options.get("boosts") or ()),
+        threshold=threshold,
+        aggregate=aggregate,
+    )
+
+
+def page_of(limit: int, offset: int = 0) -> Page:
+    """Return a page.
+
+    Raises:
+        InvalidQuery: One of the numbers is out of range.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(f"limit is {limit}, expected 1 to {MAX_LIMIT}")
+    if not 0 <= offset <= MAX_LIMIT:
+        raise InvalidQuery(f"offset is {offset}, expected 0 to {MAX_LIMIT}")
+    return Page(limit, offset)
+
+
+def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
+    """Return what is done to the hits of a query before the page is cut; None if nothing.
+
+    Raises:
+        InvalidQuery: An option is out of range, or does not go with the others.
+    """
+    rerank, by = options.get("rerank"), options.get("group_by")
+    diversity, per_group = options.get("diversity", 0.0), options.get("per_group", 1)
+    if not 0 <= diversity <= 1:
+        raise InvalidQuery(f"diversity is {diversity}, expected 0 to 1")
+    if per_group < 1:
+        raise InvalidQuery(f"per_group is {per_group}, expected at least 1")
+    if rerank is None and not diversity and by is None:
+        return None
+    if query.page.offset:
+        raise InvalidQuery("reranked, diverse and grouped hits have no pages; ask for more of them at once")
+    if rerank is not None and query.text is None:
+        raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
+    if rerank is not None and not isinstance(rerank, Rerank | LateInteraction):
+        rerank = Rerank(rerank)
+    return Refinement(rerank, diversity, None if by is None else expression(by), per_group)
+
+
+def text_of(query: Asked) -> str | None:
+    """Return what the lexical leg reads: of weighted texts, those that are wanted."""
+    if isinstance(query, Mapping):
+        query = " ".join(text for text, weight in query.items() if weight > 0)
+    if not isinstance(query, str):
+        return None
+    if "\0" in query or (not query.isascii() and query.encode("utf-8", "ignore").decode() != query):
+        raise InvalidQuery("the query has a NUL byte or half of a surrogate pair, which is no text; remove it")
+    return query
+
+
+def mode_of(name: Mode | str) -> Mode:
+    """Return a mode by its name.
+
+    Raises:
+        InvalidQuery: There is none of this name.
+    """
+    if name not in tuple(Mode):
+        raise InvalidQuery(f"mode is {name!r}, expected {', '.join(Mode)}")
+    return Mode(name)
+
+
+def _mode(mode: Mode | str | None, query: Asked) -> Mode:
+    text = isinstance(query, (str, Mapping))
+    if mode is None:
+        return Mode.HYBRID if text else Mode.SEMANTIC
+    chosen = mode_of(mode)
+    if not text and chosen is not Mode.SEMANTIC:
+        raise InvalidQuery(f"mode {mode} needs a text, but the query is a vector; search it with mode semantic")
+    return chosen
+
+
+def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
+    if isinstance(boosts, Mapping):
+        return tuple(Boost(expression(by), weight) for by, weight in boosts.items())
+    return tuple(boosts)

@@ -1,0 +1,267 @@
+"""A leg over vectors: the nearest chunks, by whichever way cannot come back short (design 5.1).
+
+::
+
+    near      many rows pass: the vector index, filtered by looking up each candidate's row
+    exact     few rows pass: their true distances, one by one
+    fallback  near came back short: the true distance of every row that passes
+    semantic  the nearest chunk of each row, or another sum of its chunks
+
+A branch that is not wanted hides behind a condition without columns, which PostgreSQL evaluates once before it
+touches the branch's tables. The exact branches never order by the bare distance expression, because the planner
+might then take the vector index after all. Thresholds stay outside: within the index scan, one that nothing
+meets would make it run to its end.
+
+The sparse leg is the same over the vectors of a learned sparse encoder; its parts are called ``sparse_near`` and so
+on. There a row counts only if it shares a word with the query.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.sql.selectable import LateralFromClause
+
+from pgneural.errors import InvalidQuery
+from pgneural.statement.probe import Probe
+from pgneural.statement.target import Page, Target, Vectors, constant, count, materialized, row_by_row, scalar
+from pgneural.store.vectors import Method, Storage
+from pgneural.types import Vector
+
+EF_SEARCH = 100
+"""Candidates that one pass of an HNSW scan keeps, ten for each of the usual ten hits; pgvector's default is 40."""
+
+FILTERED_EF_SEARCH = 200
+"""The same under a filter, which takes candidates out. The first pass is the best one: the next ones begin where it
+stopped and miss what lies behind."""
+
+MAX_EF_SEARCH = 1000
+"""pgvector's limit."""
+
+WINDOW = 3
+"""Candidates taken for each row asked for, so that near ones found late still count. `bench filter` shows what both
+reach; a filter that is correlated with the query needs more than an independent one."""
+
+COARSE_WINDOW = 8
+"""How many times more are taken from an index of fewer dimensions or of bits, to be ranked by the whole vectors."""
+
+MAX_SCAN_TUPLES = 20_000
+"""Where an index scan gives up and the fallback begins: pgvector's default."""
+
+
+class Way(enum.StrEnum):
+    """How the chunks of a row become one score."""
+
+    MAX = "max"
+    MEAN = "mean"
+    SUM = "sum"
+    TOP = "top"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """From chunks to rows: the best chunk counts, or all, or the best few.
+
+    The rows are those of which a chunk is near the query; all their chunks then count.
+
+    Attributes:
+        way: ``max``, ``mean`` or ``sum`` of the scores, or ``top``: the mean of the best `best`.
+        best: How many chunks ``top`` takes.
+    """
+
+    way: Way = Way.MAX
+    best: int = 3
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``max``, ``mean``, ``sum``, or ``top`` with a number (``top5``).
+
+        Raises:
+            InvalidQuery: It is none of these.
+        """
+        name = text.rstrip("0123456789")
+        number = text[len(name) :]
+        if name not in tuple(Way) or (number and (name != Way.TOP or int(number) < 1)):
+            raise InvalidQuery(f"aggregate is {text!r}, expected max, mean, sum, or top with a number like top3")
+        return cls(Way(name), int(number) if number else 3)
+
+
+class VectorLeg:
+    """The CTEs of the leg.
+
+    Attributes:
+        rows: CTE ``semantic``: key, ``ordinal`` of the nearest chunk, ``distance`` of each row, and ``block``.
+        strategy: How they are found, as a text.
+
+    Args:
+        target: What to search.
+        vectors: By which of its vectors.
+        vector: The query, shape (d,).
+        probe: How many rows pass.
+        page: Which part of the ranking is wanted.
+        rows: How many rows one block of candidates should have.
+        enough: With fewer rows than this (or than pass), near has come back short.
+        aggregate: What the distance of a row is.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        vectors: Vectors,
+        vector: Vector,
+        probe: Probe,
+        page: Page,
+        *,
+        rows: int,
+        enough: int,
+        aggregate: Aggregate | None = None,
+    ) -> None:
+        self.target, self.vectors, self.table, self.probe = target, vectors, vectors.table, probe
+        self.aggregate = aggregate or Aggregate()
+        self.sparse = vectors.indexed.storage is Storage.SPARSEVEC
+        self.query = self._query(vector)
+        self.distance = self._by(self.table.c.embedding, vectors.indexed.distance.operator, self.query.c.vector)
+        window = COARSE_WINDOW if vectors.indexed.index.approximate else 1
+        self.block = max(int(rows * vectors.per_row), rows) * window
+        self.blocks = math.ceil(page.end / rows)
+        self.settings = self._settings()
+        self.near = self._near()
+        found = scalar(self._named(count(self._rows_found()), "found").c.n)
+        self.short = sa.and_(found < enough, found < probe.passing)
+        self.in_blocks = sa.or_(found >= page.limit, found >= probe.passing)
+        self.rows = self._rows(self._exact(), self._fallback())
+        self.strategy = sa.case((probe.few, "exact"), (self.short, "fallback"), else_="near")
+
+    def order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+        """Return the order of the ranking."""
+        return [rows.c.block, rows.c.distance, *self.target.keys_of(rows)]
+
+    def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return the distance of a row as its score."""
+        return self.vectors.score(distance) if self.aggregate.way is Way.MAX else -distance
+
+    def of_row(self, of: sa.FromClause) -> LateralFromClause:
+        """Return ``ordinal`` and ``distance`` of a row, whether or not it is among the candidates."""
+        table = self.table
+        nearest = (
+            sa.select(table.c.ordinal, self.distance.label("distance"))
+            .where(self.target.same_row(table, of), *self._matching())
+            .order_by(self.distance + 0, table.c.ordinal)
+            .limit(constant(1))
+            .lateral(f"nearest_{self.vectors.leg}")
+        )
+        if self.aggregate.way is Way.MAX:
+            return nearest
+        summed = self._summed(of)
+        both = sa.select(nearest.c.ordinal, summed.c.distance).select_from(nearest.join(summed, sa.true()))
+        return both.lateral(f"summed_{self.vectors.leg}")
+
+    def _named(self, select: sa.Select[Any], name: str) -> sa.CTE:
+        return materialized(select, f"sparse_{name}" if self.sparse else name)
+
+    def _query(self, vector: Vector) -> sa.CTE:
+        """Return the query and what the index keeps of it, read once: a kept plan would do it for every row."""
+        storage, _, dimensions = self.vectors.indexed.vectors
+        name = "sparse" if self.sparse else "vector"
+        read = self._named(sa.select(storage.asked(name, storage.bound(vector), dimensions).label("vector")), "asked")
+        kept = self.vectors.indexed.kept_of(read.c.vector)
+        return self._named(sa.select(read.c.vector, kept.label("kept")), "query")
+
+    @staticmethod
+    def _by(column: sa.ColumnElement[Any], operator: str, query: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+        return column.op(operator, return_type=sa.Float())(scalar(query))
+
+    def _settings(self) -> sa.CTE:
+        index = self.vectors.indexed.index
+        ef = max(EF_SEARCH if self.probe.where is None else FILTERED_EF_SEARCH, min(self.block, MAX_EF_SEARCH))
+        values: dict[str, object] = {
+            "hnsw.ef_search": ef,
+            "hnsw.iterative_scan": "relaxed_order",
+            "hnsw.max_scan_tuples": MAX_SCAN_TUPLES,
+        }
+        if index.method is Method.IVFFLAT:
+            lists = index.options.get("lists", 1)
+            values = {
+                "ivfflat.probes": probes(lists),
+                "ivfflat.iterative_scan": "relaxed_order",
+                "ivfflat.max_probes": max(lists // 2, probes(lists)),
+            }
+        calls = [sa.func.set_config(name, str(value), True) for name, value in values.items()]
+        return self._named(sa.select(sa.func.concat(*calls).label("applied")), "settings")
+
+    def _near(self) -> sa.CTE:
+        indexed = self.vectors.indexed
+        by = self._by(indexed.kept_of(self.table.c.embedding), indexed.operator, self.query.c.kept)
+        candidates = (
+            self._candidates()
+            .where(sa.not_(self.probe.few), scalar(self.settings.c.applied) != "")
+            .where(*self.probe.passes(self.table))
+            .order_by(by)
+            .limit(constant(self.block * self.blocks))
+        )
+        if self.blocks == 1:
+            return self._named(candidates.add_columns(constant(0).label("block")), "near")
+        scanned = candidates.subquery("scanned")
+        block = (sa.func.row_number().over() - 1) / constant(self.block)
+        return self._named(sa.select(scanned, block.label("block")), "near")
+
+    def _matching(self, distance: sa.ColumnElement[Any] | None = None) -> list[sa.ColumnElement[bool]]:
+        """Return what a vector must meet besides the filter: a sparse one shares a word with the query."""
+        return [(self.distance if distance is None else distance) < 0] if self.sparse else []
+
+    def _rows_found(self) -> sa.Subquery:
+        found = sa.select(*self.target.keys_of(self.near)).where(*self._matching(self.near.c.distance))
+        return found.distinct().subquery("rows")
+
+    def _exact(self) -> sa.CTE:
+        target, keys = self.target, self.probe.keys
+        chunks = row_by_row(self._candidates().where(target.same_row(self.table, keys)), "of_row")
+        exact = sa.select(chunks, constant(0).label("block")).select_from(keys.join(chunks, sa.true()))
+        return self._named(exact.where(self.probe.few), "exact")
+
+    def _fallback(self) -> sa.CTE:
+        target = self.target
+        rows = target.source.join(self.table, target.same_row(self.table, target.source))
+        condition = sa.and_(sa.not_(self.probe.few), self.short, *self.probe.conditions())
+        fallback = self._candidates().select_from(rows).where(condition)
+        last = self.blocks if self.blocks > 1 else 0
+        return self._named(fallback.add_columns(constant(last).label("block")), "fallback")
+
+    def _rows(self, exact: sa.CTE, fallback: sa.CTE) -> sa.CTE:
+        """Take the nearest chunk of each row; blocks count only where the first page did not need the fallback."""
+        every = sa.union_all(*(sa.select(branch) for branch in (self.near, exact, fallback))).subquery("candidates")
+        keys = self.target.keys_of(every)
+        block = sa.case((self.in_blocks, every.c.block), else_=0) if self.blocks > 1 else every.c.block
+        columns = [*keys, every.c.ordinal, every.c.distance, block.label("block")]
+        nearest = sa.select(*columns).where(*self._matching(every.c.distance)).ext(distinct_on(*keys))
+        nearest = nearest.order_by(*keys, block, every.c.distance, every.c.ordinal)
+        if self.aggregate.way is Way.MAX:
+            return materialized(nearest, self.vectors.leg)
+        rows = nearest.subquery("nearest")
+        summed = self._summed(rows)
+        columns = [*self.target.keys_of(rows), rows.c.ordinal, summed.c.distance, rows.c.block]
+        return materialized(sa.select(*columns).select_from(rows.join(summed, sa.true())), self.vectors.leg)
+
+    def _summed(self, of: sa.FromClause) -> LateralFromClause:
+        """Return the score over all chunks of a row, negative so that it orders like a distance."""
+        table = self.table
+        scores = sa.select(self.vectors.score(self.distance).label("score")).where(self.target.same_row(table, of))
+        if self.aggregate.way is Way.TOP:
+            scores = scores.order_by(self.distance + 0).limit(constant(self.aggregate.best))
+        every = scores.correlate(of).subquery("scores")
+        total = sa.func.sum(every.c.score) if self.aggregate.way is Way.SUM else sa.func.avg(every.c.score)
+        return sa.select((-total).label("distance")).lateral("summed")
+
+    def _candidates(self) -> sa.Select[Any]:
+        table = self.table
+        return sa.select(*self.target.keys_of(table), table.c.ordinal, self.distance.label("distance"))
+
+
+def probes(lists: int) -> int:
+    """Return how many lists of an IVFFlat index are read: a tenth of them, or pgvector's square root if more."""
+    return max(math.isqrt(lists), lists // 10, 1)

@@ -1,0 +1,323 @@
+"""Vectors as pgvector keeps and indexes them: column types, binary forms, and the kinds of index.
+
+A chunk table keeps whole vectors. Its index may keep less of each: numbers of 16 bits, only the first dimensions,
+or one bit for each. A search scans the index by what the index has and ranks what it finds by the whole vectors.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import psycopg
+import sqlalchemy as sa
+from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from pgneural.errors import InvalidIndex
+from pgneural.types import Distance, Vector
+
+EF_CONSTRUCTION = 128
+"""Candidates kept while a row is linked into the HNSW graph. Twice pgvector's default: a longer build
+leaves fewer rows that no search can reach, and every search then finds more for the same work (`bench filter`)."""
+
+MAX_LISTS = 32_768
+"""Of an IVFFlat index; pgvector's limit."""
+
+
+WIDTHS = {"vector": 4.0, "halfvec": 2.0, "bit": 1 / 8, "sparsevec": 8.0}
+"""The bytes of a dimension, by type; of a sparse vector, of one that is not 0."""
+
+SPARSE_NUMBERS = 1000
+"""How many dimensions other than 0 of a sparse vector pgvector indexes."""
+
+
+def sparse_text(vector: Vector) -> str:
+    """Return a vector, shape (d,), in pgvector's sparse form; beyond `SPARSE_NUMBERS` only the largest numbers."""
+    places = np.flatnonzero(vector)
+    if len(places) > SPARSE_NUMBERS:
+        places = np.sort(places[np.argsort(-np.abs(vector[places]), kind="stable")[:SPARSE_NUMBERS]])
+    pairs = ",".join(f"{place + 1}:{vector[place]:.7g}" for place in places)
+    return f"{{{pairs}}}/{len(vector)}"
+
+
+class Reals:
+    """A query vector on its way to the server, which reads it as ``real[]`` in binary: ten times quicker than text."""
+
+    def __init__(self, vector: Vector) -> None:
+        self.vector = vector
+
+    def __str__(self) -> str:
+        return "{" + ",".join(map(str, self.vector.tolist())) + "}"
+
+
+class _RealsDumper(psycopg.adapt.Dumper):
+    format = psycopg.pq.Format.BINARY
+    oid = 1021  # real[]
+
+    def dump(self, obj: Reals) -> bytes:
+        """Return an array of one dimension: header, and for each number its length and itself."""
+        numbers = np.empty(len(obj.vector), dtype=[("length", ">i4"), ("number", ">f4")])
+        numbers["length"], numbers["number"] = 4, obj.vector
+        return struct.pack(">iiiii", 1, 0, 700, len(obj.vector), 1) + numbers.tobytes()
+
+
+class _RealsTextDumper(psycopg.adapt.Dumper):
+    oid = 1021
+
+    def dump(self, obj: Reals) -> bytes:
+        return str(obj).encode()
+
+
+def register(connection: psycopg.Connection[Any]) -> None:
+    """Teach a connection to send query vectors."""
+    for dumper in (_RealsTextDumper, _RealsDumper):
+        connection.adapters.register_dumper(Reals, dumper)
+
+
+class Storage(enum.StrEnum):
+    """The type of the column that keeps the vectors."""
+
+    VECTOR = "vector"
+    HALFVEC = "halfvec"
+    BIT = "bit"
+    SPARSEVEC = "sparsevec"
+
+    def type(self, dimensions: int) -> Any:
+        """Return the SQLAlchemy type."""
+        return {"vector": VECTOR, "halfvec": HALFVEC, "bit": BIT, "sparsevec": SPARSEVEC}[self.value](dimensions)
+
+    @property
+    def width(self) -> float:
+        """The bytes of a dimension."""
+        return WIDTHS[self.value]
+
+    def bound(self, vector: Vector) -> Any:
+        """Return a query vector, shape (d,), as the value of a parameter of `asked`."""
+        if self is Storage.BIT:
+            return "".join("1" if bit > 0 else "0" for bit in vector)
+        return sparse_text(vector) if self is Storage.SPARSEVEC else Reals(vector)
+
+    def asked(self, name: str, value: Any, dimensions: int) -> sa.ColumnElement[Any]:
+        """Return the parameter of a query vector as a vector."""
+        sent = sa.Text() if self in (Storage.BIT, Storage.SPARSEVEC) else ARRAY(sa.REAL)
+        parameter = sa.bindparam(name, value, sa.types.NullType())
+        return sa.cast(sa.cast(parameter, sent), self.type(dimensions))
+
+    def parse(self, value: Any) -> Vector:
+        """Return a vector, shape (d,), as a query gives it."""
+        bits = self is Storage.BIT and isinstance(value, str)
+        return np.array([character == "1" for character in value] if bits else value, dtype=np.float32)
+
+    def to_binary(self, vectors: Vector) -> list[bytes]:
+        """Return each row of an array, shape (n, d), in the type's binary form.
+
+        vector and halfvec: the length, two zero bytes, big-endian floats; bit: the length, the bits from the left.
+        """
+        if self is Storage.BIT:
+            header = struct.pack(">i", vectors.shape[1])
+            return [header + row.tobytes() for row in np.packbits(vectors > 0, axis=1)]
+        header = struct.pack(">HH", vectors.shape[1], 0)
+        numbers = ">f4" if self is Storage.VECTOR else ">f2"
+        width = int(numbers[-1]) * vectors.shape[1]
+        data = vectors.astype(numbers).tobytes()
+        return [header + data[start : start + width] for start in range(0, len(data), width)]
+
+    def from_binary(self, data: bytes) -> Vector:
+        """Return a vector, shape (d,), from the type's binary form."""
+        if self is Storage.BIT:
+            bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8, offset=4))
+            return bits[: struct.unpack_from(">i", data)[0]].astype(np.float32)
+        return np.frombuffer(data, dtype=">f4" if self is Storage.VECTOR else ">f2", offset=4).astype(np.float32)
+
+
+class Method(enum.StrEnum):
+    """How an index finds near vectors."""
+
+    HNSW = "hnsw"
+    IVFFLAT = "ivfflat"
+    NONE = "none"
+
+
+class Precision(enum.StrEnum):
+    """What an index keeps of each number."""
+
+    FULL = "full"
+    HALF = "half"
+    BINARY = "binary"
+
+
+_LIMITS = {Precision.FULL: 2000, Precision.HALF: 4000, Precision.BINARY: 64_000}
+"""The most dimensions that pgvector indexes."""
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """How the vectors of a space are indexed.
+
+    Attributes:
+        method: ``hnsw``, ``ivfflat``, or ``none`` to compare all rows one by one.
+        precision: ``half`` finds as well as ``full`` in half the memory (`bench indexes`). ``binary`` keeps one bit
+            a number, for vectors of a thousand dimensions and more.
+        dimensions: Only the first so many, for models that are trained for it (Matryoshka); None for all.
+        options: Of the access method: ``m`` and ``ef_construction``, or ``lists``.
+    """
+
+    method: Method = Method.HNSW
+    precision: Precision = Precision.HALF
+    dimensions: int | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Self:
+        """Read it from the catalog."""
+        return cls(Method(spec["method"]), Precision(spec["precision"]), spec["dimensions"], spec["options"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for the catalog."""
+        return asdict(self)
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the order by the index is not that by the whole vectors, beyond rounding."""
+        return self.precision is Precision.BINARY or self.dimensions is not None
+
+    def lists(self, rows: int) -> int:
+        """Return how many lists an IVFFlat index over so many rows should have: pgvector's advice."""
+        chosen = rows // 1000 if rows <= 1_000_000 else math.isqrt(rows)
+        return min(self.options.get("lists", max(chosen, 10)), MAX_LISTS)
+
+    def with_options(self, rows: int) -> Self:
+        """Return it with the options that a build over so many rows has."""
+        if self.method is Method.IVFFLAT:
+            return replace(self, options={"lists": self.lists(rows)})
+        return replace(self, options={"ef_construction": EF_CONSTRUCTION, **self.options})
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """An index together with the vectors that it is over: what it scans by, and with what operator."""
+
+    index: VectorIndex
+    storage: Storage
+    distance: Distance
+    dimensions: int
+
+    @property
+    def vectors(self) -> tuple[Storage, Distance, int]:
+        """What is said of the vectors themselves."""
+        return self.storage, self.distance, self.dimensions
+
+    @property
+    def kept(self) -> int:
+        """How many dimensions the index keeps."""
+        return self.index.dimensions or self.dimensions
+
+    @property
+    def type(self) -> str:
+        """The pgvector type of what the index keeps."""
+        if self.storage is Storage.SPARSEVEC:
+            return "sparsevec"
+        if self.storage is Storage.BIT or self.index.precision is Precision.BINARY:
+            return "bit"
+        half = self.storage is Storage.HALFVEC or self.index.precision is Precision.HALF
+        return "halfvec" if half else "vector"
+
+    @property
+    def operator(self) -> str:
+        """The operator that the index orders by."""
+        binary = self.index.precision is Precision.BINARY and self.storage is not Storage.BIT
+        return (Distance.HAMMING if binary else self.distance).operator
+
+    @property
+    def operator_class(self) -> str:
+        """The operator class of the index."""
+        if self.type == "bit":
+            distance = self.distance if self.storage is Storage.BIT else Distance.HAMMING
+            return f"bit_{distance}_ops"
+        short = "ip" if self.distance is Distance.INNER_PRODUCT else self.distance
+        return f"{self.type}_{short}_ops"
+
+    def kept_of(self, vector: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return what the index keeps of a vector."""
+        if self.kept < self.dimensions:
+            vector = sa.func.subvector(vector, sa.literal_column("1"), sa.literal_column(str(self.kept)))
+        if self.type == "bit" and self.storage is not Storage.BIT:
+            vector = sa.func.binary_quantize(vector)
+        elif self.type == self.storage and self.kept == self.dimensions:
+            return vector
+        elif self.type == "halfvec" and self.distance is Distance.COSINE:
+            vector = sa.func.l2_normalize(vector)  # 16 bits hold no large numbers
+        return sa.cast(vector, Storage(self.type).type(self.kept))
+
+    def check(self) -> None:
+        """Refuse what pgvector cannot index.
+
+        Raises:
+            InvalidIndex: With what it can.
+        """
+        index, limit = self.index, _LIMITS[_precision(self.type)]
+        if index.method is Method.NONE:
+            return
+        if not 0 < self.kept <= self.dimensions:
+            raise InvalidIndex(f"the vectors have {self.dimensions} dimensions, so an index cannot keep {self.kept}")
+        if self.storage is Storage.BIT and index.dimensions:
+            raise InvalidIndex("bit vectors are indexed whole; leave the dimensions out")
+        if self.kept > limit:
+            raise InvalidIndex(
+                f"an index of {self.type} takes {limit:,} dimensions, but these vectors have {self.kept:,}; "
+                f"{_remedy(self.kept)}"
+            )
+        if index.method is Method.IVFFLAT and self.operator in ("<+>", "<%>"):
+            raise InvalidIndex(f"ivfflat has no distance {self.distance}; use hnsw")
+
+
+def chosen(storage: Storage, distance: Distance, dimensions: int) -> VectorIndex:
+    """Return the index for vectors that nobody chose one for.
+
+    Half precision where only the direction counts, since 16 bits hold no large numbers; otherwise the finest that
+    takes so many dimensions.
+    """
+    if storage is Storage.BIT:
+        return VectorIndex(precision=Precision.FULL)
+    order = (Precision.HALF,) if distance is Distance.COSINE or storage is Storage.HALFVEC else (Precision.FULL,)
+    for precision in (*order, Precision.HALF, Precision.BINARY):
+        if dimensions <= _LIMITS[precision]:
+            return VectorIndex(precision=precision)
+    return VectorIndex(Method.NONE)
+
+
+def reason(storage: Storage, dimensions: int) -> str | None:
+    """Say why the chosen index is not a usual one; None where it is."""
+    if storage is Storage.BIT or dimensions <= _LIMITS[Precision.HALF]:
+        return None
+    fits = dimensions <= _LIMITS[Precision.BINARY]
+    what = "an index of one bit a number, ranked by the whole vectors" if fits else "no index"
+    return f"pgvector indexes {_LIMITS[Precision.HALF]:,} dimensions, these vectors have {dimensions:,}: they get {what}"
+
+
+def required_storage(distance: Distance, storage: Storage | str | None = None) -> Storage:
+    """Return the column type for vectors of a distance.
+
+    Raises:
+        InvalidIndex: The distance is of other vectors than the type.
+    """
+    bits = distance in (Distance.HAMMING, Distance.JACCARD)
+    found = Storage(storage) if storage else Storage.BIT if bits else Storage.VECTOR
+    if bits != (found is Storage.BIT):
+        raise InvalidIndex(f"distance {distance} is not one of {found} columns; leave the storage out")
+    return found
+
+
+def _precision(type_: str) -> Precision:
+    return {"vector": Precision.FULL, "halfvec": Precision.HALF, "bit": Precision.BINARY}[type_]
+
+
+def _remedy(dimensions: int) -> str:
+    fitting = [precision for precision, limit in _LIMITS.items() if dimensions <= limit]
+    return f"choose precision {fitting[0]}, or fewer dimensions" if fitting else "keep fewer of them"
