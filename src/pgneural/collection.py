@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
@@ -293,7 +294,7 @@ class Collection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 found = self._searching(connection)
                 hits = found.refine(connection, query, refinement) if refinement else found.run(connection, query)
-        except (DBAPIError, InvalidFilter):
+        except (DBAPIError, psycopg.Error, InvalidFilter):
             self._require_same_space()
             raise
         if not hits:

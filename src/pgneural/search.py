@@ -37,7 +37,7 @@ KEPT_STATEMENTS = 200
 """Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HitChunk:
     """The best chunk of a hit."""
 
@@ -53,7 +53,7 @@ class HitChunk:
         return line[:characters].rsplit(" ", 1)[0].rstrip(" ,;:.") + " …"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One result.
 
@@ -134,7 +134,8 @@ class Search:
         """
         with filter_errors(query.where is not None or bool(query.boosts)):
             rows = self._rows(connection, query)
-        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
+        strategy = rows[0][_STRATEGY] if rows else ""
+        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=strategy)
 
     def refine(self, connection: sa.Connection, query: Query, refinement: Refinement) -> Hits:
         """Find more candidates than the page needs, put them in another order, and cut the page from it.
@@ -185,7 +186,7 @@ class Search:
         nothing = np.zeros(self.target.chunks.c.embedding.type.dim, dtype=np.float32)  # type: ignore[attr-defined]
         return np.array([found.get(hit.entity.id, nothing) for hit in hits], dtype=np.float32).reshape(-1, len(nothing))
 
-    def _rows(self, connection: sa.Connection, query: Query) -> Sequence[sa.Row[Any]]:
+    def _rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
         shape, parameters = query.shape(), query.parameters(self.target)
         if shape is None:
             return connection.execute(self._statement(query), parameters).all()
@@ -195,7 +196,9 @@ class Search:
             compiled = self._statement(query).compile(dialect=connection.dialect)
             self._built[shape] = str(compiled), dict(compiled.params)
         text, constants = self._built[shape]
-        return connection.exec_driver_sql(text, {**constants, **parameters}).all()
+        driver: Any = connection.connection.driver_connection
+        rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
+        return rows
 
     def _statement(self, query: Query) -> sa.Select[Any]:
         return with_documents(self.target, query.select(self.target))
@@ -210,15 +213,12 @@ def filter_errors(filtered: bool) -> Iterator[None]:
     """
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
         mine = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
-        if (
-            not filtered
-            or not isinstance(error.orig, mine)
-            or isinstance(error.orig, psycopg.errors.InsufficientPrivilege)
-        ):
+        if not filtered or not isinstance(cause, mine) or isinstance(cause, psycopg.errors.InsufficientPrivilege):
             raise
-        said = str(error.orig).splitlines()[0]
+        said = str(cause).splitlines()[0]
         raise InvalidFilter(f"the filter does not work: {said}; it may use the columns of documents") from error
 
 
@@ -244,22 +244,24 @@ def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> list[Hit]:
     return [*sorted(scored, key=lambda hit: -hit.score), *hits[len(scored) :]]
 
 
-def _hit(row: sa.Row[Any]) -> Hit:
-    values = row._mapping
-    chunk = HitChunk(row.ordinal, row.text or "", row.locator or {})
-    legs = {leg: values[leg] for leg in values.keys() - _NOT_LEGS if values[leg] is not None}
-    return Hit(_document(row), row.rank, row.score, chunk, legs)
+_ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
+_RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
+_LEGS = ("semantic", "lexical", "sparse")
+_STRATEGY = _RANKED + 4 + len(_LEGS)
 
 
-_COLUMNS = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
-_NOT_LEGS = frozenset(
-    [*DOCUMENTS.c.keys(), "rank", "source_id", "ordinal", "score", "strategy", "text", "locator"]
-)
+def _hit(row: Sequence[Any]) -> Hit:
+    """Turn a row of `with_documents` into a hit."""
+    rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
+    legs = {leg: row[at] for at, leg in enumerate(_LEGS, start=_RANKED + 4) if row[at] is not None}
+    for place, boost in enumerate(row[_STRATEGY + 1 : -2], start=1):
+        legs[f"boost {place}"] = boost
+    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs)
 
 
-def _document(row: sa.Row[Any]) -> Document:
+def _document(row: Sequence[Any]) -> Document:
     """Return the source row as an entity of no session, as if one had loaded it."""
     document = Document()
-    instance_dict(document).update(zip(_COLUMNS, row, strict=False))
+    instance_dict(document).update(zip(_ATTRIBUTES, row, strict=False))
     make_transient_to_detached(document)
     return document

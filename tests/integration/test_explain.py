@@ -54,7 +54,7 @@ def test_exact_and_why_fewer(many: Collection) -> None:
 
 def test_fallback(many: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 10)
-    monkeypatch.setattr("pgneural.statement.vector_leg.FILTERED_EF_SEARCH", 10)
+    monkeypatch.setattr("pgneural.statement.vector_leg.EF_SEARCH", 10)
     monkeypatch.setattr("pgneural.statement.vector_leg.MAX_SCAN_TUPLES", 1)
     said = many.explain("wbz wcz", mode="semantic", where="(metadata->>'n')::int % 200 = 0")
     assert said.strategy == "fallback"

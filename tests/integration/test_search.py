@@ -85,7 +85,7 @@ def test_never_short_and_near_the_exact_answer(points: Collection, name: str) ->
 
 def test_fallback_when_the_index_scan_gives_up(points: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 10)
-    monkeypatch.setattr("pgneural.statement.vector_leg.FILTERED_EF_SEARCH", 10)
+    monkeypatch.setattr("pgneural.statement.vector_leg.EF_SEARCH", 10)
     monkeypatch.setattr("pgneural.statement.vector_leg.MAX_SCAN_TUPLES", 1)
     strategies = set()
     for query in vectors(2, 10):

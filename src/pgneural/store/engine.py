@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,9 @@ MINIMUM_PGVECTOR = (0, 8, 0)
 PREPARE_AFTER = 5
 """Times that a connection executes a statement before it prepares it: psycopg's default."""
 
+TRUSTED_SECONDS = 1.0
+"""A connection that was given back no longer ago than this is not tried out before it is used again."""
+
 ADVISED_PGVECTOR = (0, 8, 4)
 """Earlier ones can corrupt an HNSW index around a vacuum (pgvector #988, #993)."""
 
@@ -56,7 +60,30 @@ def create_engine(url: str, *, prepared: bool = True) -> sa.Engine:
         register(connection)
         return connection
 
-    return sa.create_engine("postgresql+psycopg://", creator=connect, pool_pre_ping=True)
+    engine = sa.create_engine("postgresql+psycopg://", creator=connect)
+    sa.event.listen(engine, "checkin", _left)
+    sa.event.listen(engine, "checkout", _require_alive)
+    return engine
+
+
+def _left(_: Any, record: Any) -> None:
+    record.info["left"] = time.monotonic()
+
+
+def _require_alive(connection: psycopg.Connection[Any], record: Any, _: Any) -> None:
+    """Try out a connection that lay in the pool for a while."""
+    left = record.info.get("left")
+    if connection.closed or (left is not None and time.monotonic() - left > TRUSTED_SECONDS and not _alive(connection)):
+        raise sa.exc.DisconnectionError("the server has closed this connection")
+
+
+def _alive(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.Error:
+        return False
+    return True
 
 
 def hidden_password(url: str) -> str:
