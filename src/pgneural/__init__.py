@@ -13,15 +13,17 @@ from pgneural.errors import PgneuralError
 from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.explain import Explanation, Stage
 from pgneural.pipeline import Report
-from pgneural.rerank import CrossEncoderReranker, Rerank
+from pgneural.rerank import CrossEncoderReranker, LateInteraction, Rerank
 from pgneural.search import Hit, HitChunk, Hits
-from pgneural.statement import RRF, WeightedSum
+from pgneural.statement import RRF, Boost, WeightedSum
 from pgneural.store.schema import Document
+from pgneural.store.vectors import VectorIndex
 from pgneural.types import BadRecord, Chunk, Distance, Encoder, Modality, Mode, Record
 
 __all__ = [
     "RRF",
     "BadRecord",
+    "Boost",
     "Chunk",
     "Collection",
     "CrossEncoderReranker",
@@ -34,6 +36,7 @@ __all__ = [
     "Hit",
     "HitChunk",
     "Hits",
+    "LateInteraction",
     "Modality",
     "Mode",
     "ModeResult",
@@ -42,6 +45,7 @@ __all__ = [
     "Report",
     "Rerank",
     "Stage",
+    "VectorIndex",
     "WeightedSum",
     "connect",
     "embedded",

@@ -36,10 +36,10 @@ from pgneural.store.catalog import (
     terms_of,
 )
 from pgneural.store.engine import translated
-from pgneural.store.indexes import BuildProgress, build
+from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
 from pgneural.store.schema import DOCUMENTS, Document, Space
-from pgneural.store.vectors import Storage
+from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.store.writer import delete
 from pgneural.types import BadRecord, Distance, Encoder, Mode, Record, Vector, has_direction
 
@@ -123,6 +123,23 @@ class Collection:
                 f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
             )
         return report
+
+    def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
+        """Index the vectors in another way; the old index serves until the new one is built.
+
+        Args:
+            index: How.
+            progress: Called while it is built.
+
+        Raises:
+            InvalidIndex: pgvector has no such index for these vectors.
+
+        Example:
+            >>> notes.reindex(VectorIndex(precision="full", options={"m": 24}))
+        """
+        with translated():
+            rebuild(self._engine, self._space, index, progress)
+            self._searched = None
 
     def search(self, query: Asked, **options: Unpack[SearchOptions]) -> Hits:
         """Return the documents that answer a query best.

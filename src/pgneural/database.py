@@ -14,6 +14,7 @@ from pgneural.store import catalog
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import create_engine, hidden_password, pgvector_version, server_version, translated
 from pgneural.store.schema import Space
+from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Encoder
 
 CHUNK_TOKENS = 512
@@ -90,6 +91,8 @@ class Database:
         encoder: str | Path | Encoder | None = None,
         language: str | None = None,
         title_boost: float | None = None,
+        storage: Storage | str | None = None,
+        index: VectorIndex | None = None,
         **options: Any,
     ) -> Collection:
         """Return a collection; make it where it does not exist yet.
@@ -100,11 +103,16 @@ class Database:
                 collection; for a new one, ``minilm``.
             language: The text search configuration of its words (psql lists them); ``english`` for a new one.
             title_boost: How often a word of the title counts, against one of the content; 1 for a new one.
-            **options: Passed to `pgneural.encoders.get`.
+            storage: The type of the vectors' column: ``vector``, or ``halfvec`` for half the space; of vectors of bits
+                always ``bit``. Only for a new collection.
+            index: How the vectors of a new collection are indexed; by default half precision HNSW, or what takes so
+                many dimensions. `Collection.reindex` changes it.
+            **options: Passed to `pgneural.encoders.get`; for ``vectors:<dimensions>`` a `distance`.
 
         Raises:
             EncoderMismatch: The collection exists with another encoder.
             InvalidName: The name will not do.
+            InvalidIndex: pgvector cannot store or index the vectors in this way.
             UnknownLanguage: The server does not know it, or the collection exists with another.
             SchemaNotInstalled, OutdatedSchema, NewerSchema: See `Database.upgrade`.
         """
@@ -117,7 +125,8 @@ class Database:
             kept = {name: options[name] for name in encoders.IDENTITY if name in options}
             with translated(), self.engine.begin() as connection:
                 wording = catalog.Wording(language or "english", 1.0 if title_boost is None else title_boost)
-                space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording)
+                keeping = catalog.Keeping(storage, index)
+                space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording, keeping)
             return Collection(self.engine, space, lambda: made)
         _require_same(space, encoder)
         _require_same_wording(space, language, title_boost)

@@ -82,7 +82,7 @@ class InvalidFilter(PgneuralError, ValueError):
 
 
 class InvalidQuery(PgneuralError, ValueError):
-    """The query vector has no direction, or the limit is out of range."""
+    """An option of a search is out of range, or does not go with the others."""
 
 
 class UnknownCollection(PgneuralError, LookupError):

@@ -113,7 +113,7 @@ def check(connection: sa.Connection) -> SchemaState:
     _refuse_newer(connection)
     if revision != _head():
         return SchemaState(revision, _head(), (f"revision {revision} is not {_head()}; run: pgneural db upgrade",))
-    differences = [*_table_differences(connection), *_sql_differences(connection)]
+    differences = [*_table_differences(connection), *_sql_differences(connection), *_broken(connection)]
     return SchemaState(revision, _head(), tuple(differences))
 
 
@@ -211,6 +211,23 @@ def _table_differences(connection: sa.Connection) -> list[str]:
     }
     context = MigrationContext.configure(connection, opts=options)
     return [f"table: {difference}" for difference in compare_metadata(context, Catalog.metadata)]
+
+
+def _broken(connection: sa.Connection) -> list[str]:
+    """Tell which tables of collections are missing, and which indexes an interrupted build has left invalid."""
+    missing = sa.text(
+        "SELECT format('table neural.%I of collection %s is missing; drop the collection and index it again', t, s)"
+        "  FROM (SELECT chunk_table AS t, attribute AS s FROM neural.spaces WHERE source = 'neural.documents'"
+        "        UNION ALL SELECT chunk_table || '_terms', attribute FROM neural.spaces"
+        "                   WHERE source = 'neural.documents' AND kind = 'dense') made"
+        " WHERE to_regclass(format('neural.%I', t)) IS NULL"
+    )
+    invalid = sa.text(
+        "SELECT format('index neural.%I is invalid; index into its collection again, that builds it anew', c.relname)"
+        "  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE NOT i.indisvalid AND c.relnamespace = to_regnamespace('neural')"
+    )
+    return [found for query in (missing, invalid) for found in connection.scalars(query)]
 
 
 def _sql_differences(connection: sa.Connection) -> list[str]:

@@ -18,8 +18,8 @@ from pgneural.errors import InvalidQuery, UnknownLanguage
 from pgneural.filter import condition
 from pgneural.statement import Page, Query
 from pgneural.store import lexical as store
-from pgneural.types import Mode
 from pgneural.store.schema import Space
+from pgneural.types import Mode
 
 WORDS = [f"w{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)]
 

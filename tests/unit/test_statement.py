@@ -45,7 +45,11 @@ def ctes(text: str) -> list[str]:
 QUERIES = {
     "semantic": Query(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32)),
     "semantic_filtered_second_page": Query(
-        Mode.SEMANTIC, Page(10, 50), np.array([1, 2, 3], np.float32), where=Document.title == "a", threshold=Threshold(0.5)
+        Mode.SEMANTIC,
+        Page(10, 50),
+        np.array([1, 2, 3], np.float32),
+        where=Document.title == "a",
+        threshold=Threshold(0.5),
     ),
     "lexical": Query(Mode.LEXICAL, Page(10), text="a fox", where=Document.title == "a"),
     "hybrid": Query(Mode.HYBRID, Page(10), np.array([1, 2, 3], np.float32), "a fox", where=Document.title == "a"),

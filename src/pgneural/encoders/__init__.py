@@ -20,7 +20,7 @@ from pgneural.types import Encoder, Modality
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
 
-IDENTITY = ("dimensions", "query_prompt", "document_prompt")
+IDENTITY = ("dimensions", "distance", "query_prompt", "document_prompt")
 """The options that decide what vectors an encoder makes; the others (device, precision) only how fast."""
 
 
@@ -68,7 +68,7 @@ def get(name: str | Path, **options: Any) -> Encoder:
         factory: Callable[..., Encoder] = point.load()
         return factory(**options)
     if text.startswith("vectors:"):
-        return GivenVectors.from_name(text)
+        return GivenVectors.from_name(text, **options)
     if not Path(text).is_dir() and "/" not in text:
         raise UnknownEncoder(
             f"no encoder {text!r}; registered are {', '.join(sorted(_registered()))}, "

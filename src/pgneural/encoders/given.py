@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from pgneural.encoders.words import WordTokenizer
-from pgneural.errors import EncoderUnavailable, UnknownEncoder
+from pgneural.errors import EncoderUnavailable, InvalidIndex, UnknownEncoder
 from pgneural.types import Content, Distance, Modality, Tokenizer
 
 
@@ -19,16 +19,23 @@ class GivenVectors:
     distance: Distance = Distance.COSINE
 
     @classmethod
-    def from_name(cls, name: str) -> GivenVectors:
+    def from_name(cls, name: str, distance: Distance | str = Distance.COSINE) -> GivenVectors:
         """Read a name like ``vectors:768``.
+
+        Args:
+            name: It.
+            distance: How the vectors are to be compared; ``hamming`` and ``jaccard`` are of vectors of 0 and 1.
 
         Raises:
             UnknownEncoder: The part after the colon is not a positive number.
+            InvalidIndex: There is no such distance.
         """
         dimensions = name.removeprefix("vectors:")
         if not dimensions.isdecimal() or int(dimensions) == 0:
             raise UnknownEncoder(f"no encoder {name!r}; write vectors:<dimensions>, for example vectors:768")
-        return cls(int(dimensions))
+        if distance not in tuple(Distance):
+            raise InvalidIndex(f"distance is {distance!r}, expected {', '.join(Distance)}")
+        return cls(int(dimensions), Distance(distance))
 
     @property
     def name(self) -> str:

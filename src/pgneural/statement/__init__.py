@@ -2,8 +2,8 @@
 
 ``target`` says what is searched, ``probe`` looks how many rows pass the filter, ``vector_leg`` and ``lexical_leg``
 are the legs, ``single`` asks one of them, ``fusion`` joins several, and `Query` chooses. Each leg applies the filter
-itself, and ends in one CTE of its own name with one row for each source row. The statement of a hybrid search reads, CTE
-by CTE::
+itself, and ends in one CTE of its own name with one row for each source row. The statement of a hybrid search reads,
+CTE by CTE::
 
     settings                         how far an index scan may go; local to the transaction
     probe, passing                   the keys of the rows that pass the filter, up to a bound, and their number

@@ -72,7 +72,8 @@ class Query:
             assert self.text is not None
             return by_words(target, self.text, self.page, **among)
         if self.mode is Mode.SPARSE:
-            assert self.sparse is not None and target.sparse is not None
+            assert self.sparse is not None
+            assert target.sparse is not None
             return by_vectors(target, target.sparse, self.sparse, self.page, **among)
         assert self.vector is not None
         return by_vectors(target, target.dense, self.vector, self.page, **among, aggregate=self.aggregate)

@@ -42,7 +42,7 @@ def by_vectors(
     page: Page,
     *,
     where: sa.ColumnElement[bool] | None = None,
-    threshold: Threshold = Threshold(),  # noqa: B008
+    threshold: Threshold = Threshold(),
     aggregate: Aggregate | None = None,
 ) -> sa.Select[Any]:
     """Return the statement that finds the nearest source rows under a filter.
@@ -82,7 +82,7 @@ def by_words(
     page: Page,
     *,
     where: sa.ColumnElement[bool] | None = None,
-    threshold: Threshold = Threshold(),  # noqa: B008
+    threshold: Threshold = Threshold(),
 ) -> sa.Select[Any]:
     """Return the statement that ranks the rows with words of the query by BM25; columns as of `by_vectors`."""
     probe = Probe(target, where, page.end, by_words=True)

@@ -116,7 +116,9 @@ def require_space(connection: sa.Connection, collection: str) -> Space:
     """
     space = find_space(connection, collection)
     if space is None:
-        names = connection.scalars(sa.select(Space.attribute).where(Space.source == SOURCE, Space.kind == "dense").order_by("attribute"))
+        names = connection.scalars(
+            sa.select(Space.attribute).where(Space.source == SOURCE, Space.kind == "dense").order_by("attribute")
+        )
         listed = ", ".join(names) or "none yet"
         raise UnknownCollection(f"no collection {collection!r}; the database has: {listed}")
     return space

@@ -32,7 +32,7 @@ WORTH_INDEXING = 2000
 NODE_BYTES = 500
 """What HNSW keeps for a row besides its vector, at m = 16: neighbour lists of 8 bytes each and headers."""
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108
+SHARED_MEMORY = "/dev/shm"
 """Where parallel workers of a server on this machine share the memory of a build."""
 
 POLL_SECONDS = 0.5

@@ -279,7 +279,7 @@ def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None
     return Index(
         name or f"{chunks.name}_embedding_idx",
         kept.label(label) if label else kept,
-        postgresql_using=index.method.value,
+        postgresql_using=str(index.method),
         postgresql_ops={label or "embedding": indexed.operator_class},
         postgresql_with=dict(index.options),
     )

@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import psycopg
@@ -44,6 +44,10 @@ def sparse_text(vector: Vector) -> str:
         places = np.sort(places[np.argsort(-np.abs(vector[places]), kind="stable")[:SPARSE_NUMBERS]])
     pairs = ",".join(f"{place + 1}:{vector[place]:.7g}" for place in places)
     return f"{{{pairs}}}/{len(vector)}"
+
+
+LARGEST_HALF = 65504
+"""The largest number of 16 bits."""
 
 
 class Reals:
@@ -168,15 +172,25 @@ class VectorIndex:
         options: Of the access method: ``m`` and ``ef_construction``, or ``lists``.
     """
 
-    method: Method = Method.HNSW
-    precision: Precision = Precision.HALF
+    method: Method | Literal["hnsw", "ivfflat", "none"] = Method.HNSW
+    precision: Precision | Literal["full", "half", "binary"] = Precision.HALF
     dimensions: int | None = None
     options: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take names for what they name, and refuse others."""
+        for name, kind in (("method", Method), ("precision", Precision)):
+            if getattr(self, name) not in tuple(kind):
+                raise InvalidIndex(f"{name} is {getattr(self, name)!r}, expected {', '.join(kind)}")
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        known = {"lists"} if self.method is Method.IVFFLAT else {"m", "ef_construction"}
+        if unknown := set(self.options) - known:
+            raise InvalidIndex(f"{self.method} has no option {min(unknown)!r}; it has {', '.join(sorted(known))}")
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Self:
         """Read it from the catalog."""
-        return cls(Method(spec["method"]), Precision(spec["precision"]), spec["dimensions"], spec["options"])
+        return cls(spec["method"], spec["precision"], spec["dimensions"], spec["options"])
 
     def as_json(self) -> dict[str, Any]:
         """Return it for the catalog."""
@@ -227,6 +241,11 @@ class Indexed:
             return "bit"
         half = self.storage is Storage.HALFVEC or self.index.precision is Precision.HALF
         return "halfvec" if half else "vector"
+
+    @property
+    def halved(self) -> bool:
+        """Whether numbers are kept in 16 bits as they are, so that large ones cannot be kept."""
+        return self.storage is Storage.HALFVEC or (self.type == "halfvec" and self.distance is not Distance.COSINE)
 
     @property
     def operator(self) -> str:
@@ -298,7 +317,9 @@ def reason(storage: Storage, dimensions: int) -> str | None:
         return None
     fits = dimensions <= _LIMITS[Precision.BINARY]
     what = "an index of one bit a number, ranked by the whole vectors" if fits else "no index"
-    return f"pgvector indexes {_LIMITS[Precision.HALF]:,} dimensions, these vectors have {dimensions:,}: they get {what}"
+    return (
+        f"pgvector indexes {_LIMITS[Precision.HALF]:,} dimensions, these vectors have {dimensions:,}: they get {what}"
+    )
 
 
 def required_storage(distance: Distance, storage: Storage | str | None = None) -> Storage:
