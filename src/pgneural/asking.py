@@ -95,6 +95,8 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
         return None
     if query.page.offset:
         raise InvalidQuery("reranked, diverse and grouped hits have no pages; ask for more of them at once")
+    if isinstance(rerank, LateInteraction) and rerank.candidates < 1:
+        raise InvalidQuery(f"candidates is {rerank.candidates}, expected at least 1")
     if rerank is not None and query.text is None:
         raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
     if rerank is not None and not isinstance(rerank, Rerank | LateInteraction):

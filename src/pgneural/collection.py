@@ -20,10 +20,12 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural import load
 from pgneural.asking import Asked, Filter, SearchOptions, page_of, query_of, refinement_of
+from pgneural.derive import Derived
 from pgneural.errors import DimensionMismatch, InvalidFilter, InvalidQuery, RefusedRecords, UnknownDocument
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition, expression
 from pgneural.pipeline import Ingest, Progress, Report
+from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, Search, filter_errors
 from pgneural.statement import Query, Target, Vectors, facets
 from pgneural.store.catalog import (
@@ -51,8 +53,15 @@ STATISTICS_SECONDS = 60
 class Collection:
     """The documents of one name, with their vectors. Made by `pgneural.database.Database.collection`."""
 
-    def __init__(self, engine: sa.Engine, space: Space, encoder: Callable[[], Encoder]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        space: Space,
+        encoder: Callable[[], Encoder],
+        further: Mapping[str, Derived] | None = None,
+    ) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
+        self._further = dict(further or {})
         self._searched: Search | None = None
         self._believed = 0.0
 
@@ -85,7 +94,7 @@ class Collection:
     @property
     def modes(self) -> Sequence[Mode]:
         """The modes in which it can be searched: sparse only with a sparse encoder."""
-        return [mode for mode in Mode if mode is not Mode.SPARSE]
+        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self._further]
 
     def index(
         self,
@@ -117,6 +126,8 @@ class Collection:
             report = ingest.run(_records(items))
             complete(self._engine, self._space)
             build(self._engine, self._space, build_progress)
+            for derived in self._further.values():
+                derived.complete(self._engine)
             self._searched = None  # its statistics are old now
         if report.rejected and bad_records == "refuse":
             raise RefusedRecords(
@@ -181,7 +192,10 @@ class Collection:
             '1'
         """
         asked = self._asked(query, options)
-        return self._search(asked, refinement_of(asked, options))
+        refinement = refinement_of(asked, options)
+        if refinement and isinstance(refinement.rerank, LateInteraction):
+            asked = replace(asked, tokens=self._derived("tokens").encode_query(asked.text or ""))
+        return self._search(asked, refinement)
 
     def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
@@ -302,7 +316,17 @@ class Collection:
         asked = query_of(query, options)
         if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
             asked = replace(asked, vector=self._encoded(query))
+        if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self._further):
+            asked = replace(asked, sparse=self._derived("sparse").encode_query(asked.text or ""))
         return asked
+
+    def _derived(self, kind: str) -> Derived:
+        if kind not in self._further:
+            option, what = ("sparse", "sparse vectors") if kind == "sparse" else ("late", "vectors of tokens")
+            raise InvalidQuery(
+                f"collection {self.name!r} has no {what}; open it with {option}=, the folder of an encoder, and index"
+            )
+        return self._further[kind]
 
     def _search(self, query: Query, refinement: Refinement | None = None) -> Hits:
         try:
@@ -334,7 +358,16 @@ class Collection:
         scope = DOCUMENTS.c.collection == self.name
         ratio = chunks_per_row(connection, self._space)
         dense = Vectors("semantic", self.chunks, indexed_of(self._space), ratio)
-        return Target(DOCUMENTS, dense, terms_of(self._space), self._space.id, scope)
+        sparse, tokens = (self._further.get(kind) for kind in ("sparse", "tokens"))
+        return Target(
+            DOCUMENTS,
+            dense,
+            terms_of(self._space),
+            self._space.id,
+            scope,
+            None if sparse is None else Vectors("sparse", chunks_of(sparse.space), indexed_of(sparse.space), ratio),
+            None if tokens is None else chunks_of(tokens.space),
+        )
 
     def _encoded(self, query: Asked) -> Vector:
         if isinstance(query, str):

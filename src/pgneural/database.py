@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,13 +11,14 @@ from typing import Any, Self
 
 from pgneural import encoders, migrate
 from pgneural.collection import Collection
+from pgneural.derive import Derived
 from pgneural.errors import EncoderMismatch, UnknownLanguage
 from pgneural.store import catalog
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import create_engine, hidden_password, pgvector_version, server_version, translated
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage, VectorIndex
-from pgneural.types import Encoder
+from pgneural.types import Encoder, FurtherEncoder
 
 CHUNK_TOKENS = 512
 """The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
@@ -93,6 +96,8 @@ class Database:
         title_boost: float | None = None,
         storage: Storage | str | None = None,
         index: VectorIndex | None = None,
+        sparse: str | Path | FurtherEncoder | None = None,
+        late: str | Path | FurtherEncoder | None = None,
         **options: Any,
     ) -> Collection:
         """Return a collection; make it where it does not exist yet.
@@ -107,6 +112,10 @@ class Database:
                 always ``bit``. Only for a new collection.
             index: How the vectors of a new collection are indexed; by default half precision HNSW, or what takes so
                 many dimensions. `Collection.reindex` changes it.
+            sparse: A learned sparse encoder (sentence-transformers `SparseEncoder`), as a folder or name: a further leg
+                of hybrid search, and mode ``sparse``. A collection may be given one at any time; the next `index`
+                completes it.
+            late: An encoder of tokens (`MultiVectorEncoder`), as a folder or name, for `LateInteraction`; likewise.
             **options: Passed to `pgneural.encoders.get`; for ``vectors:<dimensions>`` a `distance`.
 
         Raises:
@@ -127,10 +136,12 @@ class Database:
                 wording = catalog.Wording(language or "english", 1.0 if title_boost is None else title_boost)
                 keeping = catalog.Keeping(storage, index)
                 space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording, keeping)
-            return Collection(self.engine, space, lambda: made)
+            encoder = made
         _require_same(space, encoder)
         _require_same_wording(space, language, title_boost)
-        return self._opened(space, encoder, options)
+        further = {"sparse": sparse, "tokens": late}
+        self._add_further(space, further)
+        return self._opened(space, encoder, options, further)
 
     def existing(self, name: str, **options: Any) -> Collection:
         """Return a collection that must exist.
@@ -153,8 +164,35 @@ class Database:
             migrate.require_current(connection)
             catalog.drop_collection(connection, name)
 
-    def _opened(self, space: Space, encoder: str | Path | Encoder | None, options: dict[str, Any]) -> Collection:
-        return Collection(self.engine, space, lambda: _make(encoder or space.encoder, {**space.options, **options}))
+    def _opened(
+        self,
+        space: Space,
+        encoder: str | Path | Encoder | None,
+        options: dict[str, Any],
+        further: Mapping[str, str | Path | FurtherEncoder | None] | None = None,
+    ) -> Collection:
+        with translated(), self.engine.begin() as connection:
+            spaces = catalog.further_spaces(connection, space.attribute)
+        given = further or {}
+        derived = {
+            kind: Derived(other, functools.partial(_make_further, kind, given.get(kind) or other.encoder))
+            for kind, other in spaces.items()
+        }
+        made = functools.partial(_make, encoder or space.encoder, {**space.options, **options})
+        return Collection(self.engine, space, made, derived)
+
+    def _add_further(self, space: Space, wanted: Mapping[str, str | Path | FurtherEncoder | None]) -> None:
+        """Give a collection the further vectors that it has not yet; refuse another encoder than it has."""
+        for kind, encoder in wanted.items():
+            if encoder is None:
+                continue
+            made = _make_further(kind, encoder)
+            with translated(), self.engine.begin() as connection:
+                existing = catalog.further_spaces(connection, space.attribute).get(kind)
+                if existing:
+                    catalog.require_encoder(existing, made)
+                else:
+                    catalog.create_further(connection, space, kind, made, {})
 
 
 def connect(url: str, *, prepared: bool = True) -> Database:
@@ -185,6 +223,15 @@ def embedded(path: str | Path) -> Database:
 
 def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Encoder:
     return encoders.get(encoder, **options) if isinstance(encoder, (str, Path)) else encoder
+
+
+def _make_further(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
+    if not isinstance(encoder, (str, Path)):
+        return encoder
+    from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+
+    name = encoders.canonical(encoder)
+    return SparseTransformerEncoder(name) if kind == "sparse" else TokenEncoder(name)
 
 
 def _chunking(encoder: Encoder) -> catalog.Chunking:

@@ -13,7 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from pgneural.search import Hits
-from pgneural.statement import Page, Query, Target
+from pgneural.statement import Page, Query, Target, Vectors
+from pgneural.store.schema import index_name
+from pgneural.store.vectors import Method
 
 Plan = Mapping[str, Any]
 
@@ -22,11 +24,14 @@ STAGES = {
     "near": "vector index",
     "exact": "distances, one by one",
     "fallback": "distances of all rows that pass",
+    "sparse_near": "index of the sparse vectors",
+    "sparse_exact": "sparse weights, one by one",
+    "sparse_fallback": "sparse weights of all rows that pass",
     "question": "words of the query",
     "few_words": "words, one by one",
     "rare_words": "rows with a rare word",
     "more_words": "rows with more common words",
-    "scored": "both scores of the pool",
+    "scored": "all scores of the pool",
 }
 
 
@@ -138,6 +143,12 @@ def _is_scan(node: Plan) -> bool:
     return "Relation Name" in node and "SubPlan" not in node.get("Parent Relationship", "")
 
 
+def _kind(vectors: Vectors) -> str:
+    indexed = vectors.indexed
+    part = f", {indexed.kept} of {indexed.dimensions} dimensions" if indexed.kept < indexed.dimensions else ""
+    return f"{indexed.index.method} over {indexed.type}{part}"
+
+
 class _Words:
     """The sentences of an explanation."""
 
@@ -146,17 +157,18 @@ class _Words:
 
     def sentences(self) -> Iterator[str]:
         yield from self._filter()
-        yield from self._semantic()
+        yield from self._vectors()
         yield from self._lexical()
         yield from self._why_fewer()
 
     def warnings(self) -> Iterator[str]:
-        near, rare = self.stages.get("near"), self.stages.get("rare_words")
-        if near and not any(name.endswith("_embedding_idx") for name in near.indexes):
-            yield (
-                f"no vector index was used on {self.target.chunks.fullname}; build it (index() does), "
-                "and run ANALYZE if it is there"
-            )
+        for vectors, near in self._near():
+            if index_name(vectors.table) not in near.indexes and vectors.indexed.index.method is not Method.NONE:
+                yield (
+                    f"no vector index was used on {vectors.table.fullname}; build it (index() does), "
+                    "and run ANALYZE if it is there"
+                )
+        rare = self.stages.get("rare_words")
         if rare and not rare.indexes:
             yield f"no index was used on {self.target.terms.fullname}; run index() again, it makes it, or ANALYZE"
 
@@ -172,12 +184,19 @@ class _Words:
         elif near:
             yield "No filter, and too many rows to compare one by one."
 
-    def _semantic(self) -> Iterator[str]:
-        near, fallback = self.stages.get("near"), self.stages.get("fallback")
-        if near:
-            by = ", ".join(name for name in near.indexes if name.endswith("_embedding_idx")) or "no index"
+    def _near(self) -> Iterator[tuple[Vectors, Stage]]:
+        for vectors, name in ((self.target.dense, "near"), (self.target.sparse, "sparse_near")):
+            if vectors and (stage := self.stages.get(name)):
+                yield vectors, stage
+
+    def _vectors(self) -> Iterator[str]:
+        for vectors, near in self._near():
+            index = index_name(vectors.table)
+            by = f"{index} ({_kind(vectors)})" if index in near.indexes else "no index"
             yield f"By {by}: {near.rows + near.removed:,} chunks looked at, {near.rows:,} of them taken."
-        if fallback:
+        for name in ("fallback", "sparse_fallback"):
+            if not (fallback := self.stages.get(name)):
+                continue
             yield (
                 f"That was too few rows for a full page, so all {fallback.rows:,} chunks of the rows that pass "
                 "were compared, too."
@@ -203,5 +222,5 @@ class _Words:
             yield f"Only {found:,} hits, because only {probe.rows:,} rows pass the filter."
         else:
             by_meaning = self.stages.keys() & {"near", "exact", "fallback"}
-            why = "meet the threshold" if by_meaning else "have a word of the query"
+            why = "meet the threshold" if by_meaning else "share a word with the query"
             yield f"Only {found:,} hits, because no other rows {why}."

@@ -21,7 +21,8 @@ from sqlalchemy.orm.attributes import instance_dict
 from pgneural.diversify import few_of_each, mmr
 from pgneural.errors import InvalidFilter
 from pgneural.rerank import LateInteraction, Rerank
-from pgneural.statement import Page, Query, Target
+from pgneural.statement import Page, Query, Target, late_interaction
+from pgneural.store.further import tokens_text
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.types import Vector, below
 
@@ -149,6 +150,8 @@ class Search:
         strategy, ordered = self._candidates(connection, query, refinement)
         if isinstance(refinement.rerank, Rerank):
             ordered = _reranked(refinement.rerank, query.text or "", ordered)
+        if isinstance(refinement.rerank, LateInteraction):
+            ordered = self._compared_by_token(connection, query, ordered, refinement.rerank.candidates)
         if refinement.diversity:
             vectors = self._vectors(connection, ordered)
             chosen = mmr([hit.score for hit in ordered], vectors, limit, refinement.diversity)
@@ -177,13 +180,25 @@ class Search:
         with filter_errors(True):
             return {row[0]: row[1] for row in connection.execute(sa.select(Document.id, by).where(wanted))}
 
+    def _compared_by_token(
+        self, connection: sa.Connection, query: Query, hits: Sequence[Hit], candidates: int
+    ) -> list[Hit]:
+        """Put the best hits in the order of late interaction; the others follow as they were."""
+        assert self.target.tokens is not None
+        assert query.tokens is not None
+        keys = [hit.entity.id for hit in hits[:candidates]]
+        statement = late_interaction(self.target.tokens, tokens_text(query.tokens), keys)
+        scores = {row[0]: row[1] for row in connection.execute(statement)}
+        return _rescored(hits, [scores.get(key, -np.inf) for key in keys])
+
     def _vectors(self, connection: sa.Connection, hits: Sequence[Hit]) -> Vector:
         """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""
         chunks = self.target.chunks
         wanted = sa.tuple_(chunks.c.source_id, chunks.c.ordinal).in_([(h.entity.id, h.chunk.ordinal) for h in hits])
         rows = connection.execute(sa.select(chunks.c.source_id, chunks.c.embedding).where(wanted))
-        found = {row[0]: np.asarray(row[1], dtype=np.float32) for row in rows}
-        nothing = np.zeros(self.target.chunks.c.embedding.type.dim, dtype=np.float32)  # type: ignore[attr-defined]
+        storage, _, dimensions = self.target.dense.indexed.vectors
+        found = {row[0]: storage.parse(row[1]) for row in rows}
+        nothing = np.zeros(dimensions, dtype=np.float32)
         return np.array([found.get(hit.entity.id, nothing) for hit in hits], dtype=np.float32).reshape(-1, len(nothing))
 
     def _rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
@@ -238,7 +253,11 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
 
 def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> list[Hit]:
     """Put hits in the order of the reranker; those beyond its budget follow as they were."""
-    scores = rerank.scores(text, [below(hit.entity.title or "", hit.chunk.text) for hit in hits])
+    return _rescored(hits, rerank.scores(text, [below(hit.entity.title or "", hit.chunk.text) for hit in hits]))
+
+
+def _rescored(hits: Sequence[Hit], scores: Sequence[float]) -> list[Hit]:
+    """Order the first hits by other scores; those without one follow as they were."""
     pairs = zip(hits, scores, strict=False)
     scored = [replace(hit, score=score, legs={**hit.legs, "rerank": score}) for hit, score in pairs]
     return [*sorted(scored, key=lambda hit: -hit.score), *hits[len(scored) :]]

@@ -146,6 +146,28 @@ class Tokenizer(Protocol):
         """Return the number of tokens of each text, without special tokens."""
 
 
+class FurtherEncoder(Protocol):
+    """What an encoder of sparse vectors or of tokens has in common with an `Encoder`."""
+
+    @property
+    def name(self) -> str:
+        """The folder or name of the model."""
+
+    @property
+    def revision(self) -> str:
+        """Identifies the weights."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector."""
+
+    def encode_documents(self, items: Sequence[str]) -> Sequence[Vector]:
+        """Return a vector, shape (d,), or vectors of tokens, shape (t, d), for each text."""
+
+    def encode_query(self, item: str) -> Vector:
+        """Return the same for a query."""
+
+
 class Encoder(Protocol):
     """A named, versioned function from content to vector (design 5.6).
 

@@ -49,7 +49,7 @@ def test_exact_and_why_fewer(many: Collection) -> None:
     nothing = many.explain("wbz", mode="semantic", min_score=0.999)
     assert "Only 0 hits, because no other rows meet the threshold." in nothing.words
     wordless = many.explain("zebra", mode="lexical")
-    assert "Only 0 hits, because no other rows have a word of the query." in wordless.words
+    assert "Only 0 hits, because no other rows share a word with the query." in wordless.words
 
 
 def test_fallback(many: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

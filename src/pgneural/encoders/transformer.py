@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgneural.encoders import packed
-from pgneural.encoders.folder import ModelFolder
+from pgneural.encoders.loading import load, revision_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
 from pgneural.types import Content, Distance, Modality, Tokenizer, Vector
 
@@ -163,12 +163,11 @@ class SentenceTransformerEncoder:
 
     def _revision(self, model: str, dimensions: int | None, prompts: tuple[str | None, str | None]) -> str:
         config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
-        revision = ModelFolder(Path(model)).revision if Path(model).is_dir() else getattr(config, "_commit_hash", None)
         changes = [f"{dimensions}d" if dimensions else ""]
         changes += [
             f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None
         ]
-        return " ".join([revision or "unknown", *filter(None, changes)])
+        return " ".join([revision_of(model, config), *filter(None, changes)])
 
 
 _DISTANCES = {
@@ -210,21 +209,8 @@ def _text(item: Content) -> str:
 
 def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as theirs
 
-    bar = theirs.is_progress_bar_enabled()
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        loaded = SentenceTransformer(model, device=device, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, AssertionError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise EncoderUnavailable(
-            f"model {model!r} cannot be loaded: {said}; give a folder that holds it, and a device that is here"
-        ) from error
-    finally:
-        if bar:
-            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
-    return loaded.eval()
+    return load(SentenceTransformer, model, device, trust_remote_code).eval()
 
 
 def _backend(model: SentenceTransformer) -> tokenizers.Tokenizer:

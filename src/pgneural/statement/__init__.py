@@ -20,6 +20,7 @@ CTE by CTE::
 
 from pgneural.statement.facets import facets
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
+from pgneural.statement.late import late_interaction
 from pgneural.statement.query import Query
 from pgneural.statement.single import Threshold
 from pgneural.statement.target import Page, Target, Vectors
@@ -37,4 +38,5 @@ __all__ = [
     "Vectors",
     "WeightedSum",
     "facets",
+    "late_interaction",
 ]

@@ -26,6 +26,7 @@ class Query:
         vector: What the semantic leg compares, shape (d,).
         text: What the lexical leg reads.
         sparse: What the sparse leg compares, shape (dimensions of its space,).
+        tokens: What late interaction compares, shape (tokens, dimensions of their space).
         where: The filter, a condition over the source's columns.
         fusion: How a hybrid search joins its legs.
         boosts: Scores from ordinary columns.
@@ -38,6 +39,7 @@ class Query:
     vector: Vector | None = None
     text: str | None = None
     sparse: Vector | None = None
+    tokens: Vector | None = None
     where: sa.ColumnElement[bool] | None = None
     fusion: Fusion | None = None
     boosts: tuple[Boost, ...] = ()

@@ -46,6 +46,7 @@ class Target:
         scope: A condition on the source that every row of the chunk table meets; it is left out of
             the index scans. For a collection: its name.
         sparse: The vectors of its learned sparse encoder, if it has one.
+        tokens: The table of the vectors of its tokens, if it has one.
     """
 
     source: sa.Table
@@ -54,6 +55,7 @@ class Target:
     space: int
     scope: sa.ColumnElement[bool] | None = None
     sparse: Vectors | None = None
+    tokens: sa.Table | None = None
 
     @property
     def chunks(self) -> sa.Table:

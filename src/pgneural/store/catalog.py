@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection, UnknownLanguage
 from pgneural.store.engine import execute_script, quoted
-from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, terms_table
-from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, reason, required_storage
-from pgneural.types import Distance, Encoder
+from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, further_table, terms_table
+from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
+from pgneural.types import Distance, Encoder, FurtherEncoder
 
 NAME_BYTES = 39
 """A collection's name is part of table, constraint and index names, which end at 63 bytes."""
@@ -192,10 +192,49 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     _lock(connection, name)
     space = require_space(connection, name)
     execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
+    for further in further_spaces(connection, name).values():
+        chunks_of(further).drop(connection, checkfirst=True)
     terms_of(space).drop(connection, checkfirst=True)
     chunks_of(space).drop(connection, checkfirst=True)
     connection.execute(sa.delete(Document).where(Document.collection == name))
-    connection.execute(sa.delete(Space).where(Space.id == space.id))
+    connection.execute(sa.delete(Space).where(Space.source == SOURCE, Space.attribute == name))
+
+
+def further_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]:
+    """Return the spaces of a collection's further vectors, by kind: ``sparse`` and ``tokens``."""
+    wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind != "dense")
+    with Session(connection, expire_on_commit=False) as session:
+        return {space.kind: space for space in session.scalars(sa.select(Space).where(*wanted))}
+
+
+def create_further(
+    connection: sa.Connection, space: Space, kind: str, encoder: FurtherEncoder, options: Mapping[str, Any]
+) -> None:
+    """Give a collection further vectors of its chunks, with a table of their own; the caller commits."""
+    _lock(connection, space.attribute)
+    require_same_space(connection, space)
+    if kind in further_spaces(connection, space.attribute):
+        return
+    sparse = kind == "sparse"
+    index = VectorIndex(Method.HNSW if sparse else Method.NONE, Precision.FULL)
+    connection.execute(
+        insert(Space).values(
+            source=SOURCE,
+            attribute=space.attribute,
+            kind=kind,
+            chunk_table=f"{space.chunk_table}_{kind}",
+            encoder=encoder.name,
+            revision=encoder.revision,
+            options=dict(options),
+            dimensions=encoder.dimensions,
+            distance=Distance.INNER_PRODUCT,
+            max_tokens=space.max_tokens,
+            overlap=space.overlap,
+            storage=Storage.SPARSEVEC if sparse else Storage.HALFVEC,
+            vector_index=index.as_json(),
+        )
+    )
+    chunks_of(further_spaces(connection, space.attribute)[kind]).create(connection)
 
 
 def require_same_space(connection: sa.Connection, space: Space) -> None:
@@ -214,9 +253,14 @@ def dropped(space: Space) -> UnknownCollection:
 
 
 def chunks_of(space: Space) -> sa.Table:
-    """Return the chunk table of a collection's space."""
-    storage = Storage(space.storage)
-    return chunk_table(DOCUMENTS, space.attribute, space.dimensions, metadata=sa.MetaData(), storage=storage)
+    """Return the chunk table of a collection's space, or its table of further vectors."""
+    if space.kind != "dense":
+        return further_table(_dense_chunks(space, 1, Storage.VECTOR), space.kind, space.dimensions)
+    return _dense_chunks(space, space.dimensions, Storage(space.storage))
+
+
+def _dense_chunks(space: Space, dimensions: int, storage: Storage) -> sa.Table:
+    return chunk_table(DOCUMENTS, space.attribute, dimensions, metadata=sa.MetaData(), storage=storage)
 
 
 def indexed_of(space: Space) -> Indexed:
@@ -258,7 +302,7 @@ def _require_language(connection: sa.Connection, language: str) -> None:
         raise UnknownLanguage(f"the server has no text search configuration {language!r}; it has: {', '.join(names)}")
 
 
-def require_encoder(space: Space, encoder: Encoder) -> None:
+def require_encoder(space: Space, encoder: Encoder | FurtherEncoder) -> None:
     """Refuse an encoder that did not make the vectors of the space.
 
     Raises:
@@ -305,7 +349,21 @@ def require_printable(name: str) -> None:
         )
 
 
-_SUFFIXES = ("", "_pkey", "_embedding_idx", "_embedding_new", "_terms", "_terms_pkey", "_terms_idx")
+_SUFFIXES = (
+    "",
+    "_pkey",
+    "_embedding_idx",
+    "_embedding_new",
+    "_terms",
+    "_terms_pkey",
+    "_terms_idx",
+    "_sparse",
+    "_sparse_pkey",
+    "_sparse_idx",
+    "_sparse_new",
+    "_tokens",
+    "_tokens_pkey",
+)
 
 
 def _require_free(connection: sa.Connection, name: str) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateIndex
 
 from pgneural.store.catalog import chunks_of, indexed_of
 from pgneural.store.engine import execute_script, quoted
-from pgneural.store.schema import SCHEMA, Space, vector_index
+from pgneural.store.schema import SCHEMA, Space, index_name, vector_index
 from pgneural.store.vectors import WIDTHS, Indexed, Method, VectorIndex
 
 WORTH_INDEXING = 2000
@@ -68,7 +68,7 @@ class Resources:
 def build(engine: sa.Engine, space: Space, progress: Progress | None = None) -> bool:
     """Build the vector index where it is missing, or invalid, and worth it; return whether it was built."""
     chunks, indexed = chunks_of(space), indexed_of(space)
-    name = f"{chunks.name}_embedding_idx"
+    name = index_name(chunks)
     if indexed.index.method is Method.NONE:
         return False
     with _one_builder(engine, chunks) as connection:
@@ -90,7 +90,7 @@ def rebuild(engine: sa.Engine, space: Space, index: VectorIndex, progress: Progr
     chunks = chunks_of(space)
     indexed = Indexed(index, *indexed_of(space).vectors)
     indexed.check()
-    name, new = f"{chunks.name}_embedding_idx", f"{chunks.name}_embedding_new"
+    name, new = index_name(chunks), f"{index_name(chunks).removesuffix('idx')}new"
     with _one_builder(engine, chunks) as connection:
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         built = rows >= WORTH_INDEXING and index.method is not Method.NONE

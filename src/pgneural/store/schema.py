@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pgvector.sqlalchemy import SPARSEVEC
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -32,7 +32,7 @@ from sqlalchemy import (
     event,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgneural.store.engine import execute_script, quoted
@@ -229,6 +229,29 @@ def _store_inline(table: Table, connection: Connection, **_: Any) -> None:
     execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN embedding SET STORAGE PLAIN")
 
 
+def further_table(chunks: Table, kind: str, dimensions: int) -> Table:
+    """Declare the table ``<chunks>_sparse`` or ``<chunks>_tokens``: further vectors of the same chunks.
+
+    A row lives as long as its chunk: a chunk that changes is another one.
+    """
+    name = f"{chunks.name}_{kind}"
+    keys = [column.name for column in chunks.primary_key]
+    vectors = {
+        "sparse": Column("embedding", SPARSEVEC(dimensions), nullable=False),
+        "tokens": Column("embedding", ARRAY(HALFVEC(dimensions)), nullable=False, comment="One for each token"),
+    }
+    return Table(
+        name,
+        chunks.metadata,
+        *(Column(key, chunks.c[key].type, nullable=False) for key in keys),
+        vectors[kind],
+        PrimaryKeyConstraint(*keys, name=f"{name}_pkey"),
+        ForeignKeyConstraint(keys, [chunks.c[key] for key in keys], ondelete="CASCADE", name=f"{name}_fkey"),
+        schema=chunks.schema,
+        comment=f"{kind} vectors of the chunks in {chunks.fullname}",
+    )
+
+
 TERM_DIMENSIONS = 1_000_000_000
 """Of the sparse vectors of the lexical leg: all that pgvector allows, so that lexemes hardly ever share one."""
 
@@ -272,14 +295,19 @@ def _keep_weights_inline(table: Table, connection: Connection, **_: Any) -> None
 
 
 def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None = None) -> Index:
-    """Declare the vector index of a chunk table, for so many rows; by default it is called ``…_embedding_idx``."""
+    """Declare the vector index of a table, for so many rows; `index_name` is its name by default."""
     kept = indexed.kept_of(chunks.c.embedding)
     index = indexed.index.with_options(rows)
     label = None if kept is chunks.c.embedding else "kept"
     return Index(
-        name or f"{chunks.name}_embedding_idx",
+        name or index_name(chunks),
         kept.label(label) if label else kept,
         postgresql_using=str(index.method),
         postgresql_ops={label or "embedding": indexed.operator_class},
         postgresql_with=dict(index.options),
     )
+
+
+def index_name(chunks: Table) -> str:
+    """Return the name of the vector index of a chunk table, or of a table of further vectors."""
+    return f"{chunks.name}_embedding_idx" if "text" in chunks.c else f"{chunks.name}_idx"

@@ -1,0 +1,60 @@
+"""Making the further vectors of a collection's chunks: sparse ones, and those of tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from pgneural.store.catalog import require_encoder
+from pgneural.store.further import missing, store
+from pgneural.store.indexes import build
+from pgneural.store.schema import Space
+from pgneural.types import FurtherEncoder, Vector, below
+
+BATCH_CHUNKS = 64
+"""Chunks that are encoded and stored at once: sparse weights are encoded as 30,000 numbers a chunk."""
+
+
+class Derived:
+    """The further vectors of one kind of a collection.
+
+    Attributes:
+        space: Their space.
+        encoder: What makes them; loaded when it is first needed.
+    """
+
+    def __init__(self, space: Space, make: Callable[[], FurtherEncoder]) -> None:
+        self.space, self._make = space, make
+
+    @functools.cached_property
+    def encoder(self) -> FurtherEncoder:
+        """The encoder, made sure to be the one that made the stored vectors.
+
+        Raises:
+            EncoderMismatch: The model's files have changed.
+        """
+        encoder = self._make()
+        require_encoder(self.space, encoder)
+        return encoder
+
+    def encode_query(self, text: str) -> Vector:
+        """Return weights, shape (d,), or vectors of tokens, shape (t, d)."""
+        return self.encoder.encode_query(text)
+
+    def complete(self, engine: sa.Engine) -> int:
+        """Make the vectors of every chunk that has none; return how many. It may be stopped anywhere."""
+        completed, after = 0, (0, -1)
+        while True:
+            with engine.connect() as connection:
+                chunks = missing(connection, self.space, after, BATCH_CHUNKS)
+            if not chunks:
+                break
+            vectors = self.encoder.encode_documents([below(chunk.title, chunk.text) for chunk in chunks])
+            with engine.begin() as connection:
+                completed += store(connection, self.space, chunks, vectors)
+            after = (chunks[-1].source_id, chunks[-1].ordinal)
+        if self.space.kind == "sparse":
+            build(engine, self.space)
+        return completed

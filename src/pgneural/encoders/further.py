@@ -1,0 +1,81 @@
+"""Encoders of another form than one vector a text: learned sparse ones, and one vector a token.
+
+Texts beyond a model's length are cut, as these models are used: a chunk is as long as the dense encoder reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pgneural.encoders.loading import load, revision_of
+from pgneural.types import Vector
+
+
+class SparseTransformerEncoder:
+    """A `sentence_transformers.SparseEncoder`, such as SPLADE (Formal et al. 2021): a weight for each word it knows.
+
+    Args:
+        model: A folder, or a name on the model hub.
+        device: As of `pgneural.encoders.transformer.SentenceTransformerEncoder`.
+        trust_remote_code: Run code that comes with the model. Off, unless you have read it.
+
+    Raises:
+        EncoderUnavailable: The model's files are not here, or are not such a model's.
+    """
+
+    def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
+        from sentence_transformers import SparseEncoder
+
+        self._model = load(SparseEncoder, model, device, trust_remote_code)
+        self.name, self.revision = str(model), revision_of(model)
+        self.dimensions = len(self.encode_query("a"))  # some models state the width of a layer before
+
+    def encode_documents(self, items: Sequence[str]) -> list[Vector]:
+        """Return for each text its weights, shape (dimensions,), most of them 0."""
+        texts = list(items)
+        found = self._model.encode_document(texts, show_progress_bar=False, convert_to_sparse_tensor=False)
+        return [weights.float().cpu().numpy() for weights in found]
+
+    def encode_query(self, item: str) -> Vector:
+        """Return weights, shape (dimensions,), most of them 0."""
+        found = self._model.encode_query([item], show_progress_bar=False, convert_to_sparse_tensor=False)
+        weights: Vector = found[0].float().cpu().numpy()
+        return weights
+
+
+class TokenEncoder:
+    """A `sentence_transformers.MultiVectorEncoder`, such as ColBERT: a vector for each token, for late interaction.
+
+    Args:
+        model: A folder, or a name on the model hub.
+        device: As of `pgneural.encoders.transformer.SentenceTransformerEncoder`.
+        trust_remote_code: Run code that comes with the model. Off, unless you have read it.
+
+    Raises:
+        EncoderUnavailable: The model's files are not here, or are not such a model's.
+    """
+
+    def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
+        from sentence_transformers import MultiVectorEncoder
+
+        self._model = load(MultiVectorEncoder, model, device, trust_remote_code)
+        self.name, self.revision = str(model), revision_of(model)
+        self.dimensions = self.encode_query("a").shape[1]
+
+    def encode_documents(self, items: Sequence[str]) -> list[Vector]:
+        """Return for each text its tokens, shape (tokens, dimensions), each of length 1."""
+        texts = list(items)
+        found = self._model.encode_document(
+            texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+        )
+        return [np.asarray(tokens, dtype=np.float32) for tokens in found]
+
+    def encode_query(self, item: str) -> Vector:
+        """Return the tokens of a query, shape (tokens, dimensions), each of length 1."""
+        (found,) = self._model.encode_query(
+            [item], show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+        )
+        return np.asarray(found, dtype=np.float32)
