@@ -256,11 +256,44 @@ class Collection:
         known = self._documents([*positive, *negative])
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
-        others = Document.id.not_in([key for key, _ in known.values()])
-        narrowed = condition(where)
-        among = others if narrowed is None else others & narrowed
+        among = self._others(known, where)
         asked = Query(Mode.SEMANTIC, page_of(limit, offset), self._vector(query), where=among)
         return self._search(asked, refinement_of(asked, {"diversity": diversity}))
+
+    def discover(
+        self,
+        target: Asked | None,
+        context: Sequence[tuple[str, str]],
+        *,
+        where: Filter | None = None,
+        limit: int = 10,
+    ) -> Hits:
+        """Return documents on the right side of pairs of examples, and among these the nearest to a target.
+
+        Each pair says: rather like the first than like the second. First come the documents for which most pairs hold,
+        of all that are near the target (some hundred of them); without a target, near the first examples.
+
+        Args:
+            target: A text, a vector, or several texts with weights; None for the mean of the first examples.
+            context: Ids of documents, in pairs of a good and a bad example.
+            where: As of `search`.
+            limit: As of `search`.
+
+        Raises:
+            UnknownDocument: The collection has no document of one of these ids.
+            InvalidQuery: There is no pair.
+
+        Example:
+            >>> notes.discover("foxes", [("1", "1")], limit=3)
+            []
+        """
+        if not context:
+            raise InvalidQuery("discover needs a pair of examples at least; give ids of a good and of a bad one")
+        known = self._documents([id_ for pair in context for id_ in pair])
+        pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
+        query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
+        asked = Query(Mode.SEMANTIC, page_of(limit), query, where=self._others(known, where))
+        return self._search(asked, Refinement(context=pairs))
 
     def facets(
         self,
@@ -399,6 +432,13 @@ class Collection:
             if id_ not in known:
                 raise UnknownDocument(f"collection {self.name!r} has no document {id_!r}; index it first")
         return known
+
+    @staticmethod
+    def _others(known: Mapping[str, tuple[int, Vector]], where: Filter | None) -> sa.ColumnElement[bool]:
+        """Return the filter that leaves out some documents."""
+        others = Document.id.not_in([key for key, _ in known.values()])
+        narrowed = condition(where)
+        return others if narrowed is None else others & narrowed
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         vector = np.asarray(values, dtype=np.float32)

@@ -1,4 +1,6 @@
-"""Choosing hits that differ from one another: by their vectors (maximal marginal relevance), or by a group."""
+"""Choosing among hits: those that differ from one another by their vectors (maximal marginal relevance) or by a group,
+or those on the right side of pairs of examples.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pgneural.types import Vector
 
@@ -24,8 +27,7 @@ def mmr(scores: Sequence[float], vectors: Vector, k: int, diversity: float) -> l
     relevance = np.asarray(scores, dtype=np.float64)
     spread = np.ptp(relevance) if len(relevance) else 0.0
     relevance = (relevance - relevance.min()) / spread if spread > 0 else np.ones_like(relevance)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    directions = unit(vectors)
     chosen: list[int] = []
     nearest = np.zeros(len(relevance))  # to those chosen so far
     while len(chosen) < min(k, len(relevance)):
@@ -47,3 +49,24 @@ def few_of_each(groups: Sequence[Hashable], each: int) -> list[int]:
         if taken[group] <= each:
             places.append(place)
     return places
+
+
+def agreement(vectors: Vector, context: Vector) -> NDArray[np.int64]:
+    """Return for each vector of how many pairs more it is nearer to the first than to the second.
+
+    The ranking of discovery searches (Qdrant's documentation, "Discovery API"): the pairs cut the space in two, and
+    a vector counts by the halves that it is in, not by how far.
+
+    Args:
+        vectors: Shape (n, d).
+        context: Shape (pairs, 2, d).
+    """
+    likeness = unit(vectors) @ unit(context.reshape(-1, context.shape[-1])).T
+    sides = np.sign(likeness[:, 0::2] - likeness[:, 1::2])
+    return np.asarray(sides.sum(axis=1), dtype=np.int64)
+
+
+def unit(vectors: Vector) -> Vector:
+    """Return vectors, shape (n, d), at length 1; zero stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
-from pgneural.diversify import few_of_each, mmr
+from pgneural.diversify import agreement, few_of_each, mmr
 from pgneural.errors import InvalidFilter
 from pgneural.rerank import LateInteraction, Rerank
 from pgneural.statement import Page, Query, Target, late_interaction
@@ -98,16 +98,19 @@ class Refinement:
         diversity: As of `pgneural.diversify.mmr`.
         group_by: An expression over the source; of the rows with one value of it, only the best are kept.
         per_group: How many of each.
+        context: Vectors in pairs, shape (pairs, 2, d): a candidate is the better, the more pairs there are of which it
+            is nearer to the first.
     """
 
     rerank: Rerank | LateInteraction | None = None
     diversity: float = 0.0
     group_by: sa.SQLColumnExpression[Any] | None = None
     per_group: int = 1
+    context: Vector | None = None
 
     def candidates(self, limit: int) -> int:
         """Return how many candidates are worth finding for so many hits."""
-        wide = self.diversity or self.group_by is not None
+        wide = self.diversity or self.group_by is not None or self.context is not None
         several = max(SEVERAL_CANDIDATES, SEVERAL_WINDOW * limit) if wide else 0
         return max(limit, several, self.rerank.candidates if self.rerank else 0)
 
@@ -152,6 +155,8 @@ class Search:
             ordered = _reranked(refinement.rerank, query.text or "", ordered)
         if isinstance(refinement.rerank, LateInteraction):
             ordered = self._compared_by_token(connection, query, ordered, refinement.rerank.candidates)
+        if refinement.context is not None:
+            ordered = self._in_context(connection, refinement.context, ordered)
         if refinement.diversity:
             vectors = self._vectors(connection, ordered)
             chosen = mmr([hit.score for hit in ordered], vectors, limit, refinement.diversity)
@@ -190,6 +195,12 @@ class Search:
         statement = late_interaction(self.target.tokens, tokens_text(query.tokens), keys)
         scores = {row[0]: row[1] for row in connection.execute(statement)}
         return _rescored(hits, [scores.get(key, -np.inf) for key in keys])
+
+    def _in_context(self, connection: sa.Connection, context: Vector, hits: Sequence[Hit]) -> list[Hit]:
+        """Order hits by how many pairs they are on the right side of; among equals the order stays."""
+        agreeing = agreement(self._vectors(connection, hits), context)
+        order = sorted(range(len(hits)), key=lambda at: -agreeing[at])
+        return [replace(hits[at], legs={**hits[at].legs, "context": float(agreeing[at])}) for at in order]
 
     def _vectors(self, connection: sa.Connection, hits: Sequence[Hit]) -> Vector:
         """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from pgneural.errors import InvalidQuery
+from pgneural.filter import expression
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
 from pgneural.statement.single import Threshold, contributions
@@ -72,6 +75,36 @@ class Boost:
 
     by: sa.SQLColumnExpression[Any]
     weight: float = 1.0
+
+    @classmethod
+    def recency(cls, at: sa.SQLColumnExpression[Any] | str, half_life: timedelta, weight: float = 1.0) -> Self:
+        """Prefer what is new: 1 for now and for what is to come, and half of it after every half-life.
+
+        Args:
+            at: A timestamp, or SQL as text.
+            half_life: After which it counts half.
+            weight: Against those of the legs.
+
+        Raises:
+            InvalidQuery: The half-life is not positive.
+        """
+        seconds = half_life.total_seconds()
+        if seconds <= 0:
+            raise InvalidQuery(f"half_life is {half_life}, expected a positive one")
+        age = sa.extract("epoch", sa.func.now() - sa.cast(expression(at), sa.DateTime(timezone=True)))
+        halvings = sa.func.least(sa.func.greatest(age, 0) / seconds, 1000)  # more is below what a number can be
+        return cls(sa.func.power(0.5, halvings), weight)
+
+    @classmethod
+    def popularity(cls, count: sa.SQLColumnExpression[Any] | str, weight: float = 1.0) -> Self:
+        """Prefer what is used much: the logarithm of a count, so that ten times more is the same step anywhere.
+
+        Args:
+            count: A number, or SQL as text; below 0 counts as 0.
+            weight: Against those of the legs.
+        """
+        number = sa.cast(expression(count), sa.Float)
+        return cls(sa.func.ln(1 + sa.func.greatest(number, 0)), weight)
 
 
 def fused(

@@ -29,7 +29,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.errors import InvalidQuery
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Page, Target, Vectors, constant, count, materialized, row_by_row, scalar
+from pgneural.statement.target import Page, Target, Vectors, constant, materialized, row_by_row, scalar
 from pgneural.store.vectors import Method, Storage
 from pgneural.types import Vector
 
@@ -129,9 +129,12 @@ class VectorLeg:
         self.blocks = math.ceil(page.end / rows)
         self.settings = self._settings()
         self.near = self._near()
-        found = scalar(self._named(count(self._rows_found()), "found").c.n)
+        self.rows_of_block, self.paged = rows, page.offset > 0
+        counted = self._named(self._found_by_block() if self.paged else self._found(), "found")
+        found, first = scalar(counted.c.n), scalar(counted.c.first)
+        self.cut = scalar(counted.c.cut)
         self.short = sa.and_(found < enough, found < probe.passing)
-        self.in_blocks = sa.or_(found >= page.limit, found >= probe.passing)
+        self.in_blocks = sa.or_(first >= page.limit, first >= probe.passing)
         self.rows = self._rows(self._exact(), self._fallback())
         self.strategy = sa.case((probe.few, "exact"), (self.short, "fallback"), else_="near")
 
@@ -205,16 +208,45 @@ class VectorLeg:
         if self.blocks == 1:
             return self._named(candidates.add_columns(constant(0).label("block")), "near")
         scanned = candidates.subquery("scanned")
-        block = (sa.func.row_number().over() - 1) / constant(self.block)
+        block = (sa.func.row_number().over() - 1) // constant(self.block)
         return self._named(sa.select(scanned, block.label("block")), "near")
 
     def _matching(self, distance: sa.ColumnElement[Any] | None = None) -> list[sa.ColumnElement[bool]]:
         """Return what a vector must meet besides the filter: a sparse one shares a word with the query."""
         return [(self.distance if distance is None else distance) < 0] if self.sparse else []
 
-    def _rows_found(self) -> sa.Subquery:
-        found = sa.select(*self.target.keys_of(self.near)).where(*self._matching(self.near.c.distance))
-        return found.distinct().subquery("rows")
+    def _found(self) -> sa.Select[Any]:
+        """Count the rows of near as ``n``."""
+        rows = self._found_rows().subquery("rows")
+        n = sa.func.count()
+        return sa.select(n.label("n"), n.label("first"), sa.null().cast(sa.Integer).label("cut")).select_from(rows)
+
+    def _found_by_block(self) -> sa.Select[Any]:
+        """Find the first block that does not bring its share of rows, as ``cut``.
+
+        ``n`` are the rows up to there, all where every block does; ``first`` are those of the first block. After the
+        cut all other rows follow by their true distances, so that every page sees the same ranking.
+        """
+        rows = self._found_rows().subquery("rows")
+        numbers = (
+            sa.func.generate_series(0, constant(self.blocks - 1)).table_valued("block", name="numbers").render_derived()
+        )
+        n = sa.func.count(rows.c.block).label("n")
+        joined = numbers.outerjoin(rows, rows.c.block == numbers.c.block)
+        each = sa.select(numbers.c.block, n).select_from(joined).group_by(numbers.c.block).subquery("each")
+        up_to = sa.func.sum(each.c.n).over(order_by=each.c.block).label("n")
+        filled = sa.select(each.c.block, up_to).subquery("filled")
+        lacking = filled.c.n < self.rows_of_block * (filled.c.block + 1)
+        at_cut = sa.func.min(filled.c.n).filter(lacking)  # grows from block to block
+        return sa.select(
+            sa.func.coalesce(at_cut, sa.func.max(filled.c.n)).label("n"),
+            sa.func.min(filled.c.n).label("first"),
+            sa.func.min(filled.c.block).filter(lacking).label("cut"),
+        )
+
+    def _found_rows(self) -> sa.Select[Any]:
+        keys, block = self.target.keys_of(self.near), sa.func.min(self.near.c.block).label("block")
+        return sa.select(*keys, block).where(*self._matching(self.near.c.distance)).group_by(*keys)
 
     def _exact(self) -> sa.CTE:
         target, keys = self.target, self.probe.keys
@@ -227,17 +259,21 @@ class VectorLeg:
         rows = target.source.join(self.table, target.same_row(self.table, target.source))
         condition = sa.and_(sa.not_(self.probe.few), self.short, *self.probe.conditions())
         fallback = self._candidates().select_from(rows).where(condition)
-        last = self.blocks if self.blocks > 1 else 0
-        return self._named(fallback.add_columns(constant(last).label("block")), "fallback")
+        return self._named(fallback.add_columns(constant(self.blocks).label("block")), "fallback")
 
     def _rows(self, exact: sa.CTE, fallback: sa.CTE) -> sa.CTE:
-        """Take the nearest chunk of each row; blocks count only where the first page did not need the fallback."""
+        """Take the nearest chunk of each row.
+
+        Blocks count, and the rows of the fallback come last, only where the first page is full without it.
+        """
         every = sa.union_all(*(sa.select(branch) for branch in (self.near, exact, fallback))).subquery("candidates")
         keys = self.target.keys_of(every)
-        block = sa.case((self.in_blocks, every.c.block), else_=0) if self.blocks > 1 else every.c.block
+        within = sa.func.least(every.c.block, self.cut + 1)  # of NULL and a number the least is the number
+        block = sa.case((self.in_blocks, within), else_=0) if self.paged else constant(0)
         columns = [*keys, every.c.ordinal, every.c.distance, block.label("block")]
         nearest = sa.select(*columns).where(*self._matching(every.c.distance)).ext(distinct_on(*keys))
-        nearest = nearest.order_by(*keys, block, every.c.distance, every.c.ordinal)
+        first = [block] if self.paged else []
+        nearest = nearest.order_by(*keys, *first, every.c.distance, every.c.ordinal)
         if self.aggregate.way is Way.MAX:
             return materialized(nearest, self.vectors.leg)
         rows = nearest.subquery("nearest")

@@ -25,9 +25,9 @@ WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY CAST(l2_n
 FROM query)
 LIMIT 200),
 found AS MATERIALIZED
-(SELECT count(*) AS n
-FROM (SELECT DISTINCT near.source_id AS source_id
-FROM near) AS rows),
+(SELECT count(*) AS n, count(*) AS first, CAST(NULL AS INTEGER) AS cut
+FROM (SELECT near.source_id AS source_id, min(near.block) AS block
+FROM near GROUP BY near.source_id) AS rows),
 question AS MATERIALIZED
 (SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal
 FROM neural.lexical_query(CAST(%(param_8)s::BIGINT AS BIGINT), CAST(%(text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
@@ -42,7 +42,7 @@ WHERE (SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER),
 fallback AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
-FROM query) AS distance, 0 AS block
+FROM query) AS distance, 1 AS block
 FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT found.n
@@ -50,11 +50,11 @@ FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
 FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR),
 semantic AS MATERIALIZED
-(SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, candidates.block AS block
+(SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, 0 AS block
 FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance AS distance, near.block AS block
 FROM near UNION ALL SELECT exact.source_id AS source_id, exact.ordinal AS ordinal, exact.distance AS distance, exact.block AS block
 FROM exact UNION ALL SELECT fallback.source_id AS source_id, fallback.ordinal AS ordinal, fallback.distance AS distance, fallback.block AS block
-FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.block, candidates.distance, candidates.ordinal),
+FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.distance, candidates.ordinal),
 few_words AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.bm25 AS bm25
 FROM probe JOIN LATERAL (SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights

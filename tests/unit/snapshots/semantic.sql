@@ -21,9 +21,9 @@ FROM settings) != %(param_4)s::VARCHAR ORDER BY CAST(l2_normalize(neural.documen
 FROM query)
 LIMIT 30),
 found AS MATERIALIZED
-(SELECT count(*) AS n
-FROM (SELECT DISTINCT near.source_id AS source_id
-FROM near) AS rows),
+(SELECT count(*) AS n, count(*) AS first, CAST(NULL AS INTEGER) AS cut
+FROM (SELECT near.source_id AS source_id, min(near.block) AS block
+FROM near GROUP BY near.source_id) AS rows),
 probe AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id
 FROM neural.documents_notes
@@ -43,7 +43,7 @@ WHERE (SELECT many.n
 FROM many) = %(param_2)s::INTEGER),
 fallback AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
-FROM query) AS distance, 0 AS block
+FROM query) AS distance, 1 AS block
 FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
 WHERE (SELECT many.n
 FROM many) != %(param_2)s::INTEGER AND (SELECT found.n
@@ -51,11 +51,11 @@ FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
 FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR),
 semantic AS MATERIALIZED
-(SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, candidates.block AS block
+(SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, 0 AS block
 FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance AS distance, near.block AS block
 FROM near UNION ALL SELECT exact.source_id AS source_id, exact.ordinal AS ordinal, exact.distance AS distance, exact.block AS block
 FROM exact UNION ALL SELECT fallback.source_id AS source_id, fallback.ordinal AS ordinal, fallback.distance AS distance, fallback.block AS block
-FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.block, candidates.distance, candidates.ordinal)
+FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.distance, candidates.ordinal)
 SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT many.n
 FROM many) = %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
