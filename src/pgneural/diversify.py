@@ -1,6 +1,4 @@
-"""Choosing among hits: those that differ from one another by their vectors (maximal marginal relevance) or by a group,
-or those on the right side of pairs of examples.
-"""
+"""Choosing among hits: unlike one another (maximal marginal relevance), few of a group, on the right side of pairs."""
 
 from __future__ import annotations
 
@@ -69,4 +67,5 @@ def agreement(vectors: Vector, context: Vector) -> NDArray[np.int64]:
 def unit(vectors: Vector) -> Vector:
     """Return vectors, shape (n, d), at length 1; zero stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    directions: Vector = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return directions

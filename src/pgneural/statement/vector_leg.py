@@ -238,11 +238,12 @@ class VectorLeg:
         filled = sa.select(each.c.block, up_to).subquery("filled")
         lacking = filled.c.n < self.rows_of_block * (filled.c.block + 1)
         at_cut = sa.func.min(filled.c.n).filter(lacking)  # grows from block to block
-        return sa.select(
+        counted: sa.Select[Any] = sa.select(
             sa.func.coalesce(at_cut, sa.func.max(filled.c.n)).label("n"),
             sa.func.min(filled.c.n).label("first"),
             sa.func.min(filled.c.block).filter(lacking).label("cut"),
         )
+        return counted
 
     def _found_rows(self) -> sa.Select[Any]:
         keys, block = self.target.keys_of(self.near), sa.func.min(self.near.c.block).label("block")
