@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -138,5 +139,8 @@ def _mode(mode: Mode | str | None, query: Asked) -> Mode:
 
 def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
-        return tuple(Boost(expression(by), weight) for by, weight in boosts.items())
+        boosts = [Boost(expression(by), weight) for by, weight in boosts.items()]
+    for boost in boosts:
+        if not math.isfinite(boost.weight):
+            raise InvalidQuery(f"the weight of a boost is {boost.weight}, expected a finite number")
     return tuple(boosts)

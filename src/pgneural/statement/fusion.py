@@ -188,10 +188,10 @@ class _Parts:
         )
 
     def _order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
-        return [rows.c.tier, rows.c.block, rows.c.score.desc(), *self.target.keys_of(rows)]
+        return [rows.c.tier, rows.c.place, rows.c.score.desc(), *self.target.keys_of(rows)]
 
     def _pool(self) -> sa.CTE:
-        """Join the best rows of all legs; the rest of the leading one follows as another tier, if asked for."""
+        """Join the best rows of all legs; the rest of the leading one follows in its own order, if asked for."""
         keys = self.target.keys_of
         every = [
             sa.select(*keys(sa.select(*keys(leg.rows)).order_by(*leg.order(leg.rows)).limit(constant(self.size))
@@ -199,13 +199,13 @@ class _Parts:
             for name, leg in self.legs.items()
         ]  # fmt: skip
         pool = (sa.union(*every) if len(every) > 1 else every[0]).subquery("best_of_all")
-        rows = sa.select(*keys(pool), constant(0).label("tier"), constant(0).label("block"))
+        rows = sa.select(*keys(pool), constant(0).label("tier"), constant(0).label("place"))
         if not self.tailed:
             return materialized(rows, "pool")
         lead = self.lead.rows
         pooled = sa.exists().where(self.target.same_row(lead, pool))
-        block = lead.c.block if "block" in lead.c else constant(0).label("block")
-        tail = sa.select(*keys(lead), constant(1).label("tier"), block).where(sa.not_(pooled))
+        place = sa.func.row_number().over(order_by=self.lead.order(lead)).label("place")
+        tail = sa.select(*keys(lead), constant(1).label("tier"), place).where(sa.not_(pooled))
         tail = tail.order_by(*self.lead.order(lead)).limit(constant(self.page.end))
         return materialized(sa.union_all(rows, tail.subquery("tail").select()), "pool")
 

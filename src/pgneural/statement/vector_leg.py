@@ -219,7 +219,8 @@ class VectorLeg:
         """Count the rows of near as ``n``."""
         rows = self._found_rows().subquery("rows")
         n = sa.func.count()
-        return sa.select(n.label("n"), n.label("first"), sa.null().cast(sa.Integer).label("cut")).select_from(rows)
+        columns: list[sa.Label[Any]] = [n.label("n"), n.label("first"), sa.null().cast(sa.Integer).label("cut")]
+        return sa.select(*columns).select_from(rows)
 
     def _found_by_block(self) -> sa.Select[Any]:
         """Find the first block that does not bring its share of rows, as ``cut``.

@@ -105,7 +105,7 @@ FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm
 FROM more_words) AS words ORDER BY words.bm25 DESC, words.source_id
 LIMIT 200),
 pool AS MATERIALIZED
-(SELECT best_of_all.source_id AS source_id, 0 AS tier, 0 AS block
+(SELECT best_of_all.source_id AS source_id, 0 AS tier, 0 AS place
 FROM (SELECT best_semantic.source_id AS source_id
 FROM (SELECT semantic.source_id AS source_id
 FROM semantic ORDER BY semantic.block, semantic.distance, semantic.source_id
@@ -114,7 +114,7 @@ FROM (SELECT lexical.source_id AS source_id
 FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
 LIMIT 200) AS best_lexical) AS best_of_all),
 scored AS MATERIALIZED
-(SELECT pool.source_id AS source_id, pool.tier AS tier, pool.block AS block, coalesce(nearest_semantic.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest_semantic.distance AS distance, coalesce(matched.bm25, %(coalesce_6)s::INTEGER) AS bm25
+(SELECT pool.source_id AS source_id, pool.tier AS tier, pool.place AS place, coalesce(nearest_semantic.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest_semantic.distance AS distance, coalesce(matched.bm25, %(coalesce_6)s::INTEGER) AS bm25
 FROM pool LEFT OUTER JOIN LATERAL (SELECT neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance
 FROM neural.documents_notes
@@ -127,16 +127,16 @@ WHERE neural.documents_notes_terms.source_id = pool.source_id AND (neural.docume
 FROM question))
 LIMIT ALL OFFSET 0) AS matched ON true),
 fused AS MATERIALIZED
-(SELECT scored.source_id AS source_id, scored.tier AS tier, scored.block AS block, scored.ordinal AS ordinal, scored.distance AS distance, scored.bm25 AS bm25, (%(coalesce_1)s * coalesce((neural.score(scored.distance, %(score_2)s::VARCHAR) - avg(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER (), %(greatest_1)s::INTEGER), %(nullif_1)s::INTEGER) AS NUMERIC), %(coalesce_2)s::INTEGER) + %(coalesce_3)s * coalesce((scored.bm25 / CAST(nullif((SELECT question.ideal
+(SELECT scored.source_id AS source_id, scored.tier AS tier, scored.place AS place, scored.ordinal AS ordinal, scored.distance AS distance, scored.bm25 AS bm25, (%(coalesce_1)s * coalesce((neural.score(scored.distance, %(score_2)s::VARCHAR) - avg(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER (), %(greatest_1)s::INTEGER), %(nullif_1)s::INTEGER) AS NUMERIC), %(coalesce_2)s::INTEGER) + %(coalesce_3)s * coalesce((scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC) - avg(scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER (), %(greatest_2)s), %(nullif_3)s::INTEGER) AS NUMERIC), %(coalesce_4)s::INTEGER)) / CAST(%(param_9)s AS FLOAT) AS score
 FROM scored)
-SELECT row_number() OVER (ORDER BY best.tier, best.block, best.score DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, best.score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
+SELECT row_number() OVER (ORDER BY best.tier, best.place, best.score DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, best.score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
 FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy
-FROM (SELECT fused.source_id AS source_id, fused.tier AS tier, fused.block AS block, fused.ordinal AS ordinal, fused.distance AS distance, fused.bm25 AS bm25, fused.score AS score
-FROM fused ORDER BY fused.tier, fused.block, fused.score DESC, fused.source_id
+FROM (SELECT fused.source_id AS source_id, fused.tier AS tier, fused.place AS place, fused.ordinal AS ordinal, fused.distance AS distance, fused.bm25 AS bm25, fused.score AS score
+FROM fused ORDER BY fused.tier, fused.place, fused.score DESC, fused.source_id
 LIMIT 10) AS best
