@@ -11,6 +11,27 @@ RETURN 1 + (('x' || left(md5(language || ' ' || lexeme), 8))::bit(32)::bigint % 
 COMMENT ON FUNCTION neural.term_key(text, text) IS
 'The dimension of a lexeme in the sparse vectors of the lexical leg, the same on every server';
 
+CREATE OR REPLACE FUNCTION neural.text_search_configuration(language text)
+RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT coalesce(
+        (SELECT c.cfgname FROM pg_catalog.pg_ts_config c WHERE c.cfgname = known.name LIMIT 1), 'simple')
+      FROM (SELECT lower(split_part(translate(language, '_', '-'), '-', 1)) AS code) asked,
+           LATERAL (SELECT coalesce(
+               ('{"ar": "arabic", "hy": "armenian", "eu": "basque", "ca": "catalan", "da": "danish", "nl": "dutch",
+                  "en": "english", "et": "estonian", "fi": "finnish", "fr": "french", "de": "german", "el": "greek",
+                  "hi": "hindi", "hu": "hungarian", "id": "indonesian", "ga": "irish", "it": "italian",
+                  "lt": "lithuanian", "ne": "nepali", "no": "norwegian", "nb": "norwegian", "nn": "norwegian",
+                  "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "es": "spanish",
+                  "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish"}'::jsonb) ->> asked.code,
+               lower(language)) AS name) known
+$$;
+
+COMMENT ON FUNCTION neural.text_search_configuration(text) IS
+'The text search configuration of a language, given as its ISO 639-1 code (en, en-GB) or by its name (english); simple
+for one that the server does not know';
+
 CREATE OR REPLACE FUNCTION neural.lexemes(language text, title text, content text)
 RETURNS tsvector
 LANGUAGE sql STABLE PARALLEL SAFE

@@ -31,6 +31,7 @@ from pgneural.statement import Query, Target, Vectors, facets
 from pgneural.store.catalog import (
     chunks_of,
     chunks_per_row,
+    follow_row_security,
     indexed_of,
     require_encoder,
     require_same_space,
@@ -125,6 +126,8 @@ class Collection:
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
             report = ingest.run(_records(items))
             complete(self._engine, self._space)
+            with self._engine.begin() as connection:
+                follow_row_security(connection)
             build(self._engine, self._space, build_progress)
             for derived in self._further.values():
                 derived.complete(self._engine)

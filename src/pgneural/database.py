@@ -38,6 +38,7 @@ class DatabaseStatus:
     schema_revision: str | None
     expected_revision: str
     collections: list[catalog.CollectionStatus]
+    bm25_extensions: list[str]
 
 
 class Database:
@@ -85,6 +86,7 @@ class Database:
                 schema_revision=state.revision,
                 expected_revision=state.head,
                 collections=catalog.collections(connection) if state.revision else [],
+                bm25_extensions=catalog.bm25_extensions(connection),
             )
 
     def collection(
@@ -94,6 +96,7 @@ class Database:
         encoder: str | Path | Encoder | None = None,
         language: str | None = None,
         title_boost: float | None = None,
+        language_by: str | None = None,
         storage: Storage | str | None = None,
         index: VectorIndex | None = None,
         sparse: str | Path | FurtherEncoder | None = None,
@@ -108,6 +111,8 @@ class Database:
                 collection; for a new one, ``minilm``.
             language: The text search configuration of its words (psql lists them); ``english`` for a new one.
             title_boost: How often a word of the title counts, against one of the content; 1 for a new one.
+            language_by: An SQL expression over `Document` that gives the language of each, as a text search
+                configuration or a code like ``en``: ``metadata->>'lang'``. Where it is NULL, `language` holds.
             storage: The type of the vectors' column: ``vector``, or ``halfvec`` for half the space; of vectors of bits
                 always ``bit``. Only for a new collection.
             index: How the vectors of a new collection are indexed; by default half precision HNSW, or what takes so
@@ -133,12 +138,18 @@ class Database:
             made = _make(encoder or encoders.DEFAULT, options)
             kept = {name: options[name] for name in encoders.IDENTITY if name in options}
             with translated(), self.engine.begin() as connection:
-                wording = catalog.Wording(language or "english", 1.0 if title_boost is None else title_boost)
+                boost = 1.0 if title_boost is None else title_boost
+                wording = catalog.Wording(language or "english", boost, language_by)
                 keeping = catalog.Keeping(storage, index)
                 space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording, keeping)
             encoder = made
         _require_same(space, encoder)
-        _require_same_wording(space, language, title_boost)
+        _require_same_wording(
+            space,
+            catalog.Wording(
+                language or space.language, title_boost or space.title_boost, language_by or space.language_by
+            ),
+        )
         further = {"sparse": sparse, "tokens": late}
         self._add_further(space, further)
         return self._opened(space, encoder, options, further)
@@ -247,9 +258,15 @@ def _require_same(space: Space, encoder: str | Path | Encoder | None) -> None:
         )
 
 
-def _require_same_wording(space: Space, language: str | None, title_boost: float | None) -> None:
-    if (language or space.language, title_boost or space.title_boost) != (space.language, space.title_boost):
+def _require_same_wording(space: Space, wording: catalog.Wording) -> None:
+    has = catalog.Wording(space.language, space.title_boost, space.language_by)
+    if wording != has:
         raise UnknownLanguage(
-            f"collection {space.attribute!r} has language {space.language} and title boost {space.title_boost:g}, "
-            f"not {language or space.language} and {title_boost or space.title_boost:g}; index into a new collection"
+            f"collection {space.attribute!r} reads words as {_said(has)}, not as {_said(wording)}; "
+            "index into a new collection"
         )
+
+
+def _said(wording: catalog.Wording) -> str:
+    by = f", language by {wording.language_by}" if wording.language_by else ""
+    return f"language {wording.language}, title boost {wording.title_boost:g}{by}"

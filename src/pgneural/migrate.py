@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
-from pgneural.store.catalog import add_missing_terms
+from pgneural.store.catalog import add_missing_terms, follow_row_security, unprotected
 from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 
@@ -78,6 +78,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
     if revision == "head":
         _apply_sql(connection)
         add_missing_terms(connection)
+        follow_row_security(connection)
     return state(connection)
 
 
@@ -227,7 +228,12 @@ def _broken(connection: sa.Connection) -> list[str]:
         "  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " WHERE NOT i.indisvalid AND c.relnamespace = to_regnamespace('neural')"
     )
-    return [found for query in (missing, invalid) for found in connection.scalars(query)]
+    found = [found for query in (missing, invalid) for found in connection.scalars(query)]
+    found += [
+        f"row-level security of table neural.{table} is not that of neural.documents; run: pgneural db upgrade"
+        for table in unprotected(connection)
+    ]
+    return found
 
 
 def _sql_differences(connection: sa.Connection) -> list[str]:

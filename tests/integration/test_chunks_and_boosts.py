@@ -126,7 +126,9 @@ def standard(values: dict[str, float]) -> dict[str, float]:
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(weight=st.integers(-30, 30).map(lambda tenths: tenths / 10), below=st.integers(2, 60), word=st.sampled_from(WORDS))
+@given(
+    weight=st.integers(-30, 30).map(lambda tenths: tenths / 10), below=st.integers(2, 60), word=st.sampled_from(WORDS)
+)
 def test_boosts_are_scores_like_those_of_a_leg(
     long: Collection, cosines: Any, weight: float, below: int, word: str
 ) -> None:

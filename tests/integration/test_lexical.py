@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgneural import Collection, Database, Hits, Record, migrate
-from pgneural.errors import InvalidQuery, UnknownLanguage
+from pgneural.errors import InvalidFilter, InvalidQuery, UnknownLanguage
 from pgneural.filter import condition
 from pgneural.statement import Page, Query
 from pgneural.store import lexical as store
@@ -285,3 +285,27 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", []):
         yield from nodes(child)
+
+
+def test_languages_by_row(db: Database) -> None:
+    made = db.collection("tongues", encoder="hash", language="simple", language_by="metadata->>'lang'")
+    made.index(
+        [
+            Record("de", "Die Häuser am See", metadata={"lang": "de-CH"}),
+            Record("en", "The houses were running", metadata={"lang": "english"}),
+            Record("none", "running houses"),
+            Record("xx", "running houses", metadata={"lang": "tlh"}),
+        ]
+    )
+    assert ids(made.search("Haus", mode="lexical")) == ["de"]
+    assert ids(made.search("run house", mode="lexical")) == ["en"]
+    assert set(ids(made.search("running", mode="lexical"))) == {"en", "none", "xx"}
+    assert made.index(Record("none", "running houses", metadata={"lang": "en"})).updated == 1
+    assert set(ids(made.search("run", mode="lexical"))) == {"en", "none"}
+    reopened = db.collection("tongues")
+    assert reopened.index(Record("en", "The houses were running", metadata={"lang": "xx"})).chunks_encoded == 0
+    assert ids(reopened.search("run", mode="lexical")) == ["none"]
+    with pytest.raises(UnknownLanguage, match="reads words as language simple.*language by metadata"):
+        db.collection("tongues", language_by="title")
+    with pytest.raises(InvalidFilter, match="language_by does not work"):
+        db.collection("wrong", encoder="hash", language_by="no_such_column")

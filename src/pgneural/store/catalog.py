@@ -13,9 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from pgneural.errors import EncoderMismatch, InvalidName, UnknownCollection, UnknownLanguage
+from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, UnknownCollection, UnknownLanguage
+from pgneural.filter import expression
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, further_table, terms_table
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
@@ -48,10 +50,13 @@ class Wording:
     Attributes:
         language: A text search configuration, one of ``pg_ts_config``; ``simple`` for no stemming.
         title_boost: How often a word of the title counts, against one of the content.
+        language_by: An SQL expression over the source that gives the language of a row, as a configuration or an ISO
+            639-1 code; where it is NULL, `language` holds.
     """
 
     language: str = "english"
     title_boost: float = 1.0
+    language_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,8 @@ def create_collection(
     table = f"{DOCUMENTS.name}_{name}"
     wording = wording or Wording()
     _require_language(connection, wording.language)
+    if wording.language_by is not None:
+        _require_expression(connection, wording.language_by)
     kept = (keeping or Keeping()).of(encoder.distance, encoder.dimensions)
     connection.execute(
         insert(Space).values(
@@ -172,6 +179,7 @@ def create_collection(
             overlap=chunking.overlap,
             language=wording.language,
             title_boost=wording.title_boost,
+            language_by=wording.language_by,
             storage=kept.storage,
             vector_index=kept.index.as_json(),
         )
@@ -180,6 +188,7 @@ def create_collection(
     chunks_of(space).create(connection)
     _create_terms(connection, space)
     _create_view(connection, name)
+    follow_row_security(connection)
     return space
 
 
@@ -235,6 +244,7 @@ def create_further(
         )
     )
     chunks_of(further_spaces(connection, space.attribute)[kind]).create(connection)
+    follow_row_security(connection)
 
 
 def require_same_space(connection: sa.Connection, space: Space) -> None:
@@ -282,6 +292,52 @@ def add_missing_terms(connection: sa.Connection) -> None:
                 _create_terms(connection, space)
 
 
+def follow_row_security(connection: sa.Connection) -> None:
+    """Let the tables of all collections be as visible as their documents, row by row.
+
+    Where row-level security of the source is on, each of them gets a policy that defers to it; where it is off, so is
+    theirs. The policy is a plain subquery and not EXISTS, which might be computed for the whole source at once.
+    """
+    for table, wanted, forced, is_on in connection.execute(sa.text(_ROW_SECURITY)).all():
+        name = quoted(SCHEMA, table)
+        if wanted and not is_on:
+            execute_script(connection, f"DROP POLICY IF EXISTS as_its_source ON {name}")
+            execute_script(
+                connection,
+                f"CREATE POLICY as_its_source ON {name} USING "  # noqa: S608
+                f"((SELECT true FROM {DOCUMENTS.fullname} s WHERE s.id = source_id))",
+            )
+        if wanted != is_on:
+            execute_script(connection, f"ALTER TABLE {name} {'ENABLE' if wanted else 'DISABLE'} ROW LEVEL SECURITY")
+            force = "FORCE" if wanted and forced else "NO FORCE"
+            execute_script(connection, f"ALTER TABLE {name} {force} ROW LEVEL SECURITY")
+
+
+_ROW_SECURITY = """
+SELECT c.relname, d.relrowsecurity, d.relforcerowsecurity, c.relrowsecurity
+  FROM pg_class d,
+       (SELECT chunk_table AS name FROM neural.spaces WHERE source = 'neural.documents'
+        UNION SELECT chunk_table || '_terms' FROM neural.spaces WHERE source = 'neural.documents' AND kind = 'dense') t
+  JOIN pg_class c ON c.oid = to_regclass(format('neural.%I', t.name))
+ WHERE d.oid = 'neural.documents'::regclass
+ ORDER BY c.relname"""
+
+
+def unprotected(connection: sa.Connection) -> list[str]:
+    """Return the tables of collections whose row-level security is not that of the documents."""
+    return [row[0] for row in connection.execute(sa.text(_ROW_SECURITY)) if row[1] != row[3]]
+
+
+BM25_EXTENSIONS = ("pg_search", "pg_textsearch", "vchord_bm25")
+"""Extensions that rank by BM25 inside the server. The lexical leg does not need them; `db status` tells of them."""
+
+
+def bm25_extensions(connection: sa.Connection) -> list[str]:
+    """Return which of `BM25_EXTENSIONS` the database has."""
+    names = sa.text("SELECT extname FROM pg_extension WHERE extname = ANY(:names) ORDER BY extname")
+    return list(connection.scalars(names, {"names": list(BM25_EXTENSIONS)}))
+
+
 def _create_terms(connection: sa.Connection, space: Space) -> None:
     """Make the terms table, with the triggers that count its words."""
     terms = terms_of(space)
@@ -300,6 +356,16 @@ def _require_language(connection: sa.Connection, language: str) -> None:
     names = connection.scalars(sa.text("SELECT cfgname FROM pg_ts_config ORDER BY cfgname")).all()
     if language.rpartition(".")[2] not in names:
         raise UnknownLanguage(f"the server has no text search configuration {language!r}; it has: {', '.join(names)}")
+
+
+def _require_expression(connection: sa.Connection, text: str) -> None:
+    value = expression(text)
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.select(sa.cast(value, sa.Text)).select_from(DOCUMENTS).limit(0))
+    except DBAPIError as error:
+        said = str(error.orig).splitlines()[0]
+        raise InvalidFilter(f"language_by does not work: {said}; it may use the columns of documents") from error
 
 
 def require_encoder(space: Space, encoder: Encoder | FurtherEncoder) -> None:

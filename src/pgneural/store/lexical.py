@@ -53,7 +53,10 @@ def _run(engine: sa.Engine, space: Space, statement: str, parameters: dict[str, 
 
 
 def _sql(space: Space, statement: str) -> sa.TextClause:
-    return sa.text(statement.replace("{terms}", quoted(SCHEMA, terms_of(space).name).replace(":", "\\:")))
+    names = {"{terms}": quoted(SCHEMA, terms_of(space).name), "{language_by}": space.language_by or "NULL"}
+    for name, value in names.items():
+        statement = statement.replace(name, value.replace(":", "\\:"))
+    return sa.text(statement)
 
 
 def _refresh(engine: sa.Engine, space: Space, parameters: dict[str, object]) -> None:
@@ -89,18 +92,22 @@ UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
 # locked, so that nobody changes the text between reading it and storing its words
 _COMPLETE = """
 WITH missing AS (
-    SELECT d.id, d.external_id, d.title, d.content FROM neural.documents d
+    SELECT d.id, d.external_id, d.title, d.content, ({language_by}
+           )::text AS said FROM neural.documents d
      WHERE d.collection = :collection AND d.external_id > :last
        AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = d.id)
      ORDER BY d.external_id LIMIT :rows FOR SHARE
+), spoken AS (
+    SELECT m.*, s.title_boost, s.mean_length,
+           coalesce(neural.text_search_configuration(m.said), s.language) AS language
+      FROM missing m JOIN neural.spaces s ON s.id = :space
 ), completed AS (
     INSERT INTO {terms} (source_id, language, lexemes, length, weights)
-    SELECT d.id, s.language, l.lexemes, coalesce(f.length, 0),
-           neural.bm25_weights(l.lexemes, s.language, s.title_boost, coalesce(s.mean_length, 1))
-      FROM missing d
-      JOIN neural.spaces s ON s.id = :space
-     CROSS JOIN LATERAL (SELECT neural.lexemes(s.language, d.title, d.content) AS lexemes OFFSET 0) l
-     CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, s.title_boost)) f
+    SELECT d.id, d.language, l.lexemes, coalesce(f.length, 0),
+           neural.bm25_weights(l.lexemes, d.language, d.title_boost, coalesce(d.mean_length, 1))
+      FROM spoken d
+     CROSS JOIN LATERAL (SELECT neural.lexemes(d.language, d.title, d.content) AS lexemes OFFSET 0) l
+     CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, d.title_boost)) f
         ON CONFLICT DO NOTHING RETURNING 1
 )
 SELECT (SELECT count(*) FROM completed), (SELECT max(external_id) FROM missing)"""

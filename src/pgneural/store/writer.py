@@ -133,6 +133,9 @@ class Writer:
             self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
             rechunked = [encoded for encoded in batch if encoded.chunks is not None]
             self._replace_chunks(rechunked)
+            if self._space.language_by:  # which may read the metadata: their words have to be read anew
+                ids = self._ids([external_id for external_id, _ in changed])
+                self._connection.execute(self._sql(_DELETE_TERMS), (list(ids.values()),))
         inserted = {external_id for external_id, new in changed if new}
         touched = {external_id for external_id, _ in changed} | {e.record.external_id for e in rechunked}
         return Written(len(inserted), len(touched) - len(inserted), len(batch) - len(touched))
@@ -159,10 +162,13 @@ class Writer:
         if not batch:
             return
         external_ids = [encoded.record.external_id for encoded in batch]
-        ids: dict[str, int] = dict(self._connection.execute(_IDS, (self._collection, external_ids)).fetchall())
+        ids = self._ids(external_ids)
         for statement in (_DELETE_CHUNKS, _DELETE_TERMS):
             self._connection.execute(self._sql(statement), (list(ids.values()),))
         self._copy_chunks([(ids[encoded.record.external_id], encoded) for encoded in batch])
+
+    def _ids(self, external_ids: Sequence[str]) -> dict[str, int]:
+        return dict(self._connection.execute(_IDS, (self._collection, list(external_ids))).fetchall())
 
     def _copy_chunks(self, batch: Sequence[tuple[int, Encoded]]) -> None:
         vectors = iter(self._storage.to_binary(np.concatenate([e.vectors for _, e in batch if e.vectors is not None])))
