@@ -38,7 +38,7 @@ class PgneuralError(Exception):
 
 
 class UnknownEncoder(PgneuralError, LookupError):
-    """No encoder is registered under this name, and no such model folder exists."""
+    """No encoder is registered under this name, no such model folder exists, or it has no such option."""
 
 
 class EncoderUnavailable(PgneuralError, OSError):

@@ -56,6 +56,27 @@ def test_index_search_delete(run: Run, corpus: Path) -> None:
     assert printed(run("delete", "foxes", "--all", "--json"))["deleted"] == 27
 
 
+def test_boosts_groups_pairs_facets_and_indexes(run: Run, corpus: Path) -> None:
+    printed(run("index", corpus, "--collection", "foxes", "--encoder", "hash", "--dimensions", "64", "--json"))
+    boosted = printed(run("search", "foxes", "fox", "--boost", "(metadata->>'n')::int=100", "--limit", "2", "--json"))
+    assert [hit["external_id"] for hit in boosted["hits"]] == ["29", "28"]
+    grouped = run(
+        "search", "foxes", "fox", "--group-by", "id % 3", "--aggregate", "mean", "--diversity", "0.2", "--json"
+    )
+    assert len(printed(grouped)["hits"]) == 3
+    pairs = ("--pair", "3", "4", "--pair", "5", "6")
+    found = printed(run("discover", "foxes", "fox", *pairs, "--limit", "4", "--json"))["hits"]
+    assert [hit["legs"]["context"] for hit in found] == sorted((h["legs"]["context"] for h in found), reverse=True)
+    unlike = printed(run("like", "foxes", "7", "8", "--unlike", "9", "--json"))["hits"]
+    assert not {"7", "8", "9"} & {hit["external_id"] for hit in unlike}
+    counts = printed(run("facets", "foxes", "id % 2", "--query", "fox", "--json"))["facets"]
+    assert sum(count["documents"] for count in counts) == 30
+    assert "documents" in run("facets", "foxes", "id % 2").stdout
+    indexed = printed(run("reindex", "foxes", "--method", "ivfflat", "--lists", "4", "--json"))["vector_index"]
+    assert indexed == {"method": "ivfflat", "precision": "half", "dimensions": None, "options": {"lists": 4}}
+    assert run("search", "foxes", "fox", "--late", "--explain").returncode == 2
+
+
 def test_modes_pages_and_explanation(run: Run, corpus: Path) -> None:
     printed(run("index", corpus, "--collection", "foxes", "--encoder", "hash", "--json"))
     for mode, legs in (("semantic", {"semantic"}), ("lexical", {"lexical"}), ("hybrid", {"semantic", "lexical"})):
@@ -99,11 +120,11 @@ def test_database_commands(run: Run, empty_url: str) -> None:
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "Error: the database has no schema neural; run: pgneural db upgrade\n"
     assert run("db", "check", env=env).returncode == 1
-    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0002\n"
+    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0003\n"
     assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
     status = printed(run("db", "status", "--json", env=env))
     assert status["url"] == empty_url
-    assert status["schema_revision"] == status["expected_revision"] == "0002"
+    assert status["schema_revision"] == status["expected_revision"] == "0003"
     assert status["collections"] == []
     assert status["pgvector_version"].startswith("0.")
 
@@ -125,6 +146,11 @@ ERRORS = {
     ("index", "/nowhere", "--collection", "foxes"): "Error: /nowhere: no such file, and no file of a known kind",
     ("index", "/etc/hostname", "--collection", "new", "--encoder", "nope", "--format", "text"): "Error: no encoder 'nope'; registered are",
     ("index", "/etc/hostname", "--collection", "foxes", "--encoder", "minilm", "--format", "text"): "Error: collection 'foxes' was encoded by hash, not by minilm",
+    ("search", "foxes", "x", "--aggregate", "median"): "Error: aggregate is 'median', expected max, mean, sum, or top",
+    ("search", "foxes", "x", "--mode", "sparse"): "Error: collection 'foxes' has no sparse vectors; open it with sparse=",
+    ("search", "foxes", "x", "--boost", "likes=1"): 'Error: the filter does not work: column "likes" does not exist; ',
+    ("reindex", "foxes", "--dimensions", "300"): "Error: the vectors have 256 dimensions, so an index cannot keep 300",
+    ("index", "/etc/hostname", "--collection", "new", "--encoder", "hash", "--device", "cpu", "--format", "text"): "Error: encoder 'hash' cannot be made so: ",
     ("like", "foxes", "none"): "Error: collection 'foxes' has no document 'none'; index it first",
 }  # fmt: skip
 

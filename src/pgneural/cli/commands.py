@@ -13,13 +13,11 @@ import click
 from pgneural import encoders as encoder_registry
 from pgneural import load
 from pgneural.cli import demo as demonstration
-from pgneural.cli import output
-from pgneural.cli.gate import Bar
+from pgneural.cli import output, reading
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
-from pgneural.evaluation import evaluate as judge
 from pgneural.store.engine import libpq_url
-from pgneural.types import Mode
+from pgneural.store.vectors import Method, Precision, VectorIndex
 
 CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -30,6 +28,10 @@ CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_
 @click.version_option(package_name="pgneural")
 def main(**_: Any) -> None:
     """Neural search inside the PostgreSQL you already have."""
+
+
+for command in (reading.search, reading.like, reading.discover, reading.facets, reading.evaluate):
+    main.add_command(command)
 
 
 @main.group()
@@ -106,6 +108,13 @@ def stop(target: Target) -> None:
 @click.option(
     "--encoder", help="For a new collection: a name, or a sentence-transformers folder.  [default: minilm]", cls=Option
 )
+@click.option("--dimensions", type=click.IntRange(min=1), help="Keep only its first so many numbers.", cls=Option)
+@click.option("--device", help="Where it runs: cpu, cuda, mps; by default the best there is.", cls=Option)
+@click.option("--sparse-encoder", metavar="MODEL", help="Also a learned sparse encoder, as a folder.", cls=Option)
+@click.option("--late-encoder", metavar="MODEL", help="Also vectors of tokens, as a folder.", cls=Option)
+@click.option("--language", help="For a new collection: of its words.  [default: english]", cls=Option)
+@click.option("--language-by", metavar="SQL", help="For a new collection: the language of each document.", cls=Option)
+@click.option("--title-boost", type=float, help="For a new collection: how often a word of a title counts.", cls=Option)
 @click.option(
     "--format", "format_", type=click.Choice(sorted(load.FORMATS)), help="Instead of by file name.", cls=Option
 )
@@ -121,12 +130,15 @@ def index(
     paths: tuple[str, ...],
     collection: str,
     encoder: str | None,
+    sparse_encoder: str | None,
+    late_encoder: str | None,
     format_: str | None,
     id_field: str | None,
     title_field: str | None,
     text_field: str | None,
     bad_records: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Index files, folders, glob patterns, or - for standard input.
 
@@ -139,7 +151,8 @@ def index(
         raise UnreadableInput(f"{', '.join(paths)}: there are no records")
     started = time.monotonic()
     with target.open() as database, output.progress_bar(interactive()) as bar:
-        chosen = database.collection(collection, encoder=encoder)
+        given = {name: value for name, value in options.items() if value is not None}
+        chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **given)
         report = chosen.index(chain([first], records), progress=bar.documents, build_progress=bar.build)
     for bad in report.bad:
         click.echo(f"bad record: {bad}", err=True)
@@ -153,57 +166,38 @@ def index(
 
 @main.command()
 @click.argument("collection")
-@click.argument("query")
 @click.option(
-    "--where",
-    metavar="SQL",
-    help="A predicate over the columns of documents, e.g. metadata->>'lang' = 'en'.",
+    "--method",
+    type=click.Choice([kind.value for kind in Method]),
+    default="hnsw",
+    help="How near vectors are found.",
     cls=Option,
 )
-@click.option("--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option)
-@click.option("--offset", type=click.IntRange(min=0), default=0, help="How many to pass over.", cls=Option)
 @click.option(
-    "--mode",
-    type=click.Choice([mode.value for mode in Mode]),
-    default="hybrid",
-    help="By meaning, by words, or both.",
+    "--precision",
+    type=click.Choice([kind.value for kind in Precision]),
+    default="half",
+    help="What is kept of a number.",
     cls=Option,
 )
-@click.option("--max-distance", type=float, help="Leave out what is farther.", cls=Option)
-@click.option("--min-score", type=float, help="Leave out what scores less.", cls=Option)
-@click.option("--explain", "explained", is_flag=True, help="Say what the search did, and why.", cls=Option)
+@click.option("--dimensions", type=click.IntRange(min=1), help="Keep only the first so many.", cls=Option)
+@click.option("--m", type=click.IntRange(min=2), help="Of hnsw: neighbours of a vector.", cls=Option)
+@click.option("--ef-construction", type=click.IntRange(min=4), help="Of hnsw: candidates for them.", cls=Option)
+@click.option("--lists", type=click.IntRange(min=1), help="Of ivfflat: parts of the space.", cls=Option)
 @json_option
 @target_options
-def search(target: Target, collection: str, query: str, explained: bool, as_json: bool, **options: Any) -> None:
-    """Search a collection.
-
-    By meaning, by words (BM25: "a phrase" must occur, -word must not, word* is a beginning), or both.
-    """
-    with target.open() as database:
-        asked = database.existing(collection)
-        explanation = asked.explain(query, **options) if explained else None
-        hits = explanation.hits if explanation else asked.search(query, **options)
+def reindex(
+    target: Target, collection: str, method: str, precision: str, dimensions: int | None, as_json: bool, **options: Any
+) -> None:
+    """Index the vectors of a collection in another way; searches go on meanwhile."""
+    given = {name: value for name, value in options.items() if value is not None}
+    chosen = VectorIndex(Method(method), Precision(precision), dimensions, given)
+    with target.open() as database, output.progress_bar(interactive()) as bar:
+        database.existing(collection).reindex(chosen, progress=bar.build)
     if as_json:
-        explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
-        output.print_json({"collection": collection, "query": query, **output.hits_as_json(hits), **explained_as})
-        return
-    output.print_hits(hits)
-    if explanation:
-        output.print_explanation(explanation)
-
-
-@main.command()
-@click.argument("collection")
-@click.argument("external_id")
-@click.option("--where", metavar="SQL", help="A predicate over the columns of documents.", cls=Option)
-@click.option("--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option)
-@json_option
-@target_options
-def like(target: Target, collection: str, external_id: str, where: str | None, limit: int, as_json: bool) -> None:
-    """Find documents like a stored one."""
-    with target.open() as database:
-        hits = database.existing(collection).like(external_id, where=where, limit=limit)
-    output.print_json({"collection": collection, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
+        output.print_json({"collection": collection, "vector_index": chosen.as_json()})
+    else:
+        click.echo(f"{collection}: the vectors are indexed by {chosen.method}, {chosen.precision} precision")
 
 
 @main.command()
@@ -227,43 +221,6 @@ def delete(
     output.print_json({"collection": collection, "deleted": deleted}) if as_json else click.echo(
         f"{deleted:,} documents deleted"
     )
-
-
-@main.command()
-@click.argument("collection")
-@click.option("--queries", required=True, metavar="FILE", help="BEIR JSONL, or lines of id<TAB>text.", cls=Option)
-@click.option("--qrels", required=True, metavar="FILE", help="BEIR or TREC judgements.", cls=Option)
-@click.option("--modes", metavar="MODE,…", help="By default all: semantic,lexical,hybrid.", cls=Option)
-@click.option("--where", metavar="SQL", help="A predicate over the columns of documents.", cls=Option)
-@click.option("--per-query", is_flag=True, help="With --json: every query's measures, too.", cls=Option)
-@click.option(
-    "--fail-below",
-    multiple=True,
-    type=Bar.parse,
-    metavar="[MODE:]MEASURE=VALUE",
-    help="Exit 1 where a mode stays below, e.g. hybrid:ndcg@10=0.5.",
-    cls=Option,
-)
-@json_option
-@target_options
-def evaluate(
-    target: Target,
-    collection: str,
-    queries: str,
-    qrels: str,
-    modes: str | None,
-    where: str | None,
-    per_query: bool,
-    fail_below: tuple[Bar, ...],
-    as_json: bool,
-) -> None:
-    """Measure how good and how quick the answers of a collection are, in each mode."""
-    chosen = modes.replace(",", " ").split() if modes else None
-    with target.open() as database, output.counting_bar(interactive(), "searches") as progress:
-        result = judge(database.existing(collection), queries, qrels, modes=chosen, where=where, progress=progress)
-    output.print_json(result.as_json(per_query=per_query)) if as_json else output.print_evaluation(result)
-    if missed := [message for bar in fail_below for message in bar.missed(result)]:
-        raise click.ClickException("; ".join(missed))
 
 
 @main.command()

@@ -7,6 +7,8 @@ or a name on the model hub. Nothing heavy is imported before an encoder is made.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -55,7 +57,7 @@ def get(name: str | Path, **options: Any) -> Encoder:
             `pgneural.encoders.transformer.SentenceTransformerEncoder`.
 
     Raises:
-        UnknownEncoder: Nothing of this name is registered, and no such folder exists.
+        UnknownEncoder: Nothing of this name is registered, no such folder exists, or it has no such option.
         EncoderUnavailable: It is known, but its files are not here.
         MissingExtra: It needs a part of pgneural that is not installed.
 
@@ -66,9 +68,9 @@ def get(name: str | Path, **options: Any) -> Encoder:
     text = canonical(name)
     if point := _registered().get(text):
         factory: Callable[..., Encoder] = point.load()
-        return factory(**options)
+        return _made(text, factory, options)
     if text.startswith("vectors:"):
-        return GivenVectors.from_name(text, **options)
+        return _made(text, functools.partial(GivenVectors.from_name, text), options)
     if not Path(text).is_dir() and "/" not in text:
         raise UnknownEncoder(
             f"no encoder {text!r}; registered are {', '.join(sorted(_registered()))}, "
@@ -76,7 +78,15 @@ def get(name: str | Path, **options: Any) -> Encoder:
         )
     from pgneural.encoders.transformer import SentenceTransformerEncoder
 
-    return SentenceTransformerEncoder(text, **options)
+    return _made(text, functools.partial(SentenceTransformerEncoder, text), options)
+
+
+def _made(name: str, factory: Callable[..., Encoder], options: dict[str, Any]) -> Encoder:
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise UnknownEncoder(f"encoder {name!r} cannot be made so: {error}; leave that out") from error
+    return factory(**options)
 
 
 def canonical(name: str | Path) -> str:

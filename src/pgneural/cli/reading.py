@@ -1,0 +1,217 @@
+"""The commands that read: search, what is like a document, counts, and how good all that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from pgneural.cli import output
+from pgneural.cli.gate import Bar
+from pgneural.cli.options import Option, Target, interactive, json_option, target_options
+from pgneural.evaluation import evaluate as judge
+from pgneural.rerank import LateInteraction
+from pgneural.types import Mode
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+where_option: Callable[[F], F] = click.option(
+    "--where",
+    metavar="SQL",
+    help="A predicate over the columns of documents, e.g. metadata->>'lang' = 'en'.",
+    cls=Option,
+)
+limit_option: Callable[[F], F] = click.option(
+    "--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option
+)
+
+
+def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """Read ``SQL=WEIGHT``, or an expression alone, which weighs 1."""
+    boosts = {}
+    for value in values:
+        by, equals, weight = value.rpartition("=")
+        try:
+            boosts[by if equals else value] = float(weight) if equals else 1.0
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not SQL=WEIGHT, for example ln(1 + likes)=0.5") from error
+    return boosts
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("query")
+@where_option
+@limit_option
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="How many to pass over.", cls=Option)
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default="hybrid",
+    help="By meaning, by words, by learned weights of words, or by all that the collection has.",
+    cls=Option,
+)
+@click.option(
+    "--aggregate", default="max", help="How chunks make a score: max, mean, sum, or top3 and the like.", cls=Option
+)
+@click.option(
+    "--boost",
+    "boosts",
+    multiple=True,
+    callback=_weighted,
+    metavar="SQL=WEIGHT",
+    help="A number from ordinary columns that makes a document better.",
+    cls=Option,
+)
+@click.option("--max-distance", type=float, help="Leave out what is farther.", cls=Option)
+@click.option("--min-score", type=float, help="Leave out what scores less.", cls=Option)
+@click.option("--rerank", metavar="MODEL", help="A cross-encoder that reads the best again, as a folder.", cls=Option)
+@click.option("--late", is_flag=True, help="Compare the best again token by token.", cls=Option)
+@click.option(
+    "--diversity", type=click.FloatRange(0, 1), default=0.0, help="Prefer hits that differ; up to 1.", cls=Option
+)
+@click.option("--group-by", metavar="SQL", help="Only the best of each value of this.", cls=Option)
+@click.option("--per-group", type=click.IntRange(min=1), default=1, help="How many of each.", cls=Option)
+@click.option("--explain", "explained", is_flag=True, help="Say what the search did, and why.", cls=Option)
+@json_option
+@target_options
+def search(
+    target: Target,
+    collection: str,
+    query: str,
+    rerank: str | None,
+    late: bool,
+    explained: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Search a collection.
+
+    By meaning, by words (BM25: "a phrase" must occur, -word must not, word* is a beginning), or both.
+    """
+    if late and rerank:
+        raise click.UsageError("give --rerank or --late")
+    again = LateInteraction() if late else rerank
+    if explained and (again or options["diversity"] or options["group_by"]):
+        raise click.UsageError("--explain is of the statement; leave out --rerank, --late, --diversity and --group-by")
+    with target.open() as database:
+        asked = database.existing(collection)
+        explanation = asked.explain(query, **options) if explained else None
+        hits = explanation.hits if explanation else asked.search(query, rerank=again, **options)
+    if as_json:
+        explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
+        output.print_json({"collection": collection, "query": query, **output.hits_as_json(hits), **explained_as})
+        return
+    output.print_hits(hits)
+    if explanation:
+        output.print_explanation(explanation)
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("external_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--unlike", multiple=True, metavar="ID", help="A document to be unlike.", cls=Option)
+@where_option
+@limit_option
+@json_option
+@target_options
+def like(
+    target: Target,
+    collection: str,
+    external_ids: tuple[str, ...],
+    unlike: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find documents like stored ones, and unlike others."""
+    with target.open() as database:
+        hits = database.existing(collection).recommend(external_ids, unlike, **options)
+    output.print_json({"collection": collection, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("query", required=False)
+@click.option(
+    "--pair",
+    "pairs",
+    type=(str, str),
+    multiple=True,
+    required=True,
+    metavar="GOOD BAD",
+    help="Ids of two documents: rather like the first than like the second.",
+    cls=Option,
+)
+@where_option
+@limit_option
+@json_option
+@target_options
+def discover(
+    target: Target,
+    collection: str,
+    query: str | None,
+    pairs: tuple[tuple[str, str], ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find documents on the right side of pairs of examples, nearest to a query."""
+    with target.open() as database:
+        hits = database.existing(collection).discover(query, pairs, **options)
+    output.print_json({"collection": collection, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("by", metavar="SQL")
+@click.option("--query", help="Count only documents with any of these words.", cls=Option)
+@where_option
+@click.option("--limit", type=click.IntRange(min=1), default=20, help="How many values.", cls=Option)
+@json_option
+@target_options
+def facets(target: Target, collection: str, by: str, as_json: bool, **options: Any) -> None:
+    """Count documents by the value of an expression, e.g. metadata->>'lang'."""
+    with target.open() as database:
+        counts = database.existing(collection).facets(by, **options)
+    rows = [{"value": value, "documents": documents} for value, documents in counts.items()]
+    if as_json:
+        output.print_json({"collection": collection, "facets": rows})
+    else:
+        output.print_table(("value", "documents"), [tuple(row.values()) for row in rows])
+
+
+@click.command()
+@click.argument("collection")
+@click.option("--queries", required=True, metavar="FILE", help="BEIR JSONL, or lines of id<TAB>text.", cls=Option)
+@click.option("--qrels", required=True, metavar="FILE", help="BEIR or TREC judgements.", cls=Option)
+@click.option("--modes", metavar="MODE,…", help="By default all: semantic,lexical,hybrid.", cls=Option)
+@where_option
+@click.option("--per-query", is_flag=True, help="With --json: every query's measures, too.", cls=Option)
+@click.option(
+    "--fail-below",
+    multiple=True,
+    type=Bar.parse,
+    metavar="[MODE:]MEASURE=VALUE",
+    help="Exit 1 where a mode stays below, e.g. hybrid:ndcg@10=0.5.",
+    cls=Option,
+)
+@json_option
+@target_options
+def evaluate(
+    target: Target,
+    collection: str,
+    queries: str,
+    qrels: str,
+    modes: str | None,
+    where: str | None,
+    per_query: bool,
+    fail_below: tuple[Bar, ...],
+    as_json: bool,
+) -> None:
+    """Measure how good and how quick the answers of a collection are, in each mode."""
+    chosen = modes.replace(",", " ").split() if modes else None
+    with target.open() as database, output.counting_bar(interactive(), "searches") as progress:
+        result = judge(database.existing(collection), queries, qrels, modes=chosen, where=where, progress=progress)
+    output.print_json(result.as_json(per_query=per_query)) if as_json else output.print_evaluation(result)
+    if missed := [message for bar in fail_below for message in bar.missed(result)]:
+        raise click.ClickException("; ".join(missed))
