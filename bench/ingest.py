@@ -22,7 +22,7 @@ from bench.corpus import abstracts, private_server
 from pgneural import Collection, Database, Record, encoders
 from pgneural.chunk import chunk
 from pgneural.cli.output import print_table
-from pgneural.collection import _records
+from pgneural.incoming import records_of
 from pgneural.pipeline import Ingest
 from pgneural.store.lexical import complete
 from pgneural.types import Encoder
@@ -78,7 +78,7 @@ def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Col
 
 def ingest(collection: Collection, given: Sequence[Record]) -> None:
     """Do what `Collection.index` does, without the indexes of vectors and words at its end."""
-    Ingest(collection._engine, collection.space, lambda: collection.encoder).run(_records(given))
+    Ingest(collection._engine, collection.space, lambda: collection.encoder).run(records_of(given))
 
 
 def ingest_with_words(collection: Collection, given: Sequence[Record]) -> None:

@@ -11,4 +11,4 @@ RETURN CASE metric
 END;
 
 COMMENT ON FUNCTION neural.score(double precision, text) IS
-'The score (larger is better) of a pgvector distance (smaller is nearer); metric: cosine, inner_product, l2, l1';
+'The score (larger is better) of a pgvector distance (smaller is nearer); metric: cosine, inner_product, l2, l1, hamming, jaccard';

@@ -35,6 +35,13 @@ def upgrade() -> None:
     )
     for column in (kind, language, storage, index):
         op.add_column("spaces", column, schema="neural")
+    # what pgvector cannot index in full was not indexed until now
+    op.execute("""
+        UPDATE neural.spaces SET vector_index = vector_index || CASE
+            WHEN dimensions <= 4000 THEN '{"precision": "half"}'::jsonb
+            WHEN dimensions <= 64000 THEN '{"precision": "binary"}' ELSE '{"method": "none"}' END
+         WHERE dimensions > 2000
+    """)
     op.drop_constraint("spaces_source_attribute_key", "spaces", schema="neural")
     op.create_unique_constraint(
         op.f("spaces_source_attribute_kind_key"), "spaces", ["source", "attribute", "kind"], schema="neural"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -48,13 +47,11 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     Raises:
         InvalidQuery: An option is out of range, or does not go with the others.
     """
-    mode, aggregate = _mode(options.get("mode"), query), Aggregate.parse(options.get("aggregate", "max"))
+    if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
+        raise InvalidQuery(f"search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
+    mode, aggregate = _mode(options.get("mode"), query), Aggregate.parse(options.get("aggregate") or "max")
     threshold = Threshold(options.get("max_distance"), options.get("min_score"))
-    if aggregate != Aggregate():
-        if mode in (Mode.LEXICAL, Mode.SPARSE):
-            raise InvalidQuery(f"aggregate {aggregate.way} is of the semantic leg, which mode {mode} has not")
-        if threshold.max_distance is not None:
-            raise InvalidQuery("max_distance is of the best chunk; with another aggregate than max use min_score")
+    _require_fitting(mode, aggregate, threshold, options)
     return Query(
         mode,
         page_of(options.get("limit", 10), options.get("offset", 0)),
@@ -67,16 +64,33 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     )
 
 
+def _require_fitting(mode: Mode, aggregate: Aggregate, threshold: Threshold, options: SearchOptions) -> None:
+    """Refuse options that would be ignored."""
+    fusion = options.get("fusion")
+    if fusion is not None and not isinstance(fusion, Fusion):
+        raise InvalidQuery(f"fusion is {fusion!r}, expected a WeightedSum or an RRF")
+    if fusion is not None and mode is not Mode.HYBRID and not options.get("boosts"):
+        raise InvalidQuery(f"fusion joins legs, and mode {mode} has one; leave it out")
+    if threshold.max_distance is not None and mode not in (Mode.SEMANTIC, Mode.HYBRID):
+        raise InvalidQuery(f"mode {mode} has no distance; use min_score")
+    if aggregate == Aggregate():
+        return
+    if mode not in (Mode.SEMANTIC, Mode.HYBRID):
+        raise InvalidQuery(f"aggregate {aggregate.way} is of the semantic leg, which mode {mode} has not")
+    if threshold != Threshold():
+        raise InvalidQuery(f"a threshold is of the best chunk; with aggregate {aggregate.way} leave it out")
+
+
 def page_of(limit: int, offset: int = 0) -> Page:
     """Return a page.
 
     Raises:
         InvalidQuery: One of the numbers is out of range.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidQuery(f"limit is {limit}, expected 1 to {MAX_LIMIT}")
-    if not 0 <= offset <= MAX_LIMIT:
-        raise InvalidQuery(f"offset is {offset}, expected 0 to {MAX_LIMIT}")
+    if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(f"limit is {limit}, expected a number from 1 to {MAX_LIMIT}")
+    if not isinstance(offset, int) or not 0 <= offset <= MAX_LIMIT:
+        raise InvalidQuery(f"offset is {offset}, expected a number from 0 to {MAX_LIMIT}")
     return Page(limit, offset)
 
 
@@ -139,8 +153,5 @@ def _mode(mode: Mode | str | None, query: Asked) -> Mode:
 
 def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
-        boosts = [Boost(expression(by), weight) for by, weight in boosts.items()]
-    for boost in boosts:
-        if not math.isfinite(boost.weight):
-            raise InvalidQuery(f"the weight of a boost is {boost.weight}, expected a finite number")
+        boosts = [Boost(by, weight) for by, weight in boosts.items()]
     return tuple(boosts)

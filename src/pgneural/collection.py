@@ -6,24 +6,32 @@ first text has to become a vector, so that a run that finds nothing new costs no
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from pgneural import load
 from pgneural.asking import Asked, Filter, SearchOptions, page_of, query_of, refinement_of
 from pgneural.derive import Derived
-from pgneural.errors import DimensionMismatch, InvalidFilter, InvalidQuery, RefusedRecords, UnknownDocument
+from pgneural.diversify import hashable
+from pgneural.errors import (
+    DatabaseError,
+    DimensionMismatch,
+    InvalidFilter,
+    InvalidQuery,
+    RefusedRecords,
+    UnknownDocument,
+)
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition, expression
+from pgneural.incoming import Indexable, records_of
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, Search, filter_errors
@@ -31,7 +39,8 @@ from pgneural.statement import Query, Target, Vectors, facets
 from pgneural.store.catalog import (
     chunks_of,
     chunks_per_row,
-    follow_row_security,
+    current_space,
+    further_spaces,
     indexed_of,
     require_encoder,
     require_same_space,
@@ -43,10 +52,10 @@ from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.vectors import Storage, VectorIndex
-from pgneural.store.writer import delete
-from pgneural.types import BadRecord, Distance, Encoder, Mode, Record, Vector, has_direction
+from pgneural.store.visibility import follow_row_security
+from pgneural.store.writer import among, delete
+from pgneural.types import Encoder, Mode, Vector
 
-Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
 STATISTICS_SECONDS = 60
 """For so long a collection believes what it knows of its tables: rows, chunks, kind of index."""
 
@@ -122,9 +131,10 @@ class Collection:
             >>> notes.index([{"id": "1", "text": "The quick brown fox"}]).inserted
             1
         """
-        with translated():
+        with self._existing():
+            self._refresh()
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
-            report = ingest.run(_records(items))
+            report = ingest.run(records_of(items))
             complete(self._engine, self._space)
             with self._engine.begin() as connection:
                 follow_row_security(connection)
@@ -151,7 +161,7 @@ class Collection:
         Example:
             >>> notes.reindex(VectorIndex(precision="full", options={"m": 24}))
         """
-        with translated():
+        with self._existing():
             rebuild(self._engine, self._space, index, progress)
             self._searched = None
 
@@ -210,6 +220,8 @@ class Collection:
             1 rows pass the filter: few enough to compare them one by one.
             1 of these rows are the best that have words of the query.
         """
+        if others := sorted(options.keys() & {"rerank", "diversity", "group_by", "per_group"}):
+            raise InvalidQuery(f"explain is of the statement, and {others[0]} comes after it; leave it out")
         asked = self._asked(query, options)
         hits = self._search(asked)
         with translated(), self._engine.begin() as connection:
@@ -259,8 +271,8 @@ class Collection:
         known = self._documents([*positive, *negative])
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
-        among = self._others(known, where)
-        asked = Query(Mode.SEMANTIC, page_of(limit, offset), self._vector(query), where=among)
+        others = self._others(known, where)
+        asked = Query(Mode.SEMANTIC, page_of(limit, offset), self._vector(query), where=others)
         return self._search(asked, refinement_of(asked, {"diversity": diversity}))
 
     def discover(
@@ -321,10 +333,10 @@ class Collection:
             >>> notes.facets("title LIKE 'T%'")
             {False: 1}
         """
-        with translated(), self._engine.begin() as connection, filter_errors(True):
+        with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             require_same_space(connection, self._space)
             counting = facets(self._searching(connection).target, expression(by), query, condition(where), limit)
-            return {row[0]: row[1] for row in connection.execute(counting)}
+            return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """Delete documents by id or by filter (both: those that meet both); return how many.
@@ -336,8 +348,8 @@ class Collection:
         if external_ids is None and narrowed is None:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids
-        among = None if ids is None else Document.external_id.in_(ids)
-        conditions = [part for part in (among, narrowed) if part is not None]
+        named = None if ids is None else among(DOCUMENTS.c.external_id, ids)
+        conditions = [part for part in (named, narrowed) if part is not None]
         with translated(), self._engine.begin() as connection, filter_errors(where is not None):
             require_same_space(connection, self._space)
             return delete(connection, self.name, conditions)
@@ -365,18 +377,24 @@ class Collection:
         return self._further[kind]
 
     def _search(self, query: Query, refinement: Refinement | None = None) -> Hits:
-        try:
-            with translated(), self._engine.connect() as connection:
-                # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
-                connection.execution_options(isolation_level="AUTOCOMMIT")
-                found = self._searching(connection)
-                hits = found.refine(connection, query, refinement) if refinement else found.run(connection, query)
-        except (DBAPIError, psycopg.Error, InvalidFilter):
-            self._require_same_space()
-            raise
+        with self._existing(), self._engine.connect() as connection:
+            # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            found = self._searching(connection)
+            hits = found.refine(connection, query, refinement) if refinement else found.run(connection, query)
         if not hits:
             self._require_same_space()
         return hits
+
+    @contextlib.contextmanager
+    def _existing(self) -> Iterator[None]:
+        """Say so where something fails because the collection was dropped."""
+        try:
+            with translated():
+                yield
+        except (DBAPIError, psycopg.Error, InvalidFilter, DatabaseError):
+            self._require_same_space()
+            raise
 
     def _require_same_space(self) -> None:
         with translated(), self._engine.begin() as connection:
@@ -388,8 +406,14 @@ class Collection:
             self._believed = time.monotonic() + STATISTICS_SECONDS
         return self._searched
 
+    def _refresh(self) -> None:
+        """Look at the collection as it is now: others may have given it another index, or further vectors."""
+        with self._engine.begin() as connection:
+            self._space = current_space(connection, self._space)
+            for kind, space in further_spaces(connection, self.name).items():
+                self._further.setdefault(kind, Derived(space))
+
     def _target(self, connection: sa.Connection) -> Target:
-        """Look at the collection as it is now; its index may be of another kind than when it was opened."""
         self._space = space_of(connection, self._space.id) or self._space
         scope = DOCUMENTS.c.collection == self.name
         ratio = chunks_per_row(connection, self._space)
@@ -424,10 +448,10 @@ class Collection:
         statement = (
             sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, self.chunks.c.embedding)
             .join(self.chunks, DOCUMENTS.c.id == self.chunks.c.source_id)
-            .where(DOCUMENTS.c.collection == self.name, DOCUMENTS.c.external_id.in_(external_ids))
+            .where(DOCUMENTS.c.collection == self.name, among(DOCUMENTS.c.external_id, external_ids))
         )
         vectors: dict[str, tuple[int, list[Vector]]] = {}
-        with translated(), self._engine.connect() as connection:
+        with self._existing(), self._engine.connect() as connection:
             for external_id, key, embedding in connection.execute(statement):
                 vectors.setdefault(external_id, (key, []))[1].append(Storage(self._space.storage).parse(embedding))
         known = {id_: (key, np.mean(several, axis=0)) for id_, (key, several) in vectors.items()}
@@ -451,35 +475,6 @@ class Collection:
                 f"the query has shape {vector.shape}, but collection {self.name!r} has vectors of {expected} numbers; "
                 "encode it with the collection's encoder"
             )
-        if self._space.distance == Distance.COSINE and not has_direction(vector):
-            raise InvalidQuery("the query vector is zero or not finite, so it has no direction; check how it was made")
+        if problem := indexed_of(self._space).unfit(vector):
+            raise InvalidQuery(f"the query vector {problem}; check how it was made")
         return vector
-
-
-def _records(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:
-    """Turn whatever is to be indexed into records, one at a time."""
-    one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))
-    many: Iterable[Any] = [items] if one else items  # type: ignore[assignment]
-    for position, item in enumerate(many, start=1):
-        if isinstance(item, Record):
-            yield item
-        elif isinstance(item, (str, Path)):
-            yield from load.read([item])
-        else:
-            yield _record(item, f"item {position}")
-
-
-def _record(item: Any, origin: str) -> Record | BadRecord:
-    if isinstance(item, Document):
-        item = Record(
-            external_id=item.external_id,
-            content=item.content or "",
-            title=item.title or "",
-            metadata=item.metadata_ or {},
-            uri=item.uri,
-        )
-    elif isinstance(item, Mapping):
-        item = load.from_mapping(item, origin)
-    if isinstance(item, (Record, BadRecord)):
-        return item
-    return BadRecord(origin, f"cannot index {type(item).__name__}; give a path, a mapping, a Record or a Document")

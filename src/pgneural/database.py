@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +13,19 @@ from typing import Any, Self
 from pgneural import encoders, migrate
 from pgneural.collection import Collection
 from pgneural.derive import Derived
-from pgneural.errors import EncoderMismatch, UnknownLanguage
+from pgneural.derive import made as further_encoder
+from pgneural.errors import EncoderMismatch, InvalidIndex, UnknownLanguage
 from pgneural.store import catalog
 from pgneural.store.embedded import EmbeddedServer
-from pgneural.store.engine import create_engine, hidden_password, pgvector_version, server_version, translated
+from pgneural.store.engine import (
+    bm25_extensions,
+    create_engine,
+    hidden_password,
+    pgvector_version,
+    server_version,
+    translated,
+)
+from pgneural.store.indexes import one_builder
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Encoder, FurtherEncoder
@@ -86,7 +96,7 @@ class Database:
                 schema_revision=state.revision,
                 expected_revision=state.head,
                 collections=catalog.collections(connection) if state.revision else [],
-                bm25_extensions=catalog.bm25_extensions(connection),
+                bm25_extensions=bm25_extensions(connection),
             )
 
     def collection(
@@ -143,7 +153,9 @@ class Database:
                 keeping = catalog.Keeping(storage, index)
                 space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording, keeping)
             encoder = made
-        _require_same(space, encoder)
+        else:
+            _require_same_keeping(space, storage, index)
+        _require_same(space, encoder, options)
         _require_same_wording(
             space,
             catalog.Wording(
@@ -171,9 +183,14 @@ class Database:
         Raises:
             UnknownCollection: There is none of this name.
         """
-        with translated(), self.engine.begin() as connection:
-            migrate.require_current(connection)
-            catalog.drop_collection(connection, name)
+        with translated(), contextlib.ExitStack() as held:
+            with self.engine.begin() as connection:
+                migrate.require_current(connection)
+                spaces = [catalog.require_space(connection, name), *catalog.further_spaces(connection, name).values()]
+            for space in spaces:
+                held.enter_context(one_builder(self.engine, catalog.chunks_of(space)))
+            with self.engine.begin() as connection:
+                catalog.drop_collection(connection, name)
 
     def _opened(
         self,
@@ -185,10 +202,7 @@ class Database:
         with translated(), self.engine.begin() as connection:
             spaces = catalog.further_spaces(connection, space.attribute)
         given = further or {}
-        derived = {
-            kind: Derived(other, functools.partial(_make_further, kind, given.get(kind) or other.encoder))
-            for kind, other in spaces.items()
-        }
+        derived = {kind: Derived(other, given.get(kind)) for kind, other in spaces.items()}
         made = functools.partial(_make, encoder or space.encoder, {**space.options, **options})
         return Collection(self.engine, space, made, derived)
 
@@ -197,7 +211,7 @@ class Database:
         for kind, encoder in wanted.items():
             if encoder is None:
                 continue
-            made = _make_further(kind, encoder)
+            made = further_encoder(kind, encoder)
             with translated(), self.engine.begin() as connection:
                 existing = catalog.further_spaces(connection, space.attribute).get(kind)
                 if existing:
@@ -236,26 +250,33 @@ def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Encoder:
     return encoders.get(encoder, **options) if isinstance(encoder, (str, Path)) else encoder
 
 
-def _make_further(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
-    if not isinstance(encoder, (str, Path)):
-        return encoder
-    from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
-
-    name = encoders.canonical(encoder)
-    return SparseTransformerEncoder(name) if kind == "sparse" else TokenEncoder(name)
-
-
 def _chunking(encoder: Encoder) -> catalog.Chunking:
     tokens = min(encoder.max_tokens or CHUNK_TOKENS, CHUNK_TOKENS)
     return catalog.Chunking(tokens, tokens // OVERLAP_SHARE)
 
 
-def _require_same(space: Space, encoder: str | Path | Encoder | None) -> None:
+def _require_same(space: Space, encoder: str | Path | Encoder | None, options: Mapping[str, Any]) -> None:
     if isinstance(encoder, (str, Path)) and encoders.canonical(encoder) != space.encoder:
         raise EncoderMismatch(
             f"collection {space.attribute!r} was encoded by {space.encoder}, not by {encoder}; "
             "leave the encoder out, or index into a new collection"
         )
+    for name in encoders.IDENTITY:
+        if name in options and options[name] != space.options.get(name):
+            raise EncoderMismatch(
+                f"collection {space.attribute!r} was made with {name} {space.options.get(name)}, not "
+                f"{options[name]}; leave it out, or index into a new collection"
+            )
+
+
+def _require_same_keeping(space: Space, storage: Storage | str | None, index: VectorIndex | None) -> None:
+    if storage is not None and storage != space.storage:
+        raise InvalidIndex(f"collection {space.attribute!r} has {space.storage} columns; index into a new collection")
+    has = VectorIndex.of(space.vector_index)
+    if index is not None and (index.method, index.precision, index.dimensions) != (
+        has.method, has.precision, has.dimensions
+    ):  # fmt: skip
+        raise InvalidIndex(f"collection {space.attribute!r} is indexed in another way; call its reindex")
 
 
 def _require_same_wording(space: Space, wording: catalog.Wording) -> None:

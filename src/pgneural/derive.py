@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from pgneural.encoders import canonical
 from pgneural.store.catalog import require_encoder
 from pgneural.store.further import missing, store
 from pgneural.store.indexes import build
@@ -17,6 +18,21 @@ BATCH_CHUNKS = 64
 """Chunks that are encoded and stored at once: sparse weights are encoded as 30,000 numbers a chunk."""
 
 
+def made(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
+    """Return an encoder of sparse vectors or of tokens: itself, or by its folder or name.
+
+    Raises:
+        EncoderUnavailable: The model's files are not here, or are not such a model's.
+    """
+    if not isinstance(encoder, (str, Path)):
+        return encoder
+    from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+
+    name = canonical(encoder)
+    found: FurtherEncoder = SparseTransformerEncoder(name) if kind == "sparse" else TokenEncoder(name)
+    return found
+
+
 class Derived:
     """The further vectors of one kind of a collection.
 
@@ -25,8 +41,8 @@ class Derived:
         encoder: What makes them; loaded when it is first needed.
     """
 
-    def __init__(self, space: Space, make: Callable[[], FurtherEncoder]) -> None:
-        self.space, self._make = space, make
+    def __init__(self, space: Space, encoder: str | Path | FurtherEncoder | None = None) -> None:
+        self.space, self._encoder = space, encoder
 
     @functools.cached_property
     def encoder(self) -> FurtherEncoder:
@@ -35,7 +51,7 @@ class Derived:
         Raises:
             EncoderMismatch: The model's files have changed.
         """
-        encoder = self._make()
+        encoder = made(self.space.kind, self._encoder or self.space.encoder)
         require_encoder(self.space, encoder)
         return encoder
 

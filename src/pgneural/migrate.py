@@ -24,9 +24,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
-from pgneural.store.catalog import add_missing_terms, follow_row_security, unprotected
+from pgneural.store.catalog import add_missing_terms
 from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
+from pgneural.store.visibility import follow_row_security, unprotected
 
 LOCK = 0x706E6575  # "pneu": the key of our advisory lock
 _PACKAGE = Path(__file__).parent
@@ -227,6 +228,7 @@ def _broken(connection: sa.Connection) -> list[str]:
         "SELECT format('index neural.%I is invalid; index into its collection again, that builds it anew', c.relname)"
         "  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " WHERE NOT i.indisvalid AND c.relnamespace = to_regnamespace('neural')"
+        "   AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)"
     )
     found = [found for query in (missing, invalid) for found in connection.scalars(query)]
     found += [

@@ -22,9 +22,8 @@ from pgneural.chunk import chunk
 from pgneural.load import check, mistyped
 from pgneural.store.catalog import indexed_of
 from pgneural.store.schema import Space
-from pgneural.store.vectors import LARGEST_HALF
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
-from pgneural.types import BadRecord, Chunk, Distance, Encoder, Record, Vector, fingerprint, has_direction
+from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_RECORDS = 2048
 """Enough that what a transaction costs does not show."""
@@ -95,7 +94,7 @@ class Ingest:
         self._engine, self._space, self._encoder = engine, space, encoder
         self._progress = progress
         self._dimensions, self._given = space.dimensions, space.revision == "given"
-        self._distance, self._half = Distance(space.distance), indexed_of(space).halved
+        self._indexed = indexed_of(space)
         self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         self.report = Report()
 
@@ -168,8 +167,8 @@ class Ingest:
         """Return the record's metadata as JSON, or what is wrong with it, for PostgreSQL or for the space."""
         if isinstance(record, BadRecord):
             return record
-        if problem := mistyped(record):
-            return problem
+        if refused := mistyped(record):
+            return refused
         vector, dimensions = record.embedding, self._dimensions
         if vector is None:
             if self._given:
@@ -179,18 +178,9 @@ class Ingest:
             return BadRecord(
                 record.origin, f"embedding has {found} numbers, expected {dimensions} as in the collection"
             )
-        elif unfit := self._unfit(vector):
-            return BadRecord(record.origin, f"embedding {unfit}")
+        elif problem := self._indexed.unfit(vector):
+            return BadRecord(record.origin, f"embedding {problem}")
         return check(record)
-
-    def _unfit(self, vector: Vector) -> str | None:
-        """Say what makes a vector one that cannot be found or stored."""
-        if self._distance in (Distance.HAMMING, Distance.JACCARD):
-            return None if np.isin(vector, (0, 1)).all() else "has other numbers than 0 and 1"
-        if not np.isfinite(vector).all() or (self._distance is Distance.COSINE and not has_direction(vector)):
-            return "is zero or not finite, so it has no direction"
-        beyond = np.abs(vector).max(initial=0) > LARGEST_HALF
-        return f"has numbers beyond {LARGEST_HALF}, the largest of halfvec" if self._half and beyond else None
 
     def _compared(self, batch: Sequence[_Accepted], reader: Writer) -> list[_Planned]:
         """Cut the documents that are new or whose content changed; look up the vectors they can keep."""

@@ -7,6 +7,7 @@ consistent picture of its row.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
-from pgneural.diversify import agreement, few_of_each, mmr
+from pgneural.diversify import agreement, few_of_each, hashable, mmr
 from pgneural.errors import InvalidFilter
 from pgneural.rerank import LateInteraction, Rerank
-from pgneural.statement import Page, Query, Target, late_interaction
+from pgneural.statement import LEGS, Page, Query, Target, late_interaction
 from pgneural.store.further import tokens_text
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.types import Vector, below
@@ -29,7 +31,7 @@ from pgneural.types import Vector, below
 SNIPPET_CHARACTERS = 240
 
 SEVERAL_CANDIDATES = 100
-"""The fewest candidates that diverse or grouped hits are chosen from: as many as the pool of a hybrid search has."""
+"""The fewest candidates that diverse or grouped hits are chosen from: ten for each of the usual ten hits."""
 
 SEVERAL_WINDOW = 4
 """Candidates for each such hit, and how many times more are looked for when they do not have enough groups."""
@@ -136,7 +138,8 @@ class Search:
         Raises:
             InvalidFilter: PostgreSQL does not accept the filter.
         """
-        with filter_errors(query.where is not None or bool(query.boosts)):
+        what = " or ".join(["filter"] * (query.where is not None) + ["boost"] * bool(query.boosts))
+        with filter_errors(bool(what), what):
             rows = self._rows(connection, query)
         strategy = rows[0][_STRATEGY] if rows else ""
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=strategy)
@@ -151,16 +154,15 @@ class Search:
         """
         limit = query.page.limit
         strategy, ordered = self._candidates(connection, query, refinement)
+        comparable = len(ordered)  # hits whose scores are of one kind
         if isinstance(refinement.rerank, Rerank):
-            ordered = _reranked(refinement.rerank, query.text or "", ordered)
+            ordered, comparable = _reranked(refinement.rerank, query.text or "", ordered)
         if isinstance(refinement.rerank, LateInteraction):
-            ordered = self._compared_by_token(connection, query, ordered, refinement.rerank.candidates)
+            ordered, comparable = self._compared_by_token(connection, query, ordered, refinement.rerank.candidates)
         if refinement.context is not None:
             ordered = self._in_context(connection, refinement.context, ordered)
         if refinement.diversity:
-            vectors = self._vectors(connection, ordered)
-            chosen = mmr([hit.score for hit in ordered], vectors, limit, refinement.diversity)
-            ordered = [ordered[at] for at in chosen]
+            ordered = self._diverse(connection, ordered[:comparable], limit, refinement) + ordered[comparable:]
         ranked = [replace(hit, rank=rank) for rank, hit in enumerate(ordered[:limit], start=1)]
         return Hits(ranked, limit=limit, strategy=strategy)
 
@@ -173,7 +175,7 @@ class Search:
             if refinement.group_by is None:
                 return hits.strategy, list(hits)
             groups = self._groups(connection, hits, refinement.group_by)
-            kept = few_of_each([groups[hit.entity.id] for hit in hits], refinement.per_group)
+            kept = few_of_each([groups.get(hit.entity.id) for hit in hits], refinement.per_group)
             if len(kept) >= limit or hits.exhausted:
                 return hits.strategy, [hits[at] for at in kept]
             wanted *= SEVERAL_WINDOW
@@ -181,32 +183,40 @@ class Search:
     def _groups(
         self, connection: sa.Connection, hits: Sequence[Hit], by: sa.SQLColumnExpression[Any]
     ) -> dict[int, Hashable]:
-        wanted = Document.id.in_([hit.entity.id for hit in hits])
-        with filter_errors(True):
-            return {row[0]: row[1] for row in connection.execute(sa.select(Document.id, by).where(wanted))}
+        wanted = Document.id == sa.any_(sa.literal([hit.entity.id for hit in hits], ARRAY(sa.BigInteger)))
+        with filter_errors(True, "group_by"):
+            return {row[0]: hashable(row[1]) for row in connection.execute(sa.select(Document.id, by).where(wanted))}
+
+    def _diverse(self, connection: sa.Connection, hits: Sequence[Hit], limit: int, refinement: Refinement) -> list[Hit]:
+        vectors = self._vectors(connection, hits)
+        chosen = mmr([hit.score for hit in hits], vectors, limit, refinement.diversity, self.target.dense.distance)
+        return [hits[at] for at in chosen]
 
     def _compared_by_token(
         self, connection: sa.Connection, query: Query, hits: Sequence[Hit], candidates: int
-    ) -> list[Hit]:
+    ) -> tuple[list[Hit], int]:
         """Put the best hits in the order of late interaction; the others follow as they were."""
         assert self.target.tokens is not None
         assert query.tokens is not None
         keys = [hit.entity.id for hit in hits[:candidates]]
         statement = late_interaction(self.target.tokens, tokens_text(query.tokens), keys)
         scores = {row[0]: row[1] for row in connection.execute(statement)}
-        return _rescored(hits, [scores.get(key, -np.inf) for key in keys])
+        return _rescored(hits, [scores.get(key) for key in keys])
 
     def _in_context(self, connection: sa.Connection, context: Vector, hits: Sequence[Hit]) -> list[Hit]:
         """Order hits by how many pairs they are on the right side of; among equals the order stays."""
-        agreeing = agreement(self._vectors(connection, hits), context)
+        agreeing = agreement(self._vectors(connection, hits), context, self.target.dense.distance)
         order = sorted(range(len(hits)), key=lambda at: -agreeing[at])
         return [replace(hits[at], legs={**hits[at].legs, "context": float(agreeing[at])}) for at in order]
 
     def _vectors(self, connection: sa.Connection, hits: Sequence[Hit]) -> Vector:
         """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""
         chunks = self.target.chunks
-        wanted = sa.tuple_(chunks.c.source_id, chunks.c.ordinal).in_([(h.entity.id, h.chunk.ordinal) for h in hits])
-        rows = connection.execute(sa.select(chunks.c.source_id, chunks.c.embedding).where(wanted))
+        keys = [sa.literal(list(numbers), ARRAY(sa.BigInteger)) for numbers in
+                ([hit.entity.id for hit in hits], [hit.chunk.ordinal for hit in hits])]  # fmt: skip
+        best = sa.func.unnest(*keys).table_valued("id", "ordinal", name="best").render_derived()
+        same = sa.and_(chunks.c.source_id == best.c.id, chunks.c.ordinal == best.c.ordinal)
+        rows = connection.execute(sa.select(chunks.c.source_id, chunks.c.embedding).join_from(best, chunks, same))
         storage, _, dimensions = self.target.dense.indexed.vectors
         found = {row[0]: storage.parse(row[1]) for row in rows}
         nothing = np.zeros(dimensions, dtype=np.float32)
@@ -231,7 +241,7 @@ class Search:
 
 
 @contextlib.contextmanager
-def filter_errors(filtered: bool) -> Iterator[None]:
+def filter_errors(filtered: bool, what: str = "filter") -> Iterator[None]:
     """Blame the filter, where there is one, for what PostgreSQL cannot read or evaluate.
 
     Raises:
@@ -245,7 +255,7 @@ def filter_errors(filtered: bool) -> Iterator[None]:
         if not filtered or not isinstance(cause, mine) or isinstance(cause, psycopg.errors.InsufficientPrivilege):
             raise
         said = str(cause).splitlines()[0]
-        raise InvalidFilter(f"the filter does not work: {said}; it may use the columns of documents") from error
+        raise InvalidFilter(f"the {what} does not work: {said}; it may use the columns of documents") from error
 
 
 def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
@@ -262,28 +272,31 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
     )
 
 
-def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> list[Hit]:
+def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> tuple[list[Hit], int]:
     """Put hits in the order of the reranker; those beyond its budget follow as they were."""
     return _rescored(hits, rerank.scores(text, [below(hit.entity.title or "", hit.chunk.text) for hit in hits]))
 
 
-def _rescored(hits: Sequence[Hit], scores: Sequence[float]) -> list[Hit]:
-    """Order the first hits by other scores; those without one follow as they were."""
-    pairs = zip(hits, scores, strict=False)
-    scored = [replace(hit, score=score, legs={**hit.legs, "rerank": score}) for hit, score in pairs]
-    return [*sorted(scored, key=lambda hit: -hit.score), *hits[len(scored) :]]
+def _rescored(hits: Sequence[Hit], scores: Sequence[float | None]) -> tuple[list[Hit], int]:
+    """Order the first hits by other scores; those without one follow as they were. Return also how many have one."""
+    scored, others = [], []
+    for hit, score in itertools.zip_longest(hits, scores):
+        if score is None:
+            others.append(hit)
+        else:
+            scored.append(replace(hit, score=score, legs={**hit.legs, "rerank": score}))
+    return sorted(scored, key=lambda hit: -hit.score) + others, len(scored)
 
 
 _ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
 _RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
-_LEGS = ("semantic", "lexical", "sparse")
-_STRATEGY = _RANKED + 4 + len(_LEGS)
+_STRATEGY = _RANKED + 4 + len(LEGS)
 
 
 def _hit(row: Sequence[Any]) -> Hit:
     """Turn a row of `with_documents` into a hit."""
     rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
-    legs = {leg: row[at] for at, leg in enumerate(_LEGS, start=_RANKED + 4) if row[at] is not None}
+    legs = {leg: row[at] for at, leg in enumerate(LEGS, start=_RANKED + 4) if row[at] is not None}
     for place, boost in enumerate(row[_STRATEGY + 1 : -2], start=1):
         legs[f"boost {place}"] = boost
     return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs)

@@ -116,7 +116,7 @@ def test_what_is_no_aggregate_is_told(long: Collection) -> None:
             long.search("wa1", aggregate=wrong)
     with pytest.raises(InvalidQuery, match="of the semantic leg"):
         long.search("wa1", mode="lexical", aggregate="mean")
-    with pytest.raises(InvalidQuery, match="max_distance is of the best chunk"):
+    with pytest.raises(InvalidQuery, match="threshold is of the best chunk"):
         long.search("wa1", aggregate="mean", max_distance=0.5)
 
 

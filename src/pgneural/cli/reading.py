@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,9 +32,10 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     """Read ``SQL=WEIGHT``, or an expression alone, which weighs 1."""
     boosts = {}
     for value in values:
-        by, equals, weight = value.rpartition("=")
+        weighted = re.fullmatch(r"(.*[^<>=!\s])=([-+]?[\d.]+(?:e[-+]?\d+)?)", value, re.DOTALL)
+        by, weight = weighted.groups() if weighted else (value, "1")
         try:
-            boosts[by if equals else value] = float(weight) if equals else 1.0
+            boosts[by] = float(weight)
         except ValueError as error:
             raise click.BadParameter(f"{value!r} is not SQL=WEIGHT, for example ln(1 + likes)=0.5") from error
     return boosts
@@ -184,7 +186,7 @@ def facets(target: Target, collection: str, by: str, as_json: bool, **options: A
 @click.argument("collection")
 @click.option("--queries", required=True, metavar="FILE", help="BEIR JSONL, or lines of id<TAB>text.", cls=Option)
 @click.option("--qrels", required=True, metavar="FILE", help="BEIR or TREC judgements.", cls=Option)
-@click.option("--modes", metavar="MODE,…", help="By default all: semantic,lexical,hybrid.", cls=Option)
+@click.option("--modes", metavar="MODE,…", help="By default all it has: semantic,lexical,hybrid.", cls=Option)
 @where_option
 @click.option("--per-query", is_flag=True, help="With --json: every query's measures, too.", cls=Option)
 @click.option(

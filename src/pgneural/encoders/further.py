@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class SparseTransformerEncoder:
         from sentence_transformers import SparseEncoder
 
         self._model = load(SparseEncoder, model, device, trust_remote_code)
-        self.name, self.revision = str(model), revision_of(model)
+        self.name, self.revision = str(model), revision_of(model, _config(self._model))
         self.dimensions = len(self.encode_query("a"))  # some models state the width of a layer before
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
@@ -62,7 +63,7 @@ class TokenEncoder:
         from sentence_transformers import MultiVectorEncoder
 
         self._model = load(MultiVectorEncoder, model, device, trust_remote_code)
-        self.name, self.revision = str(model), revision_of(model)
+        self.name, self.revision = str(model), revision_of(model, _config(self._model))
         self.dimensions = self.encode_query("a").shape[1]
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
@@ -79,3 +80,8 @@ class TokenEncoder:
             [item], show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
         )
         return np.asarray(found, dtype=np.float32)
+
+
+def _config(model: Any) -> Any:
+    """Return the configuration of a model's transformer, which knows the commit that it was loaded from."""
+    return getattr(getattr(model[0], "auto_model", None), "config", None)

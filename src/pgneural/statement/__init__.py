@@ -22,11 +22,12 @@ from pgneural.statement.facets import facets
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
 from pgneural.statement.late import late_interaction
 from pgneural.statement.query import Query
-from pgneural.statement.single import Threshold
+from pgneural.statement.single import LEGS, Threshold
 from pgneural.statement.target import Page, Target, Vectors
 from pgneural.statement.vector_leg import Aggregate
 
 __all__ = [
+    "LEGS",
     "RRF",
     "Aggregate",
     "Boost",

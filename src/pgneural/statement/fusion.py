@@ -7,6 +7,8 @@ Boosts, from ordinary columns, are scores like those of a leg, but bring no rows
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,6 +52,10 @@ class WeightedSum:
     lexical: float = 1.0
     sparse: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse weights that make no score."""
+        _require_weights(self.semantic, self.lexical, self.sparse)
+
 
 @dataclass(frozen=True)
 class RRF:
@@ -60,6 +66,18 @@ class RRF:
     lexical: float = 1.0
     sparse: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no score."""
+        _require_weights(self.semantic, self.lexical, self.sparse)
+        if not 0 <= self.constant < math.inf:
+            raise InvalidQuery(f"the constant of RRF is {self.constant}, expected 0 or more; 60 is usual")
+
+
+def _require_weights(*weights: float) -> None:
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise InvalidQuery(f"a weight is {weight}, expected a finite number")
+
 
 Fusion = WeightedSum | RRF
 
@@ -69,12 +87,17 @@ class Boost:
     """A score from ordinary columns, fused with those of the legs: recency, popularity, anything that is a number.
 
     Attributes:
-        by: An expression over the source, larger is better; NULL counts as the mean.
+        by: An expression over the source, or SQL as text; larger is better, NULL counts as the mean.
         weight: Against those of the legs; a negative one makes larger worse.
     """
 
-    by: sa.SQLColumnExpression[Any]
+    by: sa.SQLColumnExpression[Any] | str
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Take text for SQL, and refuse a weight that makes no score."""
+        object.__setattr__(self, "by", expression(self.by))
+        _require_weights(self.weight)
 
     @classmethod
     def recency(cls, at: sa.SQLColumnExpression[Any] | str, half_life: timedelta, weight: float = 1.0) -> Self:
@@ -140,6 +163,12 @@ def fused(
     return parts.page_of(threshold.of(sa.select(parts.fused), distance, parts.fused.c.score))
 
 
+def _number(value: Any) -> sa.ColumnElement[Any]:
+    """Return a value as a number; one that is not finite says nothing."""
+    number = sa.cast(value, sa.Float)
+    return sa.case((number.between(-sys.float_info.max, sys.float_info.max), number))
+
+
 class _Parts:
     def __init__(
         self,
@@ -153,26 +182,38 @@ class _Parts:
     ) -> None:
         self.target, self.page, self.fusion, self.boosts = target, page, fusion, boosts
         self.size = max(POOL, page.limit)
-        self.tailed = page.end > self.size
-        self.words_only = asked["semantic"] is None and asked["sparse"] is None
-        self.probe = Probe(target, where, page.end, by_words=self.words_only)
-        legs = {name: self._leg(name, query, aggregate) for name, query in asked.items() if query is not None}
-        self.legs: dict[str, VectorLeg | LexicalLeg] = legs
-        self.lead = next(iter(legs.values()))
+        self.tailed = page.offset > 0
+        words_only = asked["semantic"] is None and asked["sparse"] is None
+        self.probe = Probe(target, where, page.end, by_words=words_only)
+        self.legs: dict[str, VectorLeg | LexicalLeg] = {}
+        for name in ("semantic", "sparse", "lexical"):  # the first that is asked leads
+            if asked[name] is not None:
+                self.legs[name] = self._leg(name, asked[name], aggregate)
         self.pool = self._pool()
         self.scored = self._scored()
         self.fused = materialized(self._fused(), "fused")
 
     def _leg(self, name: str, query: Any, aggregate: Aggregate | None) -> VectorLeg | LexicalLeg:
-        page, target = self.page, self.target
-        enough = page.end if self.tailed else page.limit
+        """Return a leg.
+
+        What it brings to the pool depends on the length of a page and not on its place. Only the leading leg has
+        more rows for a later page.
+        """
+        target, lead = self.target, self.lead is None
         if name == "lexical":
-            rows = max(self.size, page.end) if self.words_only else self.size
-            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=enough)
+            rows = max(self.size, self.page.end) if lead else self.size
+            guaranteed = rows if lead else self.page.limit
+            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=guaranteed)
         vectors = target.dense if name == "semantic" else target.sparse
         assert vectors is not None
+        page = self.page if lead else Page(self.page.limit)
         among = aggregate if name == "semantic" else None
-        return VectorLeg(target, vectors, query, self.probe, page, rows=self.size, enough=enough, aggregate=among)
+        return VectorLeg(target, vectors, query, self.probe, page, rows=self.size, enough=page.end, aggregate=among)
+
+    @property
+    def lead(self) -> VectorLeg | LexicalLeg | None:
+        """The leg whose other rows follow after the pool; None before there is one."""
+        return next(iter(self.legs.values()), None)
 
     def page_of(self, wanted: sa.Select[Any]) -> sa.Select[Any]:
         best = self.page.cut(wanted, self._order(self.fused)).subquery("best")
@@ -183,7 +224,7 @@ class _Parts:
             best.c.ordinal,
             best.c.score,
             *contributions(**scores),
-            self.lead.strategy.label("strategy"),
+            next(iter(self.legs.values())).strategy.label("strategy"),
             *(best.c[f"boost_{place}"] for place, _ in enumerate(self.boosts, start=1)),
         )
 
@@ -193,21 +234,25 @@ class _Parts:
     def _pool(self) -> sa.CTE:
         """Join the best rows of all legs; the rest of the leading one follows in its own order, if asked for."""
         keys = self.target.keys_of
-        every = [
-            sa.select(*keys(sa.select(*keys(leg.rows)).order_by(*leg.order(leg.rows)).limit(constant(self.size))
-                            .subquery(f"best_{name}")))
-            for name, leg in self.legs.items()
-        ]  # fmt: skip
+        every = [sa.select(*keys(self._best(name, leg))) for name, leg in self.legs.items()]
         pool = (sa.union(*every) if len(every) > 1 else every[0]).subquery("best_of_all")
         rows = sa.select(*keys(pool), constant(0).label("tier"), constant(0).label("place"))
         if not self.tailed:
             return materialized(rows, "pool")
+        assert self.lead is not None
         lead = self.lead.rows
         pooled = sa.exists().where(self.target.same_row(lead, pool))
         place = sa.func.row_number().over(order_by=self.lead.order(lead)).label("place")
         tail = sa.select(*keys(lead), constant(1).label("tier"), place).where(sa.not_(pooled))
         tail = tail.order_by(*self.lead.order(lead)).limit(constant(self.page.end))
         return materialized(sa.union_all(rows, tail.subquery("tail").select()), "pool")
+
+    def _best(self, name: str, leg: VectorLeg | LexicalLeg) -> sa.Subquery:
+        """Return the best rows of a leg: of one over vectors, those of its first block, which every page sees."""
+        best = sa.select(*self.target.keys_of(leg.rows)).order_by(*leg.order(leg.rows)).limit(constant(self.size))
+        if isinstance(leg, VectorLeg):
+            best = best.where(leg.rows.c.block == 0)
+        return best.subquery(f"best_{name}")
 
     def _scored(self) -> sa.CTE:
         """Score every row of the pool by every leg and boost."""
@@ -232,9 +277,7 @@ class _Parts:
         return materialized(sa.select(pool, ordinal, *columns).select_from(joined), "scored")
 
     def _boosts(self, pool: sa.CTE) -> LateralFromClause:
-        values = [
-            sa.cast(boost.by, sa.Float).label(f"boost_{place}") for place, boost in enumerate(self.boosts, start=1)
-        ]
+        values = [_number(boost.by).label(f"boost_{place}") for place, boost in enumerate(self.boosts, start=1)]
         source = self.target.source
         return row_by_row(sa.select(*values).select_from(source).where(self.target.same_row(source, pool)), "boosts")
 
@@ -283,6 +326,6 @@ class _Parts:
 
     def _reciprocal_rank(self, score: sa.ColumnElement[Any], weight: float) -> sa.ColumnElement[Any]:
         constant_ = self.fusion.constant if isinstance(self.fusion, RRF) else 0
-        rank = sa.func.rank().over(order_by=score.desc().nulls_last())
+        rank = sa.func.rank().over(partition_by=self.scored.c.tier, order_by=score.desc().nulls_last())
         unknown = sa.or_(score.is_(None), score == 0) if score is self.scored.c.get("bm25") else score.is_(None)
         return sa.case((unknown, 0.0), else_=weight / (constant_ + rank))

@@ -20,5 +20,5 @@ def late_interaction(tokens: sa.Table, query: str, keys: Sequence[Any]) -> sa.Se
     """
     asked = sa.cast(sa.cast(query, sa.Text), ARRAY(HALFVEC()))
     score = sa.func.max(sa.func.neural.max_sim(tokens.c.embedding, asked)).label("score")
-    wanted = tokens.c.source_id.in_(keys)
+    wanted = tokens.c.source_id == sa.any_(sa.literal(list(keys), ARRAY(sa.BigInteger)))
     return sa.select(tokens.c.source_id, score).where(wanted).group_by(tokens.c.source_id)

@@ -11,6 +11,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.store.schema import source_columns
 from pgneural.store.vectors import Indexed
+from pgneural.types import Distance
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Vectors:
     table: sa.Table
     indexed: Indexed
     per_row: float = 1.0
+
+    @property
+    def distance(self) -> Distance:
+        """How they are compared."""
+        return self.indexed.distance
 
     def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
         """Return a distance as a score."""

@@ -48,6 +48,9 @@ reach; a filter that is correlated with the query needs more than an independent
 COARSE_WINDOW = 8
 """How many times more are taken from an index of fewer dimensions or of bits, to be ranked by the whole vectors."""
 
+MOST_CHUNKS = 1000
+"""The most chunks of a row whose mean can be asked for."""
+
 MAX_SCAN_TUPLES = 20_000
 """Where an index scan gives up and the fallback begins: pgvector's default."""
 
@@ -84,9 +87,10 @@ class Aggregate:
         """
         name = text.rstrip("0123456789")
         number = text[len(name) :]
-        if name not in tuple(Way) or (number and (name != Way.TOP or int(number) < 1)):
+        best = int(number[:9] or 3)
+        if name not in tuple(Way) or (number and name != Way.TOP) or not 1 <= best <= MOST_CHUNKS:
             raise InvalidQuery(f"aggregate is {text!r}, expected max, mean, sum, or top with a number like top3")
-        return cls(Way(name), int(number) if number else 3)
+        return cls(Way(name), best if name == Way.TOP else 3)
 
 
 class VectorLeg:

@@ -21,6 +21,7 @@ from pgneural.filter import expression
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, further_table, terms_table
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
+from pgneural.store.visibility import follow_row_security
 from pgneural.types import Distance, Encoder, FurtherEncoder
 
 NAME_BYTES = 39
@@ -85,7 +86,7 @@ class Keeping:
         Raises:
             InvalidIndex: pgvector does not index these in this way.
         """
-        storage = required_storage(distance, self.storage)
+        storage = required_storage(distance, dimensions, self.storage)
         if self.index is None and (unusual := reason(storage, dimensions)):
             warnings.warn(unusual, stacklevel=2)
         indexed = Indexed(self.index or chosen(storage, distance, dimensions), storage, distance, dimensions)
@@ -224,6 +225,9 @@ def create_further(
     require_same_space(connection, space)
     if kind in further_spaces(connection, space.attribute):
         return
+    table = f"{space.chunk_table}_{kind}"
+    if connection.scalar(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": quoted(SCHEMA, table)}):
+        raise InvalidName(f"schema {SCHEMA} already has a relation {table!r}; drop the collection that it belongs to")
     sparse = kind == "sparse"
     index = VectorIndex(Method.HNSW if sparse else Method.NONE, Precision.FULL)
     connection.execute(
@@ -231,7 +235,7 @@ def create_further(
             source=SOURCE,
             attribute=space.attribute,
             kind=kind,
-            chunk_table=f"{space.chunk_table}_{kind}",
+            chunk_table=table,
             encoder=encoder.name,
             revision=encoder.revision,
             options=dict(options),
@@ -255,6 +259,18 @@ def require_same_space(connection: sa.Connection, space: Space) -> None:
     """
     if connection.scalar(sa.select(Space.id).where(Space.id == space.id)) is None:
         raise dropped(space)
+
+
+def current_space(connection: sa.Connection, space: Space) -> Space:
+    """Return a space as it is now.
+
+    Raises:
+        UnknownCollection: It was dropped, or dropped and made anew.
+    """
+    now = space_of(connection, space.id)
+    if now is None:
+        raise dropped(space)
+    return now
 
 
 def dropped(space: Space) -> UnknownCollection:
@@ -292,52 +308,6 @@ def add_missing_terms(connection: sa.Connection) -> None:
                 _create_terms(connection, space)
 
 
-def follow_row_security(connection: sa.Connection) -> None:
-    """Let the tables of all collections be as visible as their documents, row by row.
-
-    Where row-level security of the source is on, each of them gets a policy that defers to it; where it is off, so is
-    theirs. The policy is a plain subquery and not EXISTS, which might be computed for the whole source at once.
-    """
-    for table, wanted, forced, is_on in connection.execute(sa.text(_ROW_SECURITY)).all():
-        name = quoted(SCHEMA, table)
-        if wanted and not is_on:
-            execute_script(connection, f"DROP POLICY IF EXISTS as_its_source ON {name}")
-            execute_script(
-                connection,
-                f"CREATE POLICY as_its_source ON {name} USING "  # noqa: S608
-                f"((SELECT true FROM {DOCUMENTS.fullname} s WHERE s.id = source_id))",
-            )
-        if wanted != is_on:
-            execute_script(connection, f"ALTER TABLE {name} {'ENABLE' if wanted else 'DISABLE'} ROW LEVEL SECURITY")
-            force = "FORCE" if wanted and forced else "NO FORCE"
-            execute_script(connection, f"ALTER TABLE {name} {force} ROW LEVEL SECURITY")
-
-
-_ROW_SECURITY = """
-SELECT c.relname, d.relrowsecurity, d.relforcerowsecurity, c.relrowsecurity
-  FROM pg_class d,
-       (SELECT chunk_table AS name FROM neural.spaces WHERE source = 'neural.documents'
-        UNION SELECT chunk_table || '_terms' FROM neural.spaces WHERE source = 'neural.documents' AND kind = 'dense') t
-  JOIN pg_class c ON c.oid = to_regclass(format('neural.%I', t.name))
- WHERE d.oid = 'neural.documents'::regclass
- ORDER BY c.relname"""
-
-
-def unprotected(connection: sa.Connection) -> list[str]:
-    """Return the tables of collections whose row-level security is not that of the documents."""
-    return [row[0] for row in connection.execute(sa.text(_ROW_SECURITY)) if row[1] != row[3]]
-
-
-BM25_EXTENSIONS = ("pg_search", "pg_textsearch", "vchord_bm25")
-"""Extensions that rank by BM25 inside the server. The lexical leg does not need them; `db status` tells of them."""
-
-
-def bm25_extensions(connection: sa.Connection) -> list[str]:
-    """Return which of `BM25_EXTENSIONS` the database has."""
-    names = sa.text("SELECT extname FROM pg_extension WHERE extname = ANY(:names) ORDER BY extname")
-    return list(connection.scalars(names, {"names": list(BM25_EXTENSIONS)}))
-
-
 def _create_terms(connection: sa.Connection, space: Space) -> None:
     """Make the terms table, with the triggers that count its words."""
     terms = terms_of(space)
@@ -362,7 +332,8 @@ def _require_expression(connection: sa.Connection, text: str) -> None:
     value = expression(text)
     try:
         with connection.begin_nested():
-            connection.execute(sa.select(sa.cast(value, sa.Text)).select_from(DOCUMENTS).limit(0))
+            reading = sa.select(sa.cast(value, sa.Text)).select_from(DOCUMENTS.alias("documents"))
+            connection.execute(reading.limit(0).with_for_update(read=True))
     except DBAPIError as error:
         said = str(error.orig).splitlines()[0]
         raise InvalidFilter(f"language_by does not work: {said}; it may use the columns of documents") from error
@@ -423,6 +394,7 @@ _SUFFIXES = (
     "_terms",
     "_terms_pkey",
     "_terms_idx",
+    "_embedding_old",
     "_sparse",
     "_sparse_pkey",
     "_sparse_idx",

@@ -105,6 +105,8 @@ def translated() -> Iterator[None]:
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         said = " ".join(str(cause).split())
+        if isinstance(cause, psycopg.errors.FeatureNotSupported) and "row-level security" in said:
+            raise MissingPrivilege(f"{said}; index as the owner of the tables, or as a role with BYPASSRLS") from error
         if isinstance(cause, psycopg.errors.InsufficientPrivilege):
             raise MissingPrivilege(f"{said}; connect as a role that may, or ask its owner for a GRANT") from error
         if _connection_lost(cause):
@@ -151,6 +153,16 @@ def require_server(connection: sa.Connection) -> None:
     version = server_version(connection)
     if int(version.split(".")[0]) < MINIMUM_SERVER:
         raise OutdatedServer(f"the server is PostgreSQL {version}; pgneural needs {MINIMUM_SERVER} or later")
+
+
+BM25_EXTENSIONS = ("pg_search", "pg_textsearch", "vchord_bm25")
+"""Extensions that rank by BM25 inside the server. The lexical leg does not need them; `db status` tells of them."""
+
+
+def bm25_extensions(connection: sa.Connection) -> list[str]:
+    """Return which of `BM25_EXTENSIONS` the database has."""
+    names = sa.text("SELECT extname FROM pg_extension WHERE extname = ANY(:names) ORDER BY extname")
+    return list(connection.scalars(names, {"names": list(BM25_EXTENSIONS)}))
 
 
 def require_visible_extension(connection: sa.Connection) -> None:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
-from pgneural.store.catalog import chunks_of, indexed_of
+from pgneural.store.catalog import chunks_of, current_space, indexed_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import SCHEMA, Space, index_name, vector_index
 from pgneural.store.vectors import WIDTHS, Indexed, Method, VectorIndex
@@ -66,54 +66,81 @@ class Resources:
 
 
 def build(engine: sa.Engine, space: Space, progress: Progress | None = None) -> bool:
-    """Build the vector index where it is missing, or invalid, and worth it; return whether it was built."""
-    chunks, indexed = chunks_of(space), indexed_of(space)
+    """Build the vector index where it is missing, or invalid, and worth it; return whether it was built.
+
+    Raises:
+        UnknownCollection: The collection was dropped after it was opened.
+    """
+    chunks = chunks_of(space)
     name = index_name(chunks)
-    if indexed.index.method is Method.NONE:
-        return False
-    with _one_builder(engine, chunks) as connection:
-        if valid(connection, name):
+    with one_builder(engine, chunks) as connection:
+        _drop_invalid(connection, _names(chunks))
+        now = current_space(connection, space)
+        indexed = indexed_of(now)
+        if indexed.index.method is Method.NONE or _exists(connection, name):
             return False
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         if rows < WORTH_INDEXING:
             return False
         _create(engine, connection, chunks, vector_index(chunks, indexed, rows), indexed, rows, progress)
+        _record(connection, now, indexed.index.with_options(rows))
     return True
 
 
 def rebuild(engine: sa.Engine, space: Space, index: VectorIndex, progress: Progress | None = None) -> None:
-    """Build an index of another kind beside the one that serves, and put it in its place in one transaction.
+    """Build an index of another kind beside the one that serves, and put it in its place.
 
     Raises:
         InvalidIndex: pgvector has no such index for these vectors.
+        UnknownCollection: The collection was dropped after it was opened.
     """
     chunks = chunks_of(space)
-    indexed = Indexed(index, *indexed_of(space).vectors)
-    indexed.check()
-    name, new = index_name(chunks), f"{index_name(chunks).removesuffix('idx')}new"
-    with _one_builder(engine, chunks) as connection:
+    name, new, old = _names(chunks)
+    with one_builder(engine, chunks) as connection:
+        now = current_space(connection, space)
+        indexed = Indexed(index, *indexed_of(now).vectors)
+        indexed.check()
+        for left in (new, old):
+            _drop(connection, left)
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         built = rows >= WORTH_INDEXING and index.method is not Method.NONE
-        _drop(connection, new)
         if built:
             _create(engine, connection, chunks, vector_index(chunks, indexed, rows, name=new), indexed, rows, progress)
-    with engine.begin() as connection:
-        execute_script(connection, f"DROP INDEX IF EXISTS {quoted(SCHEMA, name)}")
-        if built:
-            execute_script(connection, f"ALTER INDEX {quoted(SCHEMA, new)} RENAME TO {quoted(name)}")
-        chosen = index.with_options(rows).as_json()
-        connection.execute(sa.update(Space).where(Space.id == space.id).values(vector_index=chosen))
+        _swap(connection, {name: old, new: name} if built else {name: old})
+        _record(connection, now, index.with_options(rows) if built else index)
+        _drop(connection, old)
 
 
-def valid(connection: sa.Connection, name: str) -> bool:
-    """Tell whether an index exists and can be used; an invalid one, left by a build that ended early, is dropped."""
-    known = sa.text(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)",
-    )
-    found: bool | None = connection.scalar(known, {"name": quoted(SCHEMA, name)})
-    if found is False:
-        _drop(connection, name)
-    return bool(found)
+def _names(chunks: sa.Table) -> tuple[str, str, str]:
+    """Return the names of the index that serves, of one that will and of one that did."""
+    name = index_name(chunks)
+    return name, name.removesuffix("idx") + "new", name.removesuffix("idx") + "old"
+
+
+def _swap(connection: sa.Connection, names: dict[str, str]) -> None:
+    """Rename indexes at once; that waits for nobody who reads or writes."""
+    renamed = [
+        f"ALTER INDEX IF EXISTS {quoted(SCHEMA, before)} RENAME TO {quoted(after)}" for before, after in names.items()
+    ]
+    execute_script(connection, "; ".join(renamed))  # several statements at once are one transaction
+
+
+def _record(connection: sa.Connection, space: Space, index: VectorIndex) -> None:
+    connection.execute(sa.update(Space).where(Space.id == space.id).values(vector_index=index.as_json()))
+
+
+def _exists(connection: sa.Connection, name: str) -> bool:
+    return bool(connection.scalar(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": quoted(SCHEMA, name)}))
+
+
+def _drop_invalid(connection: sa.Connection, names: Sequence[str]) -> None:
+    """Drop what builds and swaps that ended early have left: it is maintained by every write, and of no use."""
+    name, *left = names
+    invalid = sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    for found in (name, *left):
+        useless = found in left and _exists(connection, found)
+        if useless or connection.scalar(invalid, {"name": quoted(SCHEMA, found)}):
+            _drop(connection, found)
 
 
 def choose(connection: sa.Connection, indexed: Indexed, rows: int) -> Resources:
@@ -142,11 +169,11 @@ def _shared_memory() -> int:
 
 
 @contextmanager
-def _one_builder(engine: sa.Engine, chunks: sa.Table) -> Iterator[sa.Connection]:
-    """Let one build at a time work on a table.
+def one_builder(engine: sa.Engine, chunks: sa.Table) -> Iterator[sa.Connection]:
+    """Let one build at a time work on a table, and none while it is dropped.
 
-    The lock is tried again and again: who waits for it within a statement has a snapshot, and building
-    CONCURRENTLY waits for all of them.
+    The lock is tried again and again, outside of any transaction: who waits for it within one has a snapshot, and
+    building CONCURRENTLY waits for all of them.
     """
     key = sa.func.hashtextextended(f"pgneural index {chunks.fullname}", 0)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -7,10 +7,16 @@ it reads. So completing may be stopped anywhere, and two may do it at once.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
+from collections.abc import Iterator
 
+import psycopg
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
+from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import SCHEMA, Space, terms_index
@@ -36,7 +42,7 @@ def complete(engine: sa.Engine, space: Space) -> int:
         connection.execute(_sql(space, _ESTIMATE), parameters)
     last: str | None = ""  # keys are taken in the order in which writers lock them
     while last is not None:
-        with engine.begin() as connection:
+        with engine.begin() as connection, _language_errors(space):
             rows, last = connection.execute(_sql(space, _COMPLETE), {**parameters, "last": last}).one()
         completed += rows
     if completed:
@@ -47,6 +53,21 @@ def complete(engine: sa.Engine, space: Space) -> int:
     return completed
 
 
+@contextlib.contextmanager
+def _language_errors(space: Space) -> Iterator[None]:
+    """Blame the expression of the language, where there is one, for what it cannot make of a row."""
+    try:
+        yield
+    except DBAPIError as error:
+        if space.language_by is None or not isinstance(error.orig, psycopg.DataError):
+            raise
+        said = str(error.orig).splitlines()[0]
+        raise InvalidFilter(
+            f"language_by {space.language_by} does not work for a document: {said}; the documents are stored, but "
+            "words are missing: mend that document and index again"
+        ) from error
+
+
 def _run(engine: sa.Engine, space: Space, statement: str, parameters: dict[str, object]) -> int:
     with engine.begin() as connection:
         return connection.execute(_sql(space, statement), parameters).rowcount
@@ -54,9 +75,8 @@ def _run(engine: sa.Engine, space: Space, statement: str, parameters: dict[str, 
 
 def _sql(space: Space, statement: str) -> sa.TextClause:
     names = {"{terms}": quoted(SCHEMA, terms_of(space).name), "{language_by}": space.language_by or "NULL"}
-    for name, value in names.items():
-        statement = statement.replace(name, value.replace(":", "\\:"))
-    return sa.text(statement)
+    filled = re.sub(r"\{terms\}|\{language_by\}", lambda found: names[found[0]].replace(":", "\\:"), statement)
+    return sa.text(filled)
 
 
 def _refresh(engine: sa.Engine, space: Space, parameters: dict[str, object]) -> None:
@@ -92,14 +112,14 @@ UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
 # locked, so that nobody changes the text between reading it and storing its words
 _COMPLETE = """
 WITH missing AS (
-    SELECT d.id, d.external_id, d.title, d.content, ({language_by}
-           )::text AS said FROM neural.documents d
-     WHERE d.collection = :collection AND d.external_id > :last
-       AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = d.id)
-     ORDER BY d.external_id LIMIT :rows FOR SHARE
+    SELECT documents.id, documents.external_id, documents.title, documents.content, ({language_by}
+           )::text AS said FROM neural.documents
+     WHERE documents.collection = :collection AND documents.external_id > :last
+       AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = documents.id)
+     ORDER BY documents.external_id LIMIT :rows FOR SHARE
 ), spoken AS (
     SELECT m.*, s.title_boost, s.mean_length,
-           coalesce(neural.text_search_configuration(m.said), s.language) AS language
+           coalesce(neural.text_search_configuration(nullif(m.said, '')), s.language) AS language
       FROM missing m JOIN neural.spaces s ON s.id = :space
 ), completed AS (
     INSERT INTO {terms} (source_id, language, lexemes, length, weights)

@@ -20,7 +20,7 @@ from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pgneural.errors import InvalidIndex
-from pgneural.types import Distance, Vector
+from pgneural.types import Distance, Vector, has_direction
 
 EF_CONSTRUCTION = 128
 """Candidates kept while a row is linked into the HNSW graph. Twice pgvector's default: a longer build
@@ -153,6 +153,10 @@ class Storage(enum.StrEnum):
         return np.frombuffer(data, dtype=">f4" if self is Storage.VECTOR else ">f2", offset=4).astype(np.float32)
 
 
+MOST_DIMENSIONS = {Storage.VECTOR: 16_000, Storage.HALFVEC: 16_000, Storage.BIT: 64_000}
+"""What a column of each type holds; of bits, what an index takes."""
+
+
 class Method(enum.StrEnum):
     """How an index finds near vectors."""
 
@@ -171,6 +175,10 @@ class Precision(enum.StrEnum):
 
 _LIMITS = {Precision.FULL: 2000, Precision.HALF: 4000, Precision.BINARY: 64_000}
 """The most dimensions that pgvector indexes."""
+
+
+_RANGES = {"m": (2, 100), "ef_construction": (4, 1000), "lists": (1, MAX_LISTS)}
+"""Of the options of an index; pgvector's."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,14 @@ class VectorIndex:
         known = {"lists"} if self.method is Method.IVFFLAT else {"m", "ef_construction"}
         if unknown := set(self.options) - known:
             raise InvalidIndex(f"{self.method} has no option {min(unknown)!r}; it has {', '.join(sorted(known))}")
+        for name, value in self.options.items():
+            least, most = _RANGES[name]
+            if not isinstance(value, int) or not least <= value <= most:
+                raise InvalidIndex(f"{name} is {value!r}, expected {least} to {most}")
+        if self.options.get("ef_construction", EF_CONSTRUCTION * 2) < 2 * self.options.get("m", 2):
+            raise InvalidIndex("ef_construction must be at least twice m; raise it, or leave it out")
+        if self.dimensions is not None and self.dimensions < 1:
+            raise InvalidIndex(f"dimensions is {self.dimensions}, expected at least 1")
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Self:
@@ -223,7 +239,8 @@ class VectorIndex:
         """Return it with the options that a build over so many rows has."""
         if self.method is Method.IVFFLAT:
             return replace(self, options={"lists": self.lists(rows)})
-        return replace(self, options={"ef_construction": EF_CONSTRUCTION, **self.options})
+        usual = max(EF_CONSTRUCTION, 2 * self.options.get("m", 16))
+        return replace(self, options={"ef_construction": usual, **self.options})
 
 
 @dataclass(frozen=True)
@@ -259,6 +276,21 @@ class Indexed:
     def halved(self) -> bool:
         """Whether numbers are kept in 16 bits as they are, so that large ones cannot be kept."""
         return self.storage is Storage.HALFVEC or (self.type == "halfvec" and self.distance is not Distance.COSINE)
+
+    def unfit(self, vector: Vector) -> str | None:
+        """Say what makes a vector, shape (d,), one that cannot be stored, indexed or compared; None if nothing."""
+        if self.storage is Storage.BIT:
+            return None if np.isin(vector, (0, 1)).all() else "has other numbers than 0 and 1"
+        if self.distance is Distance.COSINE and not has_direction(vector):
+            return "is zero or not finite, so it has no direction"
+        if not np.isfinite(vector).all():
+            return "has numbers that are not finite"
+        if self.halved and np.abs(vector).max(initial=0) > LARGEST_HALF:
+            return f"has numbers beyond {LARGEST_HALF}, the largest of halfvec"
+        with np.errstate(all="ignore"):
+            stored = vector.astype(np.float16).astype(np.float32) if self.storage is Storage.HALFVEC else vector
+        without = self.distance is Distance.COSINE and not has_direction(stored)
+        return "is zero in the 16 bits of a halfvec, so it has no direction" if without else None
 
     @property
     def operator(self) -> str:
@@ -336,14 +368,18 @@ def reason(storage: Storage, dimensions: int) -> str | None:
     )
 
 
-def required_storage(distance: Distance, storage: Storage | str | None = None) -> Storage:
+def required_storage(distance: Distance, dimensions: int, storage: Storage | str | None = None) -> Storage:
     """Return the column type for vectors of a distance.
 
     Raises:
-        InvalidIndex: The distance is of other vectors than the type.
+        InvalidIndex: The distance is of other vectors than the type, or they are too long for it.
     """
     bits = distance in (Distance.HAMMING, Distance.JACCARD)
+    if storage is not None and storage not in MOST_DIMENSIONS:
+        raise InvalidIndex(f"storage is {str(storage)!r}, expected {', '.join(MOST_DIMENSIONS)}")
     found = Storage(storage) if storage else Storage.BIT if bits else Storage.VECTOR
+    if dimensions > MOST_DIMENSIONS[found]:
+        raise InvalidIndex(f"a {found} holds {MOST_DIMENSIONS[found]:,} dimensions, these have {dimensions:,}")
     if bits != (found is Storage.BIT):
         raise InvalidIndex(f"distance {distance} is not one of {found} columns; leave the storage out")
     return found

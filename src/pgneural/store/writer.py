@@ -20,6 +20,7 @@ import numpy as np
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from pgneural.store.catalog import chunks_of, dropped, lock_name, terms_of
 from pgneural.store.schema import DOCUMENTS, Space
@@ -199,6 +200,11 @@ _JSON = json.JSONEncoder()
 def _jsonb(text: str) -> bytes:
     """Return JSON in the binary form of jsonb: a version, then the text."""
     return b"\x01" + text.encode()
+
+
+def among(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a column has one of these values, as one parameter however many they are."""
+    return column == sa.any_(sa.literal(list(values), ARRAY(sa.Text)))
 
 
 def delete(connection: sa.Connection, collection: str, conditions: Sequence[sa.ColumnElement[bool]]) -> int:

@@ -108,7 +108,8 @@ pool AS MATERIALIZED
 (SELECT best_of_all.source_id AS source_id, 0 AS tier, 0 AS place
 FROM (SELECT best_semantic.source_id AS source_id
 FROM (SELECT semantic.source_id AS source_id
-FROM semantic ORDER BY semantic.block, semantic.distance, semantic.source_id
+FROM semantic
+WHERE semantic.block = %(block_1)s::INTEGER ORDER BY semantic.block, semantic.distance, semantic.source_id
 LIMIT 200) AS best_semantic UNION SELECT best_lexical.source_id AS source_id
 FROM (SELECT lexical.source_id AS source_id
 FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
