@@ -220,9 +220,11 @@ class Collection:
             1 rows pass the filter: few enough to compare them one by one.
             1 of these rows are the best that have words of the query.
         """
-        if others := sorted(options.keys() & {"rerank", "diversity", "group_by", "per_group"}):
-            raise InvalidQuery(f"explain is of the statement, and {others[0]} comes after it; leave it out")
         asked = self._asked(query, options)
+        if refinement_of(asked, options):
+            raise InvalidQuery(
+                "explain is of the statement; rerank, diversity and group_by come after it: leave them out"
+            )
         hits = self._search(asked)
         with translated(), self._engine.begin() as connection:
             return explain(connection, self._searching(connection).target, asked, hits)

@@ -148,7 +148,7 @@ ERRORS = {
     ("index", "/etc/hostname", "--collection", "foxes", "--encoder", "minilm", "--format", "text"): "Error: collection 'foxes' was encoded by hash, not by minilm",
     ("search", "foxes", "x", "--aggregate", "median"): "Error: aggregate is 'median', expected max, mean, sum, or top",
     ("search", "foxes", "x", "--mode", "sparse"): "Error: collection 'foxes' has no sparse vectors; open it with sparse=",
-    ("search", "foxes", "x", "--boost", "likes=1"): 'Error: the filter does not work: column "likes" does not exist; ',
+    ("search", "foxes", "x", "--boost", "likes=1"): 'Error: the boost does not work: column "likes" does not exist; ',
     ("reindex", "foxes", "--dimensions", "300"): "Error: the vectors have 256 dimensions, so an index cannot keep 300",
     ("index", "/etc/hostname", "--collection", "new", "--encoder", "hash", "--device", "cpu", "--format", "text"): "Error: encoder 'hash' cannot be made so: ",
     ("like", "foxes", "none"): "Error: collection 'foxes' has no document 'none'; index it first",

@@ -233,7 +233,7 @@ def test_options_that_do_not_fit_are_refused(zipf: Collection, message: str) -> 
 
 
 def test_explain_takes_what_the_statement_does(zipf: Collection) -> None:
-    with pytest.raises(InvalidQuery, match="diversity comes after it"):
+    with pytest.raises(InvalidQuery, match="come after it"):
         zipf.explain("w1", diversity=0.5)
     assert zipf.explain("w1", boosts={"id": 1}, aggregate="top2").hits
 
