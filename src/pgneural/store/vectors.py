@@ -7,6 +7,7 @@ or one bit for each. A search scans the index by what the index has and ranks wh
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import struct
 from collections.abc import Mapping
@@ -262,7 +263,7 @@ class Indexed:
         """How many dimensions the index keeps."""
         return self.index.dimensions or self.dimensions
 
-    @property
+    @functools.cached_property
     def type(self) -> str:
         """The pgvector type of what the index keeps."""
         if self.storage is Storage.SPARSEVEC:
@@ -272,7 +273,7 @@ class Indexed:
         half = self.storage is Storage.HALFVEC or self.index.precision is Precision.HALF
         return "halfvec" if half else "vector"
 
-    @property
+    @functools.cached_property
     def halved(self) -> bool:
         """Whether numbers are kept in 16 bits as they are, so that large ones cannot be kept."""
         return self.storage is Storage.HALFVEC or (self.type == "halfvec" and self.distance is not Distance.COSINE)
@@ -281,15 +282,17 @@ class Indexed:
         """Say what makes a vector, shape (d,), one that cannot be stored, indexed or compared; None if nothing."""
         if self.storage is Storage.BIT:
             return None if np.isin(vector, (0, 1)).all() else "has other numbers than 0 and 1"
-        if self.distance is Distance.COSINE and not has_direction(vector):
-            return "is zero or not finite, so it has no direction"
-        if not np.isfinite(vector).all():
+        if self.distance is Distance.COSINE:
+            if not has_direction(vector):
+                return "is zero or not finite, so it has no direction"
+        elif not np.isfinite(vector).all():
             return "has numbers that are not finite"
-        if self.halved and np.abs(vector).max(initial=0) > LARGEST_HALF:
+        return self._unfit_in_half(vector) if self.halved else None
+
+    def _unfit_in_half(self, vector: Vector) -> str | None:
+        if np.abs(vector).max(initial=0) > LARGEST_HALF:
             return f"has numbers beyond {LARGEST_HALF}, the largest of halfvec"
-        with np.errstate(all="ignore"):
-            stored = vector.astype(np.float16).astype(np.float32) if self.storage is Storage.HALFVEC else vector
-        without = self.distance is Distance.COSINE and not has_direction(stored)
+        without = self.distance is Distance.COSINE and not has_direction(vector.astype(np.float16).astype(np.float32))
         return "is zero in the 16 bits of a halfvec, so it has no direction" if without else None
 
     @property
