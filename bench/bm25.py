@@ -69,7 +69,7 @@ def quality(collection: Collection, data: Judged) -> list[Any]:
 def pruning(collection: Collection, queries: Sequence[str]) -> list[Any]:
     """Search with rare words first and with all words at once."""
     pruned, with_pruning = timed(collection, queries)
-    with all_words():
+    with all_words(collection):
         unpruned, without = timed(collection, queries)
     same = sum(a == b for a, b in zip(with_pruning, without, strict=True))
     return [f"{len(queries):,} queries, p50 ms", pruned, unpruned, pruned / unpruned, f"{same:,} of {len(queries):,}"]
@@ -122,13 +122,15 @@ def seconds(call: Callable[[str], Any], queries: Sequence[str]) -> list[float]:
 
 
 @contextmanager
-def all_words() -> Iterator[None]:
+def all_words(collection: Collection) -> Iterator[None]:
     """Take every word for a rare one, so that nothing is pruned."""
     usual, lexical_leg.RARE_ROWS = lexical_leg.RARE_ROWS, 2_000_000_000
+    collection._searched = None  # it keeps the statements that it has built
     try:
         yield
     finally:
         lexical_leg.RARE_ROWS = usual
+        collection._searched = None
 
 
 def read(collection: Collection, statement: str, **parameters: Any) -> Sequence[sa.Row[Any]]:

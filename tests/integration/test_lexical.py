@@ -103,10 +103,13 @@ def test_pruning_changes_nothing(many: Collection, monkeypatch: pytest.MonkeyPat
     def run(rare: int) -> list[tuple[list[str], str]]:
         monkeypatch.setattr("pgneural.statement.lexical_leg.RARE_ROWS", rare)
         monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 100)
+        many._searched = None  # it keeps the statements that it has built
         every = [many.search(query, mode="lexical", where=where) for query in queries for where in filters]
         return [(ids(hits), hits.strategy) for hits in every]
 
     pruned, unpruned = run(1000), run(10**9)
+    many._searched = None
+    assert {strategy for _, strategy in unpruned} == {"rare words"}
     assert [found for found, _ in pruned] == [found for found, _ in unpruned]
     strategies = Counter(strategy for _, strategy in pruned)
     assert min(strategies["rare words"], strategies["more words"]) > 20
