@@ -34,9 +34,9 @@ from pgneural.store.vectors import Method, Storage
 from pgneural.types import Vector
 
 EF_SEARCH = 200
-"""Candidates that one pass of an HNSW scan keeps, twenty for each of the usual ten hits; pgvector's default is 40. With
-100, one query in a hundred found nothing that is right. And under a filter, which takes candidates out, the first pass
-is the best one: the next ones begin where it stopped and miss what lies behind."""
+"""Candidates that one pass of an HNSW scan keeps, twenty for each of the usual ten hits; pgvector's default is 40.
+A scan with few may end in a part of the graph that holds no right row. And under a filter, which takes candidates out,
+the first pass is the best one: the next ones begin where it stopped and miss what lies behind."""
 
 MAX_EF_SEARCH = 1000
 """pgvector's limit."""
