@@ -106,8 +106,9 @@ def rebuild(engine: sa.Engine, space: Space, index: VectorIndex, progress: Progr
         built = rows >= WORTH_INDEXING and index.method is not Method.NONE
         if built:
             _create(engine, connection, chunks, vector_index(chunks, indexed, rows, name=new), indexed, rows, progress)
-        _swap(connection, {name: old, new: name} if built else {name: old})
-        _record(connection, now, index.with_options(rows) if built else index)
+        with engine.begin() as swapping:  # the catalog says what serves, also after a kill
+            _rename(swapping, {name: old, new: name} if built else {name: old})
+            _record(swapping, now, index.with_options(rows) if built else index)
         _drop(connection, old)
 
 
@@ -117,12 +118,10 @@ def _names(chunks: sa.Table) -> tuple[str, str, str]:
     return name, name.removesuffix("idx") + "new", name.removesuffix("idx") + "old"
 
 
-def _swap(connection: sa.Connection, names: dict[str, str]) -> None:
-    """Rename indexes at once; that waits for nobody who reads or writes."""
-    renamed = [
-        f"ALTER INDEX IF EXISTS {quoted(SCHEMA, before)} RENAME TO {quoted(after)}" for before, after in names.items()
-    ]
-    execute_script(connection, "; ".join(renamed))  # several statements at once are one transaction
+def _rename(connection: sa.Connection, names: dict[str, str]) -> None:
+    """Rename indexes; that waits for nobody who reads or writes."""
+    for before, after in names.items():
+        execute_script(connection, f"ALTER INDEX IF EXISTS {quoted(SCHEMA, before)} RENAME TO {quoted(after)}")
 
 
 def _record(connection: sa.Connection, space: Space, index: VectorIndex) -> None:
@@ -137,10 +136,10 @@ def _drop_invalid(connection: sa.Connection, names: Sequence[str]) -> None:
     """Drop what builds and swaps that ended early have left: it is maintained by every write, and of no use."""
     name, *left = names
     invalid = sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    for found in (name, *left):
-        useless = found in left and _exists(connection, found)
-        if useless or connection.scalar(invalid, {"name": quoted(SCHEMA, found)}):
-            _drop(connection, found)
+    if connection.scalar(invalid, {"name": quoted(SCHEMA, name)}):
+        left.append(name)
+    for useless in left:
+        _drop(connection, useless)
 
 
 def choose(connection: sa.Connection, indexed: Indexed, rows: int) -> Resources:
