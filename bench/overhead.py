@@ -12,8 +12,8 @@ from bench.filter import FOLDER, prepared
 from pgneural import embedded
 from pgneural.cli.output import print_table
 from pgneural.collection import Collection
+from pgneural.documents import with_documents
 from pgneural.filter import condition
-from pgneural.search import with_documents
 from pgneural.statement import Page, Query
 from pgneural.types import Mode, Vector
 

@@ -188,6 +188,11 @@ AS $$
 DECLARE
     space bigint := TG_ARGV[0];
 BEGIN
+    IF space IS NULL THEN  -- of a table of the user's own: its migrations name no number
+        SELECT s.id INTO space
+          FROM neural.spaces s JOIN pg_catalog.pg_class c ON c.oid = to_regclass(s.source)
+         WHERE s.chunk_table || '_terms' = TG_TABLE_NAME AND s.kind = 'dense' AND c.relnamespace = quote_ident(TG_TABLE_SCHEMA)::regnamespace;
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM neural.term_counts WHERE space_id = space;
         DELETE FROM neural.corpus_counts WHERE space_id = space;
@@ -208,7 +213,8 @@ END
 $$;
 
 COMMENT ON FUNCTION neural.count_terms() IS
-'Trigger of every terms table: adds what a statement changed to the counts of its space (the trigger''s argument)';
+'Trigger of every terms table: adds what a statement changed to the counts of its space (the trigger''s argument, or
+the one whose chunk table it belongs to)';
 
 CREATE OR REPLACE FUNCTION neural.fold_counts(space bigint)
 RETURNS void

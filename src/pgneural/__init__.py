@@ -12,6 +12,7 @@ from pgneural.database import Database, connect, embedded
 from pgneural.errors import PgneuralError
 from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.explain import Explanation, Stage
+from pgneural.orm import Searchable
 from pgneural.pipeline import Report
 from pgneural.rerank import CrossEncoderReranker, LateInteraction, Rerank
 from pgneural.search import Hit, HitChunk, Hits
@@ -44,6 +45,7 @@ __all__ = [
     "Record",
     "Report",
     "Rerank",
+    "Searchable",
     "Stage",
     "VectorIndex",
     "WeightedSum",

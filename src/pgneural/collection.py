@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.asking import Asked, Filter, SearchOptions, page_of, query_of, refinement_of
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
+from pgneural.documents import Documents, Statements
 from pgneural.errors import (
     DatabaseError,
     DimensionMismatch,
@@ -34,7 +35,7 @@ from pgneural.filter import condition, expression
 from pgneural.incoming import Indexable, records_of
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
-from pgneural.search import Hits, Refinement, Search, filter_errors
+from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.statement import Query, Target, Vectors, facets
 from pgneural.store.catalog import (
     chunks_of,
@@ -72,7 +73,7 @@ class Collection:
     ) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
         self._further = dict(further or {})
-        self._searched: Search | None = None
+        self._searched: Statements | None = None
         self._believed = 0.0
 
     @property
@@ -382,8 +383,8 @@ class Collection:
         with self._existing(), self._engine.connect() as connection:
             # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
             connection.execution_options(isolation_level="AUTOCOMMIT")
-            found = self._searching(connection)
-            hits = found.refine(connection, query, refinement) if refinement else found.run(connection, query)
+            rows = Documents(self._searching(connection), connection)
+            hits = Refined(rows, query, refinement).hits() if refinement else run(rows, query)
         if not hits:
             self._require_same_space()
         return hits
@@ -402,9 +403,9 @@ class Collection:
         with translated(), self._engine.begin() as connection:
             require_same_space(connection, self._space)
 
-    def _searching(self, connection: sa.Connection) -> Search:
+    def _searching(self, connection: sa.Connection) -> Statements:
         if self._searched is None or time.monotonic() > self._believed:
-            self._searched = Search(self._target(connection))
+            self._searched = Statements(self._target(connection))
             self._believed = time.monotonic() + STATISTICS_SECONDS
         return self._searched
 

@@ -13,6 +13,7 @@
     ├── InvalidName             (ValueError)
     ├── UnknownLanguage         (LookupError)
     ├── InvalidIndex            (ValueError)
+    ├── InvalidDeclaration      (ValueError)
     ├── InvalidFilter           (ValueError)
     ├── InvalidQuery            (ValueError)
     ├── UnknownCollection       (LookupError)
@@ -75,6 +76,10 @@ class UnknownLanguage(PgneuralError, LookupError):
 
 class InvalidIndex(PgneuralError, ValueError):
     """pgvector cannot index these vectors in this way."""
+
+
+class InvalidDeclaration(PgneuralError, ValueError):
+    """A `Searchable` of a mapped class cannot be as it is declared."""
 
 
 class InvalidFilter(PgneuralError, ValueError):

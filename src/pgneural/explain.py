@@ -149,6 +149,18 @@ def _kind(vectors: Vectors) -> str:
     return f"{indexed.index.method} over {indexed.type}{part}"
 
 
+def _scanned(vectors: Vectors, near: Stage) -> str | None:
+    """Return the vector index that a stage scanned; where the user made it, the one that is not a primary key."""
+    table = vectors.table
+    if isinstance(table, sa.Table):
+        return index_name(table) if index_name(table) in near.indexes else None
+    return next((name for name in near.indexes if not name.endswith("_pkey")), None)
+
+
+def _name(table: sa.FromClause) -> str:
+    return str(getattr(table, "fullname", None) or getattr(table, "name", table))
+
+
 class _Words:
     """The sentences of an explanation."""
 
@@ -163,14 +175,14 @@ class _Words:
 
     def warnings(self) -> Iterator[str]:
         for vectors, near in self._near():
-            if index_name(vectors.table) not in near.indexes and vectors.indexed.index.method is not Method.NONE:
+            if not _scanned(vectors, near) and vectors.indexed.index.method is not Method.NONE:
                 yield (
-                    f"no vector index was used on {vectors.table.fullname}; build it (index() does), "
+                    f"no vector index was used on {_name(vectors.table)}; build it (index() does), "
                     "and run ANALYZE if it is there"
                 )
         rare = self.stages.get("rare_words")
         if rare and not rare.indexes:
-            yield f"no index was used on {self.target.terms.fullname}; run index() again, it makes it, or ANALYZE"
+            yield f"no index was used on {self.target.words.fullname}; run index() again, it makes it, or ANALYZE"
 
     def _filter(self) -> Iterator[str]:
         probe, near = self.stages.get("probe"), self.stages.get("near")
@@ -191,8 +203,8 @@ class _Words:
 
     def _vectors(self) -> Iterator[str]:
         for vectors, near in self._near():
-            index = index_name(vectors.table)
-            by = f"{index} ({_kind(vectors)})" if index in near.indexes else "no index"
+            index = _scanned(vectors, near)
+            by = f"{index} ({_kind(vectors)})" if index else "no index"
             yield f"By {by}: {near.rows + near.removed:,} chunks looked at, {near.rows:,} of them taken."
         for name in ("fallback", "sparse_fallback"):
             if not (fallback := self.stages.get(name)):

@@ -1,7 +1,6 @@
-"""Doing a search: run the statement, and turn its rows into hits.
+"""Doing a search: what a hit is, and what is done to hits before the page is cut from them.
 
-The statement ranks keys; the rows themselves are fetched with it, in the same query, so that a hit is one
-consistent picture of its row.
+Where rows come from is `Rows`: the documents of a collection (`documents`), or the entities of a mapped class (`orm`).
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ import contextlib
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol
 
 import numpy as np
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import make_transient_to_detached
-from sqlalchemy.orm.attributes import instance_dict
+from typing_extensions import TypeVar
 
 from pgneural.diversify import agreement, few_of_each, hashable, mmr
 from pgneural.errors import InvalidFilter
 from pgneural.rerank import LateInteraction, Rerank
-from pgneural.statement import LEGS, Page, Query, Target, late_interaction
+from pgneural.statement import Page, Query, Target, late_interaction, one_of
 from pgneural.store.further import tokens_text
-from pgneural.store.schema import DOCUMENTS, Document, Space
+from pgneural.store.schema import Document
 from pgneural.types import Vector, below
 
 SNIPPET_CHARACTERS = 240
@@ -36,8 +33,7 @@ SEVERAL_CANDIDATES = 100
 SEVERAL_WINDOW = 4
 """Candidates for each such hit, and how many times more are looked for when they do not have enough groups."""
 
-KEPT_STATEMENTS = 200
-"""Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
+E = TypeVar("E", default=Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class HitChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Generic[E]):
     """One result.
 
     Attributes:
@@ -69,14 +65,14 @@ class Hit:
         legs: What each leg contributed, as a score.
     """
 
-    entity: Document
+    entity: E
     rank: int
     score: float
     chunk: HitChunk
     legs: Mapping[str, float]
 
 
-class Hits(list[Hit]):
+class Hits(list[Hit[E]]):
     """The hits of one search, best first.
 
     Attributes:
@@ -85,7 +81,7 @@ class Hits(list[Hit]):
             ``more words``; empty where there is none.
     """
 
-    def __init__(self, hits: list[Hit], *, limit: int, strategy: str) -> None:
+    def __init__(self, hits: list[Hit[E]], *, limit: int, strategy: str) -> None:
         super().__init__(hits)
         self.exhausted = len(hits) < limit
         self.strategy = strategy
@@ -117,131 +113,135 @@ class Refinement:
         return max(limit, several, self.rerank.candidates if self.rerank else 0)
 
 
-class Search:
-    """Searches one target; statements that differ only in vector and text are built once.
+class Rows(Protocol[E]):
+    """Where the rows of a ranking come from, as entities."""
 
-    Building costs a millisecond or two, as much as PostgreSQL needs for many a search.
+    @property
+    def target(self) -> Target:
+        """What is searched."""
+
+    def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows of another statement, in the same transaction."""
+
+    def hits(self, query: Query) -> Hits[E]:
+        """Run the statement of a search."""
+
+    def key(self, entity: E) -> tuple[Any, ...]:
+        """Return the primary key of a row."""
+
+    def heading(self, entity: E) -> str:
+        """Return what stands above each chunk of a row."""
+
+
+def run(rows: Rows[E], query: Query, noun: str = "the columns of documents") -> Hits[E]:
+    """Find the rows that answer a query.
+
+    Args:
+        rows: Where. The settings that the statement makes end with its transaction, or with the
+            statement itself where each is its own.
+        query: What is asked.
+        noun: What a filter may use.
+
+    Raises:
+        InvalidFilter: PostgreSQL does not accept the filter.
+    """
+    what = " or ".join(["filter"] * (query.where is not None) + ["boost"] * bool(query.boosts))
+    with filter_errors(bool(what), what, noun):
+        return rows.hits(query)
+
+
+class Refined(Generic[E]):
+    """A search whose candidates are put in another order before the page is cut.
+
+    Args:
+        rows: Where.
+        query: What is asked; of its page, only the length counts.
+        refinement: How.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self._built: dict[Hashable, tuple[str, dict[str, Any]]] = {}
+    def __init__(self, rows: Rows[E], query: Query, refinement: Refinement) -> None:
+        self.rows, self.query, self.refinement = rows, query, refinement
 
-    def run(self, connection: sa.Connection, query: Query) -> Hits:
-        """Find the documents that answer a query.
-
-        Args:
-            connection: Where. The settings that the statement makes end with its transaction, or with the
-                statement itself where each is its own.
-            query: What is asked.
-
-        Raises:
-            InvalidFilter: PostgreSQL does not accept the filter.
-        """
-        what = " or ".join(["filter"] * (query.where is not None) + ["boost"] * bool(query.boosts))
-        with filter_errors(bool(what), what):
-            rows = self._rows(connection, query)
-        strategy = rows[0][_STRATEGY] if rows else ""
-        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=strategy)
-
-    def refine(self, connection: sa.Connection, query: Query, refinement: Refinement) -> Hits:
-        """Find more candidates than the page needs, put them in another order, and cut the page from it.
-
-        Args:
-            connection: Where.
-            query: What is asked; of its page, only the length counts.
-            refinement: How.
-        """
-        limit = query.page.limit
-        strategy, ordered = self._candidates(connection, query, refinement)
+    def hits(self) -> Hits[E]:
+        """Find more candidates than the page needs, put them in another order, and cut the page from it."""
+        refinement, limit = self.refinement, self.query.page.limit
+        strategy, ordered = self._candidates()
         comparable = len(ordered)  # hits whose scores are of one kind
         if isinstance(refinement.rerank, Rerank):
-            ordered, comparable = _reranked(refinement.rerank, query.text or "", ordered)
+            ordered, comparable = self._reranked(refinement.rerank, ordered)
         if isinstance(refinement.rerank, LateInteraction):
-            ordered, comparable = self._compared_by_token(connection, query, ordered, refinement.rerank.candidates)
+            ordered, comparable = self._compared_by_token(ordered, refinement.rerank.candidates)
         if refinement.context is not None:
-            ordered = self._in_context(connection, refinement.context, ordered)
+            ordered = self._in_context(refinement.context, ordered)
         if refinement.diversity:
-            ordered = self._diverse(connection, ordered[:comparable], limit, refinement) + ordered[comparable:]
+            ordered = self._diverse(ordered[:comparable]) + ordered[comparable:]
         ranked = [replace(hit, rank=rank) for rank, hit in enumerate(ordered[:limit], start=1)]
         return Hits(ranked, limit=limit, strategy=strategy)
 
-    def _candidates(self, connection: sa.Connection, query: Query, refinement: Refinement) -> tuple[str, list[Hit]]:
+    def _candidates(self) -> tuple[str, list[Hit[E]]]:
         """Find candidates; where they are grouped, more and more of them until there are enough or no others."""
-        limit = query.page.limit
+        refinement, limit = self.refinement, self.query.page.limit
         wanted = refinement.candidates(limit)
         while True:
-            hits = self.run(connection, replace(query, page=Page(wanted)))
+            hits = run(self.rows, replace(self.query, page=Page(wanted)))
             if refinement.group_by is None:
                 return hits.strategy, list(hits)
-            groups = self._groups(connection, hits, refinement.group_by)
-            kept = few_of_each([groups.get(hit.entity.id) for hit in hits], refinement.per_group)
+            groups = self._groups(hits, refinement.group_by)
+            kept = few_of_each([groups.get(self.rows.key(hit.entity)) for hit in hits], refinement.per_group)
             if len(kept) >= limit or hits.exhausted:
                 return hits.strategy, [hits[at] for at in kept]
             wanted *= SEVERAL_WINDOW
 
-    def _groups(
-        self, connection: sa.Connection, hits: Sequence[Hit], by: sa.SQLColumnExpression[Any]
-    ) -> dict[int, Hashable]:
-        wanted = Document.id == sa.any_(sa.literal([hit.entity.id for hit in hits], ARRAY(sa.BigInteger)))
+    def _groups(self, hits: Sequence[Hit[E]], by: sa.SQLColumnExpression[Any]) -> dict[tuple[Any, ...], Hashable]:
+        target = self.rows.target
+        keys = list(target.keys.values())
+        statement = sa.select(*keys, by).select_from(target.source).where(one_of(keys, self._keys(hits)))
         with filter_errors(True, "group_by"):
-            return {row[0]: hashable(row[1]) for row in connection.execute(sa.select(Document.id, by).where(wanted))}
+            return {tuple(key): hashable(value) for *key, value in self.rows.execute(statement)}
 
-    def _diverse(self, connection: sa.Connection, hits: Sequence[Hit], limit: int, refinement: Refinement) -> list[Hit]:
-        vectors = self._vectors(connection, hits)
-        chosen = mmr([hit.score for hit in hits], vectors, limit, refinement.diversity, self.target.dense.distance)
+    def _keys(self, hits: Sequence[Hit[E]]) -> list[tuple[Any, ...]]:
+        return [self.rows.key(hit.entity) for hit in hits]
+
+    def _reranked(self, rerank: Rerank, hits: Sequence[Hit[E]]) -> tuple[list[Hit[E]], int]:
+        """Put hits in the order of the reranker; those beyond its budget follow as they were."""
+        texts = [below(self.rows.heading(hit.entity), hit.chunk.text) for hit in hits]
+        return _rescored(hits, rerank.scores(self.query.text or "", texts))
+
+    def _diverse(self, hits: Sequence[Hit[E]]) -> list[Hit[E]]:
+        scores, limit, distance = [hit.score for hit in hits], self.query.page.limit, self.rows.target.dense.distance
+        chosen = mmr(scores, self._vectors(hits), limit, self.refinement.diversity, distance)
         return [hits[at] for at in chosen]
 
-    def _compared_by_token(
-        self, connection: sa.Connection, query: Query, hits: Sequence[Hit], candidates: int
-    ) -> tuple[list[Hit], int]:
+    def _compared_by_token(self, hits: Sequence[Hit[E]], candidates: int) -> tuple[list[Hit[E]], int]:
         """Put the best hits in the order of late interaction; the others follow as they were."""
-        assert self.target.tokens is not None
-        assert query.tokens is not None
-        keys = [hit.entity.id for hit in hits[:candidates]]
-        statement = late_interaction(self.target.tokens, tokens_text(query.tokens), keys)
-        scores = {row[0]: row[1] for row in connection.execute(statement)}
+        tokens = self.query.tokens
+        assert tokens is not None
+        keys = self._keys(hits[:candidates])
+        statement = late_interaction(self.rows.target, tokens_text(tokens), keys)
+        scores = {tuple(key): score for *key, score in self.rows.execute(statement)}
         return _rescored(hits, [scores.get(key) for key in keys])
 
-    def _in_context(self, connection: sa.Connection, context: Vector, hits: Sequence[Hit]) -> list[Hit]:
+    def _in_context(self, context: Vector, hits: Sequence[Hit[E]]) -> list[Hit[E]]:
         """Order hits by how many pairs they are on the right side of; among equals the order stays."""
-        agreeing = agreement(self._vectors(connection, hits), context, self.target.dense.distance)
+        agreeing = agreement(self._vectors(hits), context, self.rows.target.dense.distance)
         order = sorted(range(len(hits)), key=lambda at: -agreeing[at])
         return [replace(hits[at], legs={**hits[at].legs, "context": float(agreeing[at])}) for at in order]
 
-    def _vectors(self, connection: sa.Connection, hits: Sequence[Hit]) -> Vector:
+    def _vectors(self, hits: Sequence[Hit[E]]) -> Vector:
         """Return the vector of each hit's chunk, shape (n, d); zeros for a hit without one."""
-        chunks = self.target.chunks
-        keys = [sa.literal(list(numbers), ARRAY(sa.BigInteger)) for numbers in
-                ([hit.entity.id for hit in hits], [hit.chunk.ordinal for hit in hits])]  # fmt: skip
-        best = sa.func.unnest(*keys).table_valued("id", "ordinal", name="best").render_derived()
-        same = sa.and_(chunks.c.source_id == best.c.id, chunks.c.ordinal == best.c.ordinal)
-        rows = connection.execute(sa.select(chunks.c.source_id, chunks.c.embedding).join_from(best, chunks, same))
-        storage, _, dimensions = self.target.dense.indexed.vectors
-        found = {row[0]: storage.parse(row[1]) for row in rows}
+        target = self.rows.target
+        chunks = target.chunks
+        columns = [*target.keys_of(chunks), chunks.c.ordinal]
+        wanted = [(*self.rows.key(hit.entity), hit.chunk.ordinal) for hit in hits]
+        rows = self.rows.execute(sa.select(*columns, chunks.c.embedding).where(one_of(columns, wanted)))
+        storage, _, dimensions = target.dense.indexed.vectors
+        found = {tuple(key): storage.parse(vector) for *key, vector in rows}
         nothing = np.zeros(dimensions, dtype=np.float32)
-        return np.array([found.get(hit.entity.id, nothing) for hit in hits], dtype=np.float32).reshape(-1, len(nothing))
-
-    def _rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
-        shape, parameters = query.shape(), query.parameters(self.target)
-        if shape is None:
-            return connection.execute(self._statement(query), parameters).all()
-        if shape not in self._built:
-            if len(self._built) >= KEPT_STATEMENTS:
-                self._built.clear()
-            compiled = self._statement(query).compile(dialect=connection.dialect)
-            self._built[shape] = str(compiled), dict(compiled.params)
-        text, constants = self._built[shape]
-        driver: Any = connection.connection.driver_connection
-        rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
-        return rows
-
-    def _statement(self, query: Query) -> sa.Select[Any]:
-        return with_documents(self.target, query.select(self.target))
+        return np.array([found.get(key, nothing) for key in wanted], dtype=np.float32).reshape(-1, len(nothing))
 
 
 @contextlib.contextmanager
-def filter_errors(filtered: bool, what: str = "filter") -> Iterator[None]:
+def filter_errors(filtered: bool, what: str = "filter", noun: str = "the columns of documents") -> Iterator[None]:
     """Blame the filter, where there is one, for what PostgreSQL cannot read or evaluate.
 
     Raises:
@@ -255,29 +255,10 @@ def filter_errors(filtered: bool, what: str = "filter") -> Iterator[None]:
         if not filtered or not isinstance(cause, mine) or isinstance(cause, psycopg.errors.InsufficientPrivilege):
             raise
         said = str(cause).splitlines()[0]
-        raise InvalidFilter(f"the {what} does not work: {said}; it may use the columns of documents") from error
+        raise InvalidFilter(f"the {what} does not work: {said}; it may use {noun}") from error
 
 
-def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
-    """Join the ranked keys with their documents and their best chunks; no rows if the space is gone."""
-    ranked = ranking.subquery("ranked")
-    chunks = target.chunks
-    same_chunk = sa.and_(chunks.c.source_id == ranked.c.source_id, chunks.c.ordinal == ranked.c.ordinal)
-    return (
-        sa.select(*DOCUMENTS.c, *ranked.c, chunks.c.text, chunks.c.locator)
-        .join_from(ranked, DOCUMENTS, DOCUMENTS.c.id == ranked.c.source_id)
-        .outerjoin(chunks, same_chunk)
-        .where(sa.exists().where(Space.id == target.space))
-        .order_by(ranked.c.rank)
-    )
-
-
-def _reranked(rerank: Rerank, text: str, hits: Sequence[Hit]) -> tuple[list[Hit], int]:
-    """Put hits in the order of the reranker; those beyond its budget follow as they were."""
-    return _rescored(hits, rerank.scores(text, [below(hit.entity.title or "", hit.chunk.text) for hit in hits]))
-
-
-def _rescored(hits: Sequence[Hit], scores: Sequence[float | None]) -> tuple[list[Hit], int]:
+def _rescored(hits: Sequence[Hit[E]], scores: Sequence[float | None]) -> tuple[list[Hit[E]], int]:
     """Order the first hits by other scores; those without one follow as they were. Return also how many have one."""
     scored, others = [], []
     for hit, score in itertools.zip_longest(hits, scores):
@@ -286,25 +267,3 @@ def _rescored(hits: Sequence[Hit], scores: Sequence[float | None]) -> tuple[list
         else:
             scored.append(replace(hit, score=score, legs={**hit.legs, "rerank": score}))
     return sorted(scored, key=lambda hit: -hit.score) + others, len(scored)
-
-
-_ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
-_RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
-_STRATEGY = _RANKED + 4 + len(LEGS)
-
-
-def _hit(row: Sequence[Any]) -> Hit:
-    """Turn a row of `with_documents` into a hit."""
-    rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
-    legs = {leg: row[at] for at, leg in enumerate(LEGS, start=_RANKED + 4) if row[at] is not None}
-    for place, boost in enumerate(row[_STRATEGY + 1 : -2], start=1):
-        legs[f"boost {place}"] = boost
-    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs)
-
-
-def _document(row: Sequence[Any]) -> Document:
-    """Return the source row as an entity of no session, as if one had loaded it."""
-    document = Document()
-    instance_dict(document).update(zip(_ATTRIBUTES, row, strict=False))
-    make_transient_to_detached(document)
-    return document

@@ -46,6 +46,14 @@ class Mode(enum.StrEnum):
     HYBRID = "hybrid"
 
 
+class Sync(enum.StrEnum):
+    """When rows that changed are encoded."""
+
+    INLINE = "inline"
+    QUEUE = "queue"
+    MANUAL = "manual"
+
+
 class Distance(enum.StrEnum):
     """How two vectors are compared, in pgvector's words. Smaller is nearer; Hamming and Jaccard compare bits."""
 

@@ -124,7 +124,7 @@ def test_database_commands(run: Run, empty_url: str) -> None:
     assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
     status = printed(run("db", "status", "--json", env=env))
     assert status["url"] == empty_url
-    assert status["schema_revision"] == status["expected_revision"] == "0003"
+    assert status["schema_revision"] == status["expected_revision"] == "0004"
     assert status["collections"] == []
     assert status["pgvector_version"].startswith("0.")
 

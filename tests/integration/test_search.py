@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgneural import Collection, Database, Document, Record
+from pgneural.documents import Documents
 from pgneural.errors import DimensionMismatch, InvalidFilter, UnknownDocument
 from pgneural.types import Mode, Vector
 
@@ -247,6 +248,6 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
 
         for _ in range(12):
             asked = Query(Mode.SEMANTIC, Page(10), query, where=condition("(metadata->>'n')::int % 2 = 0"))
-            hits = points._searching(connection).run(connection, asked)
+            hits = Documents(points._searching(connection), connection).hits(asked)
             connection.rollback()
             assert ids(hits) == expected

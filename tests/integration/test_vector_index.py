@@ -95,7 +95,7 @@ def index_of(made: Collection) -> str | None:
         target = made._target(connection)
         compiled = Query(Mode.SEMANTIC, Page(10), query).select(target).compile(dialect=connection.dialect)
         plan: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params).scalar()
-        name = f"{target.chunks.name}_embedding_idx"
+        name = f"{made.chunks.name}_embedding_idx"
         if f'"{name}"' not in str(plan).replace("'", '"'):
             return None
         method = sa.text("SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE relname = :name")

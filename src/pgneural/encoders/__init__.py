@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.given import GivenVectors
 from pgneural.errors import EncoderUnavailable, MissingExtra, UnknownEncoder
-from pgneural.types import Encoder, Modality
+from pgneural.types import Distance, Encoder, Modality
 
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
@@ -37,6 +38,7 @@ class EncoderInfo:
         modalities: What it accepts.
         ready: Whether it can be used here without a network.
         note: Why it is not ready, or where it comes from.
+        distance: How its vectors are compared.
     """
 
     name: str
@@ -45,6 +47,7 @@ class EncoderInfo:
     modalities: tuple[Modality, ...] = (Modality.TEXT,)
     ready: bool = True
     note: str = ""
+    distance: Distance = Distance.COSINE
 
 
 def get(name: str | Path, **options: Any) -> Encoder:
@@ -72,13 +75,39 @@ def get(name: str | Path, **options: Any) -> Encoder:
     if text.startswith("vectors:"):
         return _made(text, functools.partial(GivenVectors.from_name, text), options)
     if not Path(text).is_dir() and "/" not in text:
-        raise UnknownEncoder(
-            f"no encoder {text!r}; registered are {', '.join(sorted(_registered()))}, "
-            "or give a sentence-transformers model as a folder or as owner/name"
-        )
+        raise _unknown(text)
     from pgneural.encoders.transformer import SentenceTransformerEncoder
 
     return _made(text, functools.partial(SentenceTransformerEncoder, text), options)
+
+
+def described(name: str, options: Mapping[str, Any]) -> tuple[int | None, Distance]:
+    """Return the dimensions (None where only loading would tell) and the distance of an encoder, without loading it.
+
+    Raises:
+        UnknownEncoder: Nothing of this name is registered and no such folder exists.
+    """
+    if name.startswith("vectors:"):
+        given = GivenVectors.from_name(name, **options)
+        return given.dimensions, given.distance
+    if point := _registered().get(name):
+        info = _describe(point)
+        dimensions, distance = info.dimensions, info.distance
+    elif Path(name).is_dir():
+        folder = ModelFolder(Path(name))
+        dimensions, distance = folder.dimensions, folder.distance
+    elif "/" in name:
+        dimensions, distance = None, Distance.COSINE
+    else:
+        raise _unknown(name)
+    return options.get("dimensions") or dimensions, distance
+
+
+def _unknown(name: str) -> UnknownEncoder:
+    return UnknownEncoder(
+        f"no encoder {name!r}; registered are {', '.join(sorted(_registered()))}, "
+        "or give a sentence-transformers model as a folder or as owner/name"
+    )
 
 
 def _made(name: str, factory: Callable[..., Encoder], options: dict[str, Any]) -> Encoder:

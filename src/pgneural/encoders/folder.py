@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pgneural.types import Distance
+
+DISTANCES = {
+    "cosine": Distance.COSINE,
+    "dot": Distance.INNER_PRODUCT,
+    "euclidean": Distance.L2,
+    "manhattan": Distance.L1,
+}
+"""The similarity functions of sentence-transformers."""
+
 _NOT_WEIGHTS = {"README.md", "data_config.json"}
 
 
@@ -34,6 +44,12 @@ class ModelFolder:
         limit = _json(self.path / "sentence_bert_config.json").get("max_seq_length")
         limit = limit or _json(self.path / "config.json").get("max_position_embeddings")
         return int(limit) if limit else None
+
+    @property
+    def distance(self) -> Distance:
+        """How its vectors are compared, as its configuration says."""
+        said = _json(self.path / "config_sentence_transformers.json").get("similarity_fn_name")
+        return DISTANCES.get(str(said), Distance.COSINE)
 
     @property
     def revision(self) -> str:

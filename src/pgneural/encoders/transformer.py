@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgneural.encoders import packed
+from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import load, revision_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
 from pgneural.types import Content, Distance, Modality, Tokenizer, Vector
@@ -97,7 +98,7 @@ class SentenceTransformerEncoder:
                 f"{self.name} gives {full} dimensions, so {dimensions} cannot be kept; ask for fewer"
             )
         self.dimensions = dimensions or full
-        self.distance = _DISTANCES.get(self._model.similarity_fn_name, Distance.COSINE)
+        self.distance = DISTANCES.get(self._model.similarity_fn_name, Distance.COSINE)
         self.tokenizer: Tokenizer = FastTokenizer(_backend(self._model))
         self._limit = _limit(self._model)
         self.max_tokens = self._usable(self._document_prompt)
@@ -168,14 +169,6 @@ class SentenceTransformerEncoder:
             f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None
         ]
         return " ".join([revision_of(model, config), *filter(None, changes)])
-
-
-_DISTANCES = {
-    "cosine": Distance.COSINE,
-    "dot": Distance.INNER_PRODUCT,
-    "euclidean": Distance.L2,
-    "manhattan": Distance.L1,
-}
 
 
 class FastTokenizer:

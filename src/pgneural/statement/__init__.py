@@ -20,7 +20,7 @@ CTE by CTE::
 
 from pgneural.statement.facets import facets
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
-from pgneural.statement.late import late_interaction
+from pgneural.statement.late import late_interaction, one_of
 from pgneural.statement.query import Query
 from pgneural.statement.single import LEGS, Threshold
 from pgneural.statement.target import Page, Target, Vectors
@@ -40,4 +40,5 @@ __all__ = [
     "WeightedSum",
     "facets",
     "late_interaction",
+    "one_of",
 ]

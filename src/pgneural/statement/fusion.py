@@ -22,7 +22,7 @@ from pgneural.filter import expression
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
 from pgneural.statement.single import Threshold, contributions
-from pgneural.statement.target import Page, Target, constant, materialized, row_by_row, scalar
+from pgneural.statement.target import Page, Target, constant, row_by_row, scalar
 from pgneural.statement.vector_leg import Aggregate, VectorLeg
 from pgneural.types import Vector
 
@@ -134,7 +134,7 @@ def fused(
     target: Target,
     page: Page,
     *,
-    vector: Vector | None = None,
+    vector: Vector | sa.ColumnElement[Any] | None = None,
     text: str | None = None,
     sparse: Vector | None = None,
     where: sa.ColumnElement[bool] | None = None,
@@ -191,7 +191,7 @@ class _Parts:
                 self.legs[name] = self._leg(name, asked[name], aggregate)
         self.pool = self._pool()
         self.scored = self._scored()
-        self.fused = materialized(self._fused(), "fused")
+        self.fused = self.target.named(self._fused(), "fused")
 
     def _leg(self, name: str, query: Any, aggregate: Aggregate | None) -> VectorLeg | LexicalLeg:
         """Return a leg.
@@ -238,14 +238,14 @@ class _Parts:
         pool = (sa.union(*every) if len(every) > 1 else every[0]).subquery("best_of_all")
         rows = sa.select(*keys(pool), constant(0).label("tier"), constant(0).label("place"))
         if not self.tailed:
-            return materialized(rows, "pool")
+            return self.target.named(rows, "pool")
         assert self.lead is not None
         lead = self.lead.rows
         pooled = sa.exists().where(self.target.same_row(lead, pool))
         place = sa.func.row_number().over(order_by=self.lead.order(lead)).label("place")
         tail = sa.select(*keys(lead), constant(1).label("tier"), place).where(sa.not_(pooled))
         tail = tail.order_by(*self.lead.order(lead)).limit(constant(self.page.end))
-        return materialized(sa.union_all(rows, tail.subquery("tail").select()), "pool")
+        return self.target.named(sa.union_all(rows, tail.subquery("tail").select()), "pool")
 
     def _best(self, name: str, leg: VectorLeg | LexicalLeg) -> sa.Subquery:
         """Return the best rows of a leg: of one over vectors, those of its first block, which every page sees."""
@@ -274,7 +274,7 @@ class _Parts:
             values = self._boosts(pool)
             joined, columns = joined.outerjoin(values, sa.true()), [*columns, *values.c]
         ordinal = sa.func.coalesce(*ordinals, 0).label("ordinal")
-        return materialized(sa.select(pool, ordinal, *columns).select_from(joined), "scored")
+        return self.target.named(sa.select(pool, ordinal, *columns).select_from(joined), "scored")
 
     def _boosts(self, pool: sa.CTE) -> LateralFromClause:
         values = [_number(boost.by).label(f"boost_{place}") for place, boost in enumerate(self.boosts, start=1)]

@@ -9,16 +9,28 @@ import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from pgneural.statement.target import Target
 
-def late_interaction(tokens: sa.Table, query: str, keys: Sequence[Any]) -> sa.Select[Any]:
+
+def late_interaction(target: Target, query: str, keys: Sequence[tuple[Any, ...]]) -> sa.Select[Any]:
     """Return the statement that scores rows; columns: the key of the row and ``score``, that of its best chunk.
 
     Args:
-        tokens: The table of the tokens' vectors.
+        target: What is searched; it has vectors of tokens.
         query: The tokens of the query, as PostgreSQL reads an array of halfvec.
         keys: Of the rows.
     """
+    tokens = target.tokens
+    assert tokens is not None
+    columns = target.keys_of(tokens)
     asked = sa.cast(sa.cast(query, sa.Text), ARRAY(HALFVEC()))
     score = sa.func.max(sa.func.neural.max_sim(tokens.c.embedding, asked)).label("score")
-    wanted = tokens.c.source_id == sa.any_(sa.literal(list(keys), ARRAY(sa.BigInteger)))
-    return sa.select(tokens.c.source_id, score).where(wanted).group_by(tokens.c.source_id)
+    return sa.select(*columns, score).where(one_of(columns, keys)).group_by(*columns)
+
+
+def one_of(columns: Sequence[sa.ColumnElement[Any]], keys: Sequence[tuple[Any, ...]]) -> sa.ColumnElement[bool]:
+    """Return the condition that columns have the values of one of these keys."""
+    if len(columns) > 1:
+        return sa.tuple_(*columns).in_(keys)
+    values = [key for (key,) in keys]
+    return columns[0] == sa.any_(sa.literal(values, ARRAY(columns[0].type)))

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Target, constant, materialized, row_by_row, scalar
+from pgneural.statement.target import Target, constant, row_by_row, scalar
 from pgneural.store.schema import TERM_DIMENSIONS
 
 RARE_ROWS = 2000
@@ -65,17 +65,17 @@ class LexicalLeg:
 
     def of_row(self, of: sa.FromClause) -> LateralFromClause:
         """Return ``bm25`` of a row, whether or not it is among the candidates; no row where it does not match."""
-        terms = self.target.terms
+        terms = self.target.words
         matches = sa.and_(self.target.same_row(terms, of), terms.c.lexemes.op("@@")(self.every))
         return row_by_row(sa.select(self._score().label("bm25")).where(matches), "matched")
 
     def best_chunk(self, of: sa.FromClause) -> LateralFromClause:
         """Return the chunk of a row that says most of the query's words."""
         target = self.target
-        words = sa.func.neural.lexemes(target.terms.c.language, "", target.chunks.c.text)
+        words = sa.func.neural.lexemes(target.words.c.language, "", target.chunks.c.text)
         return (
             sa.select(target.chunks.c.ordinal)
-            .select_from(target.chunks.join(target.terms, target.same_row(target.terms, target.chunks)))
+            .select_from(target.chunks.join(target.words, target.same_row(target.words, target.chunks)))
             .where(target.same_row(target.chunks, of))
             .order_by(sa.func.ts_rank(words, self.every).desc(), target.chunks.c.ordinal)
             .limit(constant(1))
@@ -83,31 +83,31 @@ class LexicalLeg:
         )
 
     def _score(self) -> sa.ColumnElement[float]:
-        product = self.target.terms.c.weights.op("<#>", return_type=sa.Float())(scalar(self.question.c.weights))
+        product = self.target.words.c.weights.op("<#>", return_type=sa.Float())(scalar(self.question.c.weights))
         return -product
 
     def _candidates(self) -> sa.Select[Any]:
-        terms = self.target.terms
+        terms = self.target.words
         return sa.select(*self.target.keys_of(terms), self._score().label("bm25"))
 
     def _best(self, candidates: sa.Select[Any]) -> sa.Select[Any]:
-        return candidates.order_by(sa.desc("bm25"), *self.target.keys_of(self.target.terms)).limit(constant(self.limit))
+        return candidates.order_by(sa.desc("bm25"), *self.target.keys_of(self.target.words)).limit(constant(self.limit))
 
     def _few_words(self) -> sa.CTE:
         target, keys = self.target, self.probe.keys
-        matching = target.terms.c.lexemes.op("@@")(self.every)
-        words = row_by_row(self._candidates().where(target.same_row(target.terms, keys), matching), "of_row")
+        matching = target.words.c.lexemes.op("@@")(self.every)
+        words = row_by_row(self._candidates().where(target.same_row(target.words, keys), matching), "of_row")
         rows = sa.select(words).select_from(keys.join(words, sa.true())).where(self.probe.few)
-        return materialized(rows.order_by(*self.order(words)).limit(constant(self.limit)), "few_words")
+        return self.target.named(rows.order_by(*self.order(words)).limit(constant(self.limit)), "few_words")
 
     def _rare_words(self) -> sa.CTE:
-        return materialized(self._matching(scalar(self.question.c.rare), sa.not_(self.probe.few)), "rare_words")
+        return self.target.named(self._matching(scalar(self.question.c.rare), sa.not_(self.probe.few)), "rare_words")
 
     def _more_words(self) -> sa.CTE:
         dropped = sa.func.coalesce(sa.func.width_bucket(self.last, self.question.c.bounds), 0)
         query = sa.select(self.question.c.without[dropped + 1]).scalar_subquery()
         condition = sa.and_(sa.not_(self.probe.few), sa.not_(self.pruned))
-        return materialized(self._matching(query, condition), "more_words")
+        return self.target.named(self._matching(query, condition), "more_words")
 
     def _last_score(self, rare: sa.CTE, guaranteed: int) -> sa.ColumnElement[float]:
         """Return the score that the last row wanted has at least, 0 where there are not so many yet."""
@@ -115,7 +115,7 @@ class LexicalLeg:
         return sa.func.coalesce(last.scalar_subquery(), 0, type_=sa.Float)
 
     def _matching(self, query: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-        terms = self.target.terms
+        terms = self.target.words
         matches = terms.c.lexemes.op("@@")(query)
         return self._best(self._candidates().where(condition, matches, *self.probe.passes(terms)))
 
@@ -123,13 +123,13 @@ class LexicalLeg:
         rare_rows = sa.select(rare).where(self.pruned)
         found = sa.union_all(sa.select(few), rare_rows, sa.select(every)).subquery("words")
         order = [found.c.bm25.desc(), *self.target.keys_of(found)]
-        return materialized(sa.select(found).order_by(*order).limit(constant(self.limit)), "lexical")
+        return self.target.named(sa.select(found).order_by(*order).limit(constant(self.limit)), "lexical")
 
 
 def question(target: Target, text: str) -> sa.CTE:
     """Return CTE ``question``, one row: what the lexical leg needs to know of a query."""
     asked = sa.func.neural.lexical_query(
-        sa.cast(target.space, sa.BigInteger), sa.cast(sa.bindparam("text", text, sa.Text), sa.Text), RARE_ROWS
+        sa.cast(target.space, sa.BigInteger), sa.cast(target.parameter("text", text, sa.Text()), sa.Text), RARE_ROWS
     ).table_valued(
         sa.column("weights", SPARSEVEC(TERM_DIMENSIONS)),
         sa.column("every", TSQUERY),
@@ -140,11 +140,11 @@ def question(target: Target, text: str) -> sa.CTE:
         sa.column("ideal", sa.Float),
         name="asked",
     )
-    return materialized(sa.select(asked), "question")
+    return target.named(sa.select(asked), "question")
 
 
 def matching_words(target: Target, text: str) -> sa.ColumnElement[bool]:
     """Return the condition on a row of the source that it matches a query by its words."""
-    terms = target.terms
+    terms = target.words
     matches = terms.c.lexemes.op("@@")(scalar(question(target, text).c.every))
     return sa.exists().where(target.same_row(terms, target.source), matches).correlate(target.source)

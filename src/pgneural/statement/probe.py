@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pgneural.statement.target import Target, constant, count, materialized, scalar
+from pgneural.statement.target import Target, constant, count, scalar
 
 EXACT_CHUNKS = 2000
 """While the rows that pass the filter have no more chunks than this, they are compared one by one, which cannot
@@ -28,8 +28,8 @@ class Probe:
     ) -> None:
         self.target, self.where = target, where
         exact_rows = max(int(EXACT_CHUNKS / target.dense.per_row), 1)
-        self.keys = materialized(self._keys(by_words).limit(constant(max(exact_rows, wanted) + 1)), "probe")
-        self.passing = scalar(materialized(count(self.keys), "passing").c.n)
+        self.keys = target.named(self._keys(by_words).limit(constant(max(exact_rows, wanted) + 1)), "probe")
+        self.passing = scalar(target.named(count(self.keys), "passing").c.n)
         self.few = self._few(exact_rows, by_words)
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
@@ -53,13 +53,13 @@ class Probe:
         if self.where is not None:
             return self.passing <= exact_rows
         beyond = self._every_row(by_words).offset(constant(exact_rows)).limit(constant(1)).subquery("beyond")
-        return scalar(materialized(count(beyond), "many").c.n) == 0
+        return scalar(self.target.named(count(beyond), "many").c.n) == 0
 
     def _every_row(self, by_words: bool) -> sa.Select[Any]:
         """Return the keys of all rows that can be found: those with words, or those with a first chunk."""
         target = self.target
         if by_words:
-            return sa.select(*target.keys_of(target.terms))
+            return sa.select(*target.keys_of(target.words))
         return sa.select(*target.keys_of(target.chunks)).where(target.chunks.c.ordinal == 0)
 
     def _keys(self, by_words: bool) -> sa.Select[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from pgneural.statement.fusion import Boost, Fusion, fused
@@ -23,7 +24,7 @@ class Query:
     Attributes:
         mode: Which legs answer.
         page: Which part of the ranking.
-        vector: What the semantic leg compares, shape (d,).
+        vector: What the semantic leg compares, shape (d,), or an expression that gives it.
         text: What the lexical leg reads.
         sparse: What the sparse leg compares, shape (dimensions of its space,).
         tokens: What late interaction compares, shape (tokens, dimensions of their space).
@@ -36,7 +37,7 @@ class Query:
 
     mode: Mode
     page: Page
-    vector: Vector | None = None
+    vector: Vector | sa.ColumnElement[Any] | None = None
     text: str | None = None
     sparse: Vector | None = None
     tokens: Vector | None = None
@@ -57,7 +58,7 @@ class Query:
     def parameters(self, target: Target) -> dict[str, Any]:
         """Return the values of the statement's parameters that change from one query to the next."""
         values: dict[str, Any] = {}
-        if self.vector is not None and self.mode in (Mode.SEMANTIC, Mode.HYBRID):
+        if isinstance(self.vector, np.ndarray) and self.mode in (Mode.SEMANTIC, Mode.HYBRID):
             values["vector"] = target.dense.indexed.storage.bound(self.vector)
         if self.text is not None and self.mode in (Mode.LEXICAL, Mode.HYBRID):
             values["text"] = self.text

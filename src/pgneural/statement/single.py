@@ -38,7 +38,7 @@ class Threshold:
 def by_vectors(
     target: Target,
     vectors: Vectors,
-    vector: Vector,
+    vector: Vector | sa.ColumnElement[Any],
     page: Page,
     *,
     where: sa.ColumnElement[bool] | None = None,

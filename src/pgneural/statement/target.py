@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.elements import _anonymous_label
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.store.schema import source_columns
@@ -20,13 +22,13 @@ class Vectors:
 
     Attributes:
         leg: The leg that they answer, ``semantic`` or ``sparse``.
-        table: Where they are: the key of the source row, ``ordinal`` and ``embedding``.
+        table: Where they are, or what stands for it: the key of the source row, ``ordinal`` and ``embedding``.
         indexed: What they are and how they are indexed.
         per_row: How many a source row has on average, at least 1.
     """
 
     leg: str
-    table: sa.Table
+    table: sa.FromClause
     indexed: Indexed
     per_row: float = 1.0
 
@@ -45,33 +47,54 @@ class Target:
     """What to search: a source table with its chunks and its words.
 
     Attributes:
-        source: The table whose rows are wanted.
+        source: The table whose rows are wanted, or the tables that a class is mapped to, joined.
         dense: The vectors of its chunk table.
-        terms: Its terms table.
-        space: The id of the space in ``neural.spaces``.
+        terms: Its terms table; a source without words has none.
+        space: The id of the space in ``neural.spaces``, or an expression that finds it.
         scope: A condition on the source that every row of the chunk table meets; it is left out of
             the index scans. For a collection: its name.
         sparse: The vectors of its learned sparse encoder, if it has one.
         tokens: The table of the vectors of its tokens, if it has one.
+        keys: The names of the key columns in the chunk table, mapped to those of the source; by default the primary
+            key of the source.
+        composed: Whether the statement becomes part of others, where its names must not be those of another search.
     """
 
-    source: sa.Table
+    source: sa.FromClause
     dense: Vectors
-    terms: sa.Table
-    space: int
+    terms: sa.Table | None
+    space: int | sa.ColumnElement[int]
     scope: sa.ColumnElement[bool] | None = None
     sparse: Vectors | None = None
     tokens: sa.Table | None = None
+    keys: Mapping[str, sa.ColumnElement[Any]] = field(default_factory=dict)
+    composed: bool = False
+
+    def __post_init__(self) -> None:
+        """Take the primary key of a source that is a table."""
+        if not self.keys:
+            assert isinstance(self.source, sa.Table)
+            object.__setattr__(self, "keys", source_columns(self.source))
 
     @property
-    def chunks(self) -> sa.Table:
-        """The chunk table."""
+    def chunks(self) -> sa.FromClause:
+        """The chunk table, or what stands for it."""
         return self.dense.table
 
-    @cached_property
-    def keys(self) -> dict[str, sa.Column[Any]]:
-        """The key columns of the chunk table's name, mapped to those of the source."""
-        return source_columns(self.source)
+    @property
+    def words(self) -> sa.Table:
+        """The terms table of a source that has words."""
+        assert self.terms is not None
+        return self.terms
+
+    def named(self, select: sa.Select[Any] | sa.CompoundSelect[Any], name: str) -> sa.CTE:
+        """Name a part of the statement; PostgreSQL computes it once and does not merge it with others."""
+        own = _anonymous_label.safe_construct(id(select), name) if self.composed else name
+        return select.cte(own).prefix_with("MATERIALIZED", dialect="postgresql")
+
+    def parameter(self, name: str, value: Any, type_: Any) -> sa.BindParameter[Any]:
+        """Return a parameter of the statement."""
+        return sa.bindparam(name, value, type_, unique=self.composed)
 
     def keys_of(self, table: sa.FromClause) -> list[sa.ColumnElement[Any]]:
         """Return the columns of a table that hold the key of the source row."""
@@ -137,6 +160,9 @@ def count(rows: sa.FromClause) -> sa.Select[Any]:
     return sa.select(sa.func.count().label("n")).select_from(rows)
 
 
-def materialized(select: sa.Select[Any] | sa.CompoundSelect[Any], name: str) -> sa.CTE:
-    """Name a part of the statement; PostgreSQL computes it once and does not merge it with others."""
-    return select.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")
+def distinct_on(select: sa.Select[Any], columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """Keep the first row for each value of some columns."""
+    if hasattr(postgresql, "distinct_on"):
+        extended: sa.Select[Any] = select.ext(postgresql.distinct_on(*columns))
+        return extended
+    return select.distinct(*columns)  # SQLAlchemy 2.0

@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.errors import InvalidQuery
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Page, Target, Vectors, constant, materialized, row_by_row, scalar
-from pgneural.store.vectors import Method, Storage
+from pgneural.statement.target import Page, Target, Vectors, constant, distinct_on, row_by_row, scalar
+from pgneural.store.vectors import SENT, Method, Storage
 from pgneural.types import Vector
 
 EF_SEARCH = 200
@@ -103,7 +102,7 @@ class VectorLeg:
     Args:
         target: What to search.
         vectors: By which of its vectors.
-        vector: The query, shape (d,).
+        vector: The query, shape (d,), or an expression that gives it.
         probe: How many rows pass.
         page: Which part of the ranking is wanted.
         rows: How many rows one block of candidates should have.
@@ -115,7 +114,7 @@ class VectorLeg:
         self,
         target: Target,
         vectors: Vectors,
-        vector: Vector,
+        vector: Vector | sa.ColumnElement[Any],
         probe: Probe,
         page: Page,
         *,
@@ -167,13 +166,18 @@ class VectorLeg:
         return both.lateral(f"summed_{self.vectors.leg}")
 
     def _named(self, select: sa.Select[Any], name: str) -> sa.CTE:
-        return materialized(select, f"sparse_{name}" if self.sparse else name)
+        return self.target.named(select, f"sparse_{name}" if self.sparse else name)
 
-    def _query(self, vector: Vector) -> sa.CTE:
+    def _query(self, vector: Vector | sa.ColumnElement[Any]) -> sa.CTE:
         """Return the query and what the index keeps of it, read once: a kept plan would do it for every row."""
         storage, _, dimensions = self.vectors.indexed.vectors
         name = "sparse" if self.sparse else "vector"
-        read = self._named(sa.select(storage.asked(name, storage.bound(vector), dimensions).label("vector")), "asked")
+        if isinstance(vector, sa.ColumnElement):
+            asked = vector
+        else:
+            value = storage.readable(vector) if self.target.composed else storage.bound(vector)
+            asked = storage.asked(self.target.parameter(name, value, SENT), dimensions)
+        read = self._named(sa.select(asked.label("vector")), "asked")
         kept = self.vectors.indexed.kept_of(read.c.vector)
         return self._named(sa.select(read.c.vector, kept.label("kept")), "query")
 
@@ -277,15 +281,15 @@ class VectorLeg:
         within = sa.func.least(every.c.block, self.cut + 1)  # of NULL and a number the least is the number
         block = sa.case((self.in_blocks, within), else_=0) if self.paged else constant(0)
         columns = [*keys, every.c.ordinal, every.c.distance, block.label("block")]
-        nearest = sa.select(*columns).where(*self._matching(every.c.distance)).ext(distinct_on(*keys))
+        nearest = distinct_on(sa.select(*columns).where(*self._matching(every.c.distance)), keys)
         first = [block] if self.paged else []
         nearest = nearest.order_by(*keys, *first, every.c.distance, every.c.ordinal)
         if self.aggregate.way is Way.MAX:
-            return materialized(nearest, self.vectors.leg)
+            return self.target.named(nearest, self.vectors.leg)
         rows = nearest.subquery("nearest")
         summed = self._summed(rows)
         columns = [*self.target.keys_of(rows), rows.c.ordinal, summed.c.distance, rows.c.block]
-        return materialized(sa.select(*columns).select_from(rows.join(summed, sa.true())), self.vectors.leg)
+        return self.target.named(sa.select(*columns).select_from(rows.join(summed, sa.true())), self.vectors.leg)
 
     def _summed(self, of: sa.FromClause) -> LateralFromClause:
         """Return the score over all chunks of a row, negative so that it orders like a distance."""

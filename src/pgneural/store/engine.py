@@ -128,6 +128,11 @@ def quoted(*names: str) -> str:
     return psycopg.sql.Identifier(*names).as_string()
 
 
+def quoted_table(name: str, schema: str | None = None) -> str:
+    """Quote the name of a table, with its schema if it is not the default one."""
+    return quoted(schema, name) if schema else quoted(name)
+
+
 def execute_script(connection: sa.Connection, script: str) -> None:
     """Execute SQL as it stands, without placeholders."""
     connection.exec_driver_sql(script.replace("%", "%%"))

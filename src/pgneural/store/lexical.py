@@ -53,6 +53,15 @@ def complete(engine: sa.Engine, space: Space) -> int:
     return completed
 
 
+def settle(connection: sa.Connection, space: int, terms: str, changed: int) -> None:
+    """After rows of a source got their words: make the weights anew if they have drifted, and sum up the counts."""
+    parameters = {"space": space, "drift": DRIFT}
+    if connection.scalar(sa.text(_DRIFTED), parameters):
+        connection.execute(sa.text(_REFRESH.replace("{terms}", terms)), parameters)
+    if random.random() < changed / FOLD_EVERY:
+        connection.execute(sa.text(_FOLD), parameters)
+
+
 @contextlib.contextmanager
 def _language_errors(space: Space) -> Iterator[None]:
     """Blame the expression of the language, where there is one, for what it cannot make of a row."""

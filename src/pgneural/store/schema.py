@@ -34,8 +34,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.elements import conv
 
-from pgneural.store.engine import execute_script, quoted
+from pgneural.store.engine import execute_script, quoted_table
 from pgneural.store.vectors import Indexed, Storage
 
 SCHEMA = "neural"
@@ -133,6 +134,18 @@ class Space(Catalog):
         server_default='{"method": "hnsw", "precision": "full", "dimensions": null, "options": {}}',
         comment="How the vectors are indexed",
     )
+    reads: Mapped[str | None] = mapped_column(
+        Text, comment="The SELECT of what is searchable: source_… keys, title, content, language; NULL for collections"
+    )
+    watched: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default="{}", comment="The tables, and of each the columns, whose changes make a row pending"
+    )
+    vector_column: Mapped[str | None] = mapped_column(
+        Text, comment="The column of the source that has its vectors; NULL where they are in the chunk table"
+    )
+    sync: Mapped[str] = mapped_column(
+        Text, server_default="manual", comment="When changed rows are encoded: inline, queue or manual"
+    )
 
 
 class SqlFile(Catalog):
@@ -172,12 +185,30 @@ CORPUS_COUNTS = Table(
     comment="Rows and words of each space, to be summed up as term_counts",
 )
 
+PENDING = Table(
+    "pending",
+    Catalog.metadata,
+    _of_space(),
+    Column("key", JSONB, nullable=False, comment="The primary key of the source row, as an array"),
+    Column("version", BigInteger, nullable=False, server_default="1", comment="Counts the changes"),
+    Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("space_id", "key"),
+    comment="Rows of sources that changed and are not encoded yet: a set, kept by triggers",
+)
+
 DOCUMENTS: Table = Document.metadata.tables[f"{SCHEMA}.documents"]
 
 
 def source_columns(source: Table) -> dict[str, Column[Any]]:
     """Map the key column names of a chunk table to the key columns of its source."""
     return {f"source_{column.name}": column for column in source.primary_key}
+
+
+def _foreign_key(keys: dict[str, Column[Any]], name: str) -> ForeignKeyConstraint:
+    """Let rows follow their source row, also to another key."""
+    return ForeignKeyConstraint(
+        list(keys), list(keys.values()), ondelete="CASCADE", onupdate="CASCADE", name=conv(name)
+    )
 
 
 def chunk_table(
@@ -214,19 +245,28 @@ def chunk_table(
         Column("hash", LargeBinary, nullable=False, comment="Of what the encoder read for this chunk"),
         Column("source_hash", LargeBinary, nullable=False, comment="Of the row's searchable content"),
         Column("embedding", storage.type(dimensions), nullable=False),
-        PrimaryKeyConstraint(*keys, "ordinal", name=f"{name}_pkey"),
-        ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_source_fkey"),
+        PrimaryKeyConstraint(*keys, "ordinal", name=conv(f"{name}_pkey")),
+        _foreign_key(keys, f"{name}_source_fkey"),
         schema=schema or source.schema,
         comment=f"Chunks of {source.fullname}, attribute {attribute}",
     )
     if dimensions * storage.width <= 4 * INLINE_DIMENSIONS:
-        event.listen(table, "after_create", _store_inline)
+        table.info["storage"] = ("embedding", "PLAIN")
+    event.listen(table, "after_create", _store)
     return table
 
 
-def _store_inline(table: Table, connection: Connection, **_: Any) -> None:
-    name = quoted(*filter(None, (table.schema, table.name)))
-    execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN embedding SET STORAGE PLAIN")
+def inline_storage(table: Table) -> str | None:
+    """Return the statement that says which column of a table of ours stays in the row; None if none."""
+    if "storage" not in table.info:
+        return None
+    column, strategy = table.info["storage"]
+    return f"ALTER TABLE {quoted_table(table.name, table.schema)} ALTER COLUMN {column} SET STORAGE {strategy}"
+
+
+def _store(table: Table, connection: Connection, **_: Any) -> None:
+    if statement := inline_storage(table):
+        execute_script(connection, statement)
 
 
 def further_table(chunks: Table, kind: str, dimensions: int) -> Table:
@@ -245,7 +285,7 @@ def further_table(chunks: Table, kind: str, dimensions: int) -> Table:
         chunks.metadata,
         *(Column(key, chunks.c[key].type, nullable=False) for key in keys),
         vectors[kind],
-        PrimaryKeyConstraint(*keys, name=f"{name}_pkey"),
+        PrimaryKeyConstraint(*keys, name=conv(f"{name}_pkey")),
         ForeignKeyConstraint(keys, [chunks.c[key] for key in keys], ondelete="CASCADE", name=f"{name}_fkey"),
         schema=chunks.schema,
         comment=f"{kind} vectors of the chunks in {chunks.fullname}",
@@ -260,7 +300,8 @@ def terms_table(source: Table, attribute: str, *, metadata: MetaData, schema: st
     """Declare the terms table ``<source>_<attribute>_terms``: the words of each source row, for the lexical leg.
 
     It is apart from the chunk table because BM25 counts the words of a row and not of a piece of it, and because
-    an update there would insert into the vector index once more.
+    an update there would insert into the vector index once more. Of a row, only the weights are read for every
+    candidate, so they are what stays in it.
     """
     keys = source_columns(source)
     name = f"{source.name}_{attribute}_terms"
@@ -272,12 +313,13 @@ def terms_table(source: Table, attribute: str, *, metadata: MetaData, schema: st
         Column("lexemes", TSVECTOR, nullable=False),
         Column("length", Double, nullable=False, comment="How many words, those of the title boosted"),
         Column("weights", SPARSEVEC(TERM_DIMENSIONS), nullable=False, comment="The row's side of BM25"),
-        PrimaryKeyConstraint(*keys, name=f"{name}_pkey"),
-        ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", name=f"{name}_fkey"),
+        PrimaryKeyConstraint(*keys, name=conv(f"{name}_pkey")),
+        _foreign_key(keys, f"{name}_fkey"),
         schema=schema or source.schema,
         comment=f"Words of {source.fullname}, attribute {attribute}",
     )
-    event.listen(table, "after_create", _keep_weights_inline)
+    table.info["storage"] = ("weights", "MAIN")  # PostgreSQL then moves the lexemes out of the row first
+    event.listen(table, "after_create", _store)
     return table
 
 
@@ -285,13 +327,7 @@ def terms_index(terms: Table) -> Index:
     """Declare the GIN index of a terms table, once."""
     name = f"{terms.name}_idx"
     declared = next((index for index in terms.indexes if index.name == name), None)
-    return declared or Index(name, terms.c.lexemes, postgresql_using="gin")
-
-
-def _keep_weights_inline(table: Table, connection: Connection, **_: Any) -> None:
-    """Let PostgreSQL move the lexemes out of the row first, since only the weights are read for every candidate."""
-    name = quoted(*filter(None, (table.schema, table.name)))
-    execute_script(connection, f"ALTER TABLE {name} ALTER COLUMN weights SET STORAGE MAIN")
+    return declared or Index(conv(name), terms.c.lexemes, postgresql_using="gin")
 
 
 def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None = None) -> Index:
@@ -300,7 +336,7 @@ def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None
     index = indexed.index.with_options(rows)
     label = None if kept is chunks.c.embedding else "kept"
     return Index(
-        name or index_name(chunks),
+        conv(name or index_name(chunks)),
         kept.label(label) if label else kept,
         postgresql_using=str(index.method),
         postgresql_ops={label or "embedding": indexed.operator_class},

@@ -18,6 +18,7 @@ import numpy as np
 import psycopg
 import sqlalchemy as sa
 from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
+from psycopg.abc import AdaptContext
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pgneural.errors import InvalidIndex
@@ -61,6 +62,39 @@ class Reals:
         return "{" + ",".join(map(str, self.vector.tolist())) + "}"
 
 
+class ReadableReals(Reals, str):
+    """The same for a connection that was not taught to send it: there it is the text of an array."""
+
+    def __new__(cls, vector: Vector) -> Self:
+        """Make it, with its text."""
+        return str.__new__(cls, Reals(vector))
+
+    __str__ = str.__str__
+
+
+class _Sent(sa.types.UserDefinedType[Any]):
+    """The type of a parameter that is a query vector, in the form that the driver takes."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Any:
+        """Return how a value is sent."""
+        if dialect.driver == "psycopg":
+            return None
+        return _listed if dialect.driver == "asyncpg" else _text
+
+
+def _listed(value: Any) -> Any:
+    return value.vector.tolist() if isinstance(value, Reals) else value
+
+
+def _text(value: Any) -> str:
+    return str(value)
+
+
+SENT = _Sent()
+
+
 class _RealsDumper(psycopg.adapt.Dumper):
     format = psycopg.pq.Format.BINARY
     oid = 1021  # real[]
@@ -79,10 +113,12 @@ class _RealsTextDumper(psycopg.adapt.Dumper):
         return str(obj).encode()
 
 
-def register(connection: psycopg.Connection[Any]) -> None:
-    """Teach a connection to send query vectors."""
+def register(context: AdaptContext | None = None) -> None:
+    """Teach a connection to send query vectors; None for all connections that are made from now on."""
+    adapters = context.adapters if context else psycopg.adapters
     for dumper in (_RealsTextDumper, _RealsDumper):
-        connection.adapters.register_dumper(Reals, dumper)
+        for kind in (Reals, ReadableReals):
+            adapters.register_dumper(kind, dumper)
 
 
 class Storage(enum.StrEnum):
@@ -108,10 +144,14 @@ class Storage(enum.StrEnum):
             return "".join("1" if bit > 0 else "0" for bit in vector)
         return sparse_text(vector) if self is Storage.SPARSEVEC else Reals(vector)
 
-    def asked(self, name: str, value: Any, dimensions: int) -> sa.ColumnElement[Any]:
+    def readable(self, vector: Vector) -> Any:
+        """Return the same for a connection that is not ours."""
+        bound = self.bound(vector)
+        return ReadableReals(vector) if isinstance(bound, Reals) else bound
+
+    def asked(self, parameter: sa.ColumnElement[Any], dimensions: int) -> sa.ColumnElement[Any]:
         """Return the parameter of a query vector as a vector."""
         sent = sa.Text() if self in (Storage.BIT, Storage.SPARSEVEC) else ARRAY(sa.REAL)
-        parameter = sa.bindparam(name, value, sa.types.NullType())
         return sa.cast(sa.cast(parameter, sent), self.type(dimensions))
 
     def parse(self, value: Any) -> Vector:

@@ -1,0 +1,130 @@
+-- Tables of the user's own as sources: which space belongs to one, and which of its rows are pending.
+-- `op.create_search` and `MetaData.create_all` call these (store/declared.py), the ORM's searches call space_id.
+
+CREATE OR REPLACE FUNCTION neural.qualified(relation regclass)
+RETURNS text
+LANGUAGE sql STABLE STRICT
+AS $$
+    SELECT format('%I.%I', n.nspname, c.relname)
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation
+$$;
+
+COMMENT ON FUNCTION neural.qualified(regclass) IS
+'The name of a table with its schema, whatever the search_path: as neural.spaces records it';
+
+CREATE OR REPLACE FUNCTION neural.space_id(source regclass, attribute text, revision text)
+RETURNS bigint
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    found record;
+BEGIN
+    SELECT s.id, s.encoder, s.revision INTO found FROM neural.spaces s
+     WHERE s.source = neural.qualified(space_id.source) AND s.attribute = space_id.attribute AND s.kind = 'dense';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'table % has no search %', source, attribute
+        USING ERRCODE = 'undefined_object', HINT = 'Upgrade the database: its migrations make it with op.create_search.';
+    ELSIF revision IS DISTINCT FROM found.revision AND found.revision <> '' AND revision <> '' THEN
+        RAISE EXCEPTION 'the vectors of %.% were made by % revision %, but the query by revision %',
+                        source, attribute, found.encoder, found.revision, revision
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'Use the model files that made the vectors, or make the search anew.';
+    END IF;
+    RETURN found.id;
+END
+$$;
+
+COMMENT ON FUNCTION neural.space_id(regclass, text, text) IS
+'The space of a search of a table; an error where there is none, or where another revision of its encoder made the
+vectors, so that a vector of another space never gives a wrong answer. An empty revision goes with any';
+
+CREATE OR REPLACE FUNCTION neural.mark_pending(space bigint, keys jsonb[])
+RETURNS void
+LANGUAGE sql
+AS $$
+    INSERT INTO neural.pending AS p (space_id, key)
+    SELECT space, k FROM (SELECT DISTINCT unnest(keys) AS k) changed ORDER BY k
+        ON CONFLICT (space_id, key) DO UPDATE SET version = p.version + 1, changed_at = now()
+$$;
+
+COMMENT ON FUNCTION neural.mark_pending(bigint, jsonb[]) IS
+'Notes that rows of a source, given by their keys as JSON arrays, are to be encoded';
+
+CREATE OR REPLACE FUNCTION neural.note_changes()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    space bigint;
+    keys text[];
+    changed text;
+    noted jsonb[];
+BEGIN
+    SELECT s.id INTO space
+      FROM neural.spaces s JOIN pg_class c ON c.oid = to_regclass(s.source) JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE s.chunk_table = TG_ARGV[0] AND s.kind = 'dense' AND n.nspname = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    SELECT array_agg(a.attname ORDER BY k.place) INTO keys
+      FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_attribute a
+     WHERE i.indrelid = TG_RELID AND i.indisprimary AND a.attrelid = TG_RELID AND a.attnum = k.number;
+    IF TG_OP = 'INSERT' THEN
+        changed := 'new_rows n';
+    ELSE
+        SELECT format('new_rows n LEFT JOIN old_rows o ON %s WHERE ROW(%s) IS DISTINCT FROM ROW(%s)',
+                      (SELECT string_agg(format('o.%1$I = n.%1$I', k), ' AND ') FROM unnest(keys) k),
+                      string_agg(format('o.%I::text', w), ', '), string_agg(format('n.%I::text', w), ', '))
+          INTO changed FROM unnest(TG_ARGV[2]::text[] || keys) w;
+    END IF;
+    EXECUTE format('SELECT array_agg(jsonb_build_array(%s)) FROM %s',
+                   (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k), changed)
+       INTO noted;
+    IF noted IS NOT NULL THEN
+        PERFORM neural.mark_pending(space, noted);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION neural.note_changes() IS
+'Trigger of a source: marks inserted rows, and those of which a watched column changed, as pending. Arguments: the chunk
+table, its schema or '' for that of the source, the watched columns as an array';
+
+CREATE OR REPLACE FUNCTION neural.follow_source(kept regclass, source regclass)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    secured record;
+    visible text;
+    privilege record;
+BEGIN
+    SELECT relrowsecurity AS enabled, relforcerowsecurity AS forced, relowner AS owner, relacl AS acl INTO secured
+      FROM pg_catalog.pg_class WHERE oid = source;
+    EXECUTE format('DROP POLICY IF EXISTS as_its_source ON %s', kept);
+    IF secured.enabled THEN
+        SELECT string_agg(format('s.%I = %s.%I', a.attname, kept, 'source_' || a.attname), ' AND ') INTO visible
+          FROM pg_catalog.pg_index i, pg_catalog.pg_attribute a
+         WHERE i.indrelid = source AND i.indisprimary AND a.attrelid = source AND a.attnum = ANY (i.indkey);
+        -- a plain subquery and not EXISTS, which might be computed for the whole source at once
+        EXECUTE format('CREATE POLICY as_its_source ON %s USING ((SELECT true FROM %s s WHERE %s))', kept, source, visible);
+    END IF;
+    EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', kept, CASE WHEN secured.enabled THEN 'ENABLE' ELSE 'DISABLE' END);
+    EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', kept, CASE WHEN secured.forced THEN 'FORCE' ELSE 'NO FORCE' END);
+    FOR privilege IN  -- who reads the source reads what is made of it, who writes one writes the other
+        SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee,
+               string_agg(DISTINCT CASE a.privilege_type WHEN 'SELECT' THEN 'SELECT'
+                                   ELSE 'SELECT, INSERT, UPDATE, DELETE' END, ', ') AS granted
+          FROM aclexplode(secured.acl) a
+         WHERE a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') AND a.grantee <> secured.owner
+         GROUP BY a.grantee
+    LOOP
+        EXECUTE format('GRANT %s ON %s TO %s', privilege.granted, kept, privilege.grantee);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.follow_source(regclass, regclass) IS
+'Makes a table of chunks or words as visible as its source: the same row-level security, row by row, and the same grants';

@@ -1,0 +1,118 @@
+"""The documents of a collection as the rows of a search.
+
+The statement ranks keys; the rows themselves are fetched with it, in the same query, so that a hit is one
+consistent picture of its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm.attributes import instance_dict
+
+from pgneural.search import Hit, HitChunk, Hits
+from pgneural.statement import LEGS, Query, Target
+from pgneural.store.schema import DOCUMENTS, Document, Space
+
+KEPT_STATEMENTS = 200
+"""Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
+
+
+class Statements:
+    """The statements over one target; those that differ only in vector and text are built once.
+
+    Building costs a millisecond or two, as much as PostgreSQL needs for many a search.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._built: dict[Hashable, tuple[str, dict[str, Any]]] = {}
+
+    def rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
+        """Run the statement of a query."""
+        shape, parameters = query.shape(), query.parameters(self.target)
+        if shape is None:
+            return connection.execute(self._statement(query), parameters).all()
+        if shape not in self._built:
+            if len(self._built) >= KEPT_STATEMENTS:
+                self._built.clear()
+            compiled = self._statement(query).compile(dialect=connection.dialect)
+            self._built[shape] = str(compiled), dict(compiled.params)
+        text, constants = self._built[shape]
+        driver: Any = connection.connection.driver_connection
+        rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
+        return rows
+
+    def _statement(self, query: Query) -> sa.Select[Any]:
+        return with_documents(self.target, query.select(self.target))
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a collection, over one connection."""
+
+    statements: Statements
+    connection: sa.Connection
+
+    @property
+    def target(self) -> Target:
+        """What is searched."""
+        return self.statements.target
+
+    def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows of another statement."""
+        return self.connection.execute(statement).all()
+
+    def hits(self, query: Query) -> Hits[Document]:
+        """Run the statement of a search."""
+        rows = self.statements.rows(self.connection, query)
+        strategy = rows[0][_STRATEGY] if rows else ""
+        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=strategy)
+
+    def key(self, entity: Document) -> tuple[Any, ...]:
+        """Return the primary key of a document."""
+        return (entity.id,)
+
+    def heading(self, entity: Document) -> str:
+        """Return the title of a document."""
+        return entity.title or ""
+
+
+def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
+    """Join the ranked keys with their documents and their best chunks; no rows if the space is gone."""
+    ranked = ranking.subquery("ranked")
+    chunks = target.chunks
+    same_chunk = sa.and_(chunks.c.source_id == ranked.c.source_id, chunks.c.ordinal == ranked.c.ordinal)
+    return (
+        sa.select(*DOCUMENTS.c, *ranked.c, chunks.c.text, chunks.c.locator)
+        .join_from(ranked, DOCUMENTS, DOCUMENTS.c.id == ranked.c.source_id)
+        .outerjoin(chunks, same_chunk)
+        .where(sa.exists().where(Space.id == target.space))
+        .order_by(ranked.c.rank)
+    )
+
+
+_ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
+_RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
+_STRATEGY = _RANKED + 4 + len(LEGS)
+
+
+def _hit(row: Sequence[Any]) -> Hit[Document]:
+    """Turn a row of `with_documents` into a hit."""
+    rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
+    legs = {leg: row[at] for at, leg in enumerate(LEGS, start=_RANKED + 4) if row[at] is not None}
+    for place, boost in enumerate(row[_STRATEGY + 1 : -2], start=1):
+        legs[f"boost {place}"] = boost
+    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs)
+
+
+def _document(row: Sequence[Any]) -> Document:
+    """Return the source row as an entity of no session, as if one had loaded it."""
+    document = Document()
+    instance_dict(document).update(zip(_ATTRIBUTES, row, strict=False))
+    make_transient_to_detached(document)
+    return document

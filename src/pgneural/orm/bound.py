@@ -1,0 +1,219 @@
+"""What a mapped class has for each of its `Searchable`s."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import REGCLASS
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapper, Session
+
+from pgneural import encoders
+from pgneural.asking import Asked
+from pgneural.errors import InvalidQuery, SchemaNotInstalled
+from pgneural.orm.declaration import single_table_condition
+from pgneural.orm.query import SearchQuery, Similar
+from pgneural.statement import Target, Vectors
+from pgneural.store.declared import Declared
+from pgneural.store.engine import quoted_table, translated
+from pgneural.store.pending import Kept
+from pgneural.store.schema import PENDING, Space
+from pgneural.store.vectors import Storage
+from pgneural.sync import Synced, Syncing
+from pgneural.types import Encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+E = TypeVar("E")
+
+
+class BoundSearch(Generic[E]):
+    """One search of one mapped class: ask it, and keep it up to date.
+
+    Attributes:
+        mapper: The mapper of the class.
+        declared: What its `Searchable` says.
+        chunks: The chunk table; None where the class has its vectors in a column.
+        terms: The table of its words; None for a search without words.
+    """
+
+    def __init__(
+        self,
+        mapper: Mapper[Any],
+        declared: Declared,
+        chunks: sa.Table | None,
+        terms: sa.Table | None,
+        encoder: str | Path | Encoder,
+        parent: BoundSearch[Any] | None = None,
+    ) -> None:
+        self.mapper, self.declared, self.chunks, self.terms = mapper, declared, chunks, terms
+        self._encoder, self._parent = encoder, parent
+        self.per_row = 1.0
+
+    def __repr__(self) -> str:
+        return f"<search {self.mapper.class_.__name__}.{self.declared.attribute}, {self.declared.encoder}>"
+
+    def __call__(self, query: Asked) -> SearchQuery[E]:
+        """Return the search for a text, a vector, or several texts with weights; nothing is encoded or executed yet."""
+        return SearchQuery(self, query)
+
+    def like(self, entity: E) -> SearchQuery[E]:
+        """Return the search for rows near a stored one, which is not among them."""
+        return self.recommend([entity])
+
+    def recommend(self, positive: Sequence[E], negative: Sequence[E] = ()) -> SearchQuery[E]:
+        """Return the search for rows near some and far from others, none of which is among them.
+
+        As of `pgneural.Collection.recommend`; the vectors are read by the search itself.
+
+        Raises:
+            InvalidQuery: There is no positive one, or the vectors have no mean.
+        """
+        if not positive:
+            raise InvalidQuery("recommend needs a positive row at least; give one")
+        if self.declared.storage not in (Storage.VECTOR, Storage.HALFVEC):
+            raise InvalidQuery(f"vectors of type {self.declared.storage} have no mean; search with a vector")
+        keys = ([self.key(entity) for entity in positive], [self.key(entity) for entity in negative])
+        return SearchQuery(self, Similar(*keys))
+
+    def of(self, mapper: Mapper[Any]) -> BoundSearch[Any]:
+        """Return the same search over the rows of a child class."""
+        return BoundSearch(mapper, self.declared, self.chunks, self.terms, self._encoder, self)
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """The encoder; loading it may take seconds. Searches with the same encoder and options share it."""
+        if self._parent is not None:
+            return self._parent.encoder
+        if not isinstance(self._encoder, (str, Path)):
+            return self._encoder
+        return _encoder(self.declared.encoder, json.dumps(dict(self.declared.options), sort_keys=True))
+
+    def key(self, entity: Any) -> tuple[Any, ...]:
+        """Return the primary key of a row, in the order of the table's."""
+        properties = (self.mapper.get_property_by_column(column) for column in self.declared.key)
+        return tuple(getattr(entity, property_.key) for property_ in properties)
+
+    def heading(self, entity: Any) -> str:
+        """Return nothing: what stands above a chunk is known to the database alone."""
+        del entity
+        return ""
+
+    def restricted(self) -> sa.ColumnElement[bool] | None:
+        """Return the condition that a row of the search is one of the class; None where every row is."""
+        if self._parent is None:
+            return None
+        condition = single_table_condition(self.mapper)
+        if condition is None and isinstance(self.mapper.local_table, sa.Table):
+            return next(iter(self.mapper.local_table.primary_key)).is_not(None)
+        return condition
+
+    def target(self, revision: str = "", *, composed: bool = False) -> Target:
+        """Return what is searched.
+
+        Args:
+            revision: Of the encoder of the query; empty where a query has no vector of ours.
+            composed: Whether the statement becomes part of others.
+        """
+        declared = self.declared
+        relation = sa.cast(sa.literal_column(_literal(quoted_table(declared.source, declared.schema))), REGCLASS)
+        space = sa.func.neural.space_id(
+            relation, sa.literal_column(_literal(declared.attribute)), sa.literal_column(_literal(revision))
+        )
+        scope = single_table_condition(self.mapper) if self._parent is None else None
+        return Target(
+            self.mapper.persist_selectable,
+            Vectors("semantic", self._vectors(), declared.indexed, self.per_row),
+            self.terms,
+            sa.select(space).scalar_subquery(),
+            scope,
+            keys={f"source_{column.name}": column for column in declared.key},
+            composed=composed,
+        )
+
+    def _vectors(self) -> sa.FromClause:
+        """Return the chunk table, or the rows themselves in the same form."""
+        if self.chunks is not None:
+            return self.chunks
+        own = self.declared.key[0].table.alias()
+        keys = [own.c[column.name].label(f"source_{column.name}") for column in self.declared.key]
+        vector = own.c[self.declared.column or ""]
+        ordinal = sa.literal_column("0", sa.Integer).label("ordinal")
+        text = sa.literal_column("''", sa.Text).label("text")
+        return sa.select(*keys, ordinal, text, vector.label("embedding")).where(vector.is_not(None)).subquery("vectors")
+
+    @overload
+    def sync(self, where: Session | sa.Connection | sa.Engine) -> Synced: ...
+    @overload
+    def sync(self, where: AsyncSession) -> Awaitable[Synced]: ...
+    def sync(self, where: Any) -> Synced | Awaitable[Synced]:
+        """Encode the rows that changed, and index their words.
+
+        Args:
+            where: A session or a connection: all in its transaction, which the caller commits. An engine: each batch
+                in a transaction of its own, and nothing is encoded inside of one; it may be stopped anywhere.
+
+        Raises:
+            EncoderMismatch: Another revision of the encoder made the vectors that are there.
+            SchemaNotInstalled: The database has no such search; its migrations make it.
+
+        Example:
+            >>> Article.search.sync(session).rows
+            2
+        """
+        if isinstance(where, AsyncSession):
+            return where.run_sync(self.sync)
+        if self.terms is None:
+            return Synced()
+        if isinstance(where, sa.Engine):
+            with translated():
+                with where.begin() as connection:
+                    kept = self._kept(connection)
+                return Syncing(kept, lambda: self.encoder).by(where)
+        if isinstance(where, Session):
+            where.flush()
+            where = where.connection(bind_arguments={"mapper": self.mapper})
+        with translated():
+            return Syncing(self._kept(where), lambda: self.encoder).within(where)
+
+    def pending(self, where: Session | sa.Connection) -> int:
+        """Return how many rows are to be encoded."""
+        connection = where.connection() if isinstance(where, Session) else where
+        counting = sa.select(sa.func.count()).where(PENDING.c.space_id == self.space(connection).id)
+        return connection.scalar(counting) or 0
+
+    def space(self, connection: sa.Connection) -> Space:
+        """Return the row of the search in ``neural.spaces``.
+
+        Raises:
+            SchemaNotInstalled: The database has no such search.
+        """
+        wanted = (Space.source == sa.func.neural.qualified(sa.cast(quoted_table(self.declared.source,
+                  self.declared.schema), REGCLASS)), Space.attribute == self.declared.attribute)  # fmt: skip
+        with Session(connection, expire_on_commit=False) as session:
+            space = session.scalar(sa.select(Space).where(*wanted))
+        if space is None:
+            raise SchemaNotInstalled(
+                f"the database has no search {self.declared.attribute!r} of table {self.declared.source}; "
+                "upgrade it: its migrations make it with op.create_search"
+            )
+        return space
+
+    def _kept(self, connection: sa.Connection) -> Kept:
+        assert self.terms is not None
+        return Kept(self.space(connection), self.chunks, self.terms)
+
+
+@functools.cache
+def _encoder(name: str, options: str) -> Encoder:
+    return encoders.get(name, **json.loads(options))
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,80 @@
+"""The entities of a mapped class as the rows of a search: one statement gives them with their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.sql.base import ExecutableOption
+
+from pgneural.errors import InvalidQuery
+from pgneural.search import Hit, HitChunk, Hits
+from pgneural.statement import LEGS, Query, Target
+
+if TYPE_CHECKING:
+    from pgneural.orm.bound import BoundSearch
+
+E = TypeVar("E")
+
+
+class Entities(Generic[E]):
+    """The entities of a class, over one session."""
+
+    def __init__(
+        self, search: BoundSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
+    ) -> None:
+        self._search, self._session, self._loading = search, session, loading
+        self.target = search.target(revision)
+        self.key, self.heading = search.key, search.heading
+
+    def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows of another statement."""
+        return self._session.execute(statement, bind_arguments={"mapper": self._search.mapper}).all()
+
+    def hits(self, query: Query) -> Hits[E]:
+        """Run the statement of a search."""
+        statement = with_entities(self._search.mapper, self.target, query, whole=True).options(*self._loading)
+        rows = self._session.execute(statement, query.parameters(self.target)).unique().all()
+        if rows and rows[0].score is None:
+            raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
+        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
+
+
+def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: bool = False) -> sa.Select[Any]:
+    """Join the ranked keys with their entities and their best chunks.
+
+    Args:
+        mapper: Of the class.
+        target: What is searched.
+        query: What is asked.
+        whole: With everything that a hit has, and not only what a reader of rows wants.
+    """
+    ranked = query.select(target).subquery("ranked")
+    chunks = target.chunks
+    if not isinstance(chunks, sa.Table):
+        chunks = chunks.alias()
+    same_chunk = sa.and_(target.same_row(chunks, ranked), chunks.c.ordinal == ranked.c.ordinal)
+    same_row = sa.and_(*(column == ranked.c[name] for name, column in target.keys.items()))
+    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in LEGS if leg != "sparse")]
+    text = chunks.c.text.label("chunk")
+    locator = chunks.c.locator if "locator" in chunks.c else sa.null().label("locator")
+    boosts = [column for column in ranked.c if column.name.startswith("boost_")]
+    rest = [ranked.c.sparse, ranked.c.ordinal, ranked.c.strategy, locator, *boosts] if whole else []
+    return (
+        sa.select(mapper.class_, *columns, text, *rest)
+        .select_from(mapper.class_)
+        .join(ranked, same_row)
+        .outerjoin(chunks, same_chunk)
+        .where(target.space.is_not(None) if isinstance(target.space, sa.ColumnElement) else sa.true())
+        .order_by(ranked.c.rank)
+    )
+
+
+def _hit(row: Any) -> Hit[Any]:
+    values = row._mapping
+    legs = {leg: values[leg] for leg in LEGS if values[leg] is not None}
+    legs |= {name.replace("_", " "): values[name] for name in values.keys() if str(name).startswith("boost_")}
+    chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
+    return Hit(row[0], row.rank, row.score, chunk, legs)

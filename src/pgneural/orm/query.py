@@ -1,0 +1,259 @@
+"""One search as a value: it grows by its methods, and is a statement or hits when it is asked to be."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ExecutableOption
+
+from pgneural.asking import Asked, SearchOptions, query_of, refinement_of
+from pgneural.errors import DimensionMismatch, InvalidQuery
+from pgneural.explain import Explanation, explain
+from pgneural.filter import condition
+from pgneural.orm.entities import Entities, with_entities
+from pgneural.rerank import Rerank, Reranker
+from pgneural.search import Hits, Refined, run
+from pgneural.statement import Boost, Fusion, Query, one_of
+from pgneural.store.engine import translated
+from pgneural.types import Mode, Vector
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pgneural.orm.bound import BoundSearch
+
+E = TypeVar("E")
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Similar:
+    """A query by stored rows: like some, unlike others."""
+
+    positive: Sequence[Key]
+    negative: Sequence[Key] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SearchQuery(Generic[E]):
+    """A search of a mapped class. Immutable: every method returns another; nothing is encoded or executed before
+    `select`, `all` or `explain`.
+
+    Attributes:
+        search: What is searched.
+        asked: A text, a vector, several texts with weights, or stored rows.
+        options: As of `pgneural.Collection.search`.
+        conditions: The filter.
+        loading: Loader options.
+    """
+
+    search: BoundSearch[E]
+    asked: Asked | Similar
+    given: SearchOptions = field(default_factory=SearchOptions)
+    conditions: tuple[sa.ColumnElement[bool], ...] = ()
+    loading: tuple[ExecutableOption, ...] = ()
+
+    def where(self, *conditions: sa.ColumnExpressionArgument[bool] | str) -> SearchQuery[E]:
+        """Narrow the rows: conditions over the class as in any ``Select``, or SQL predicates as text.
+
+        They hold before anything is ranked. A condition on another class goes through a relationship
+        (``Article.author.has(...)``) or a subquery.
+        """
+        added = [condition(text) if isinstance(text, str) else _coerced(text) for text in conditions]
+        return replace(self, conditions=(*self.conditions, *(part for part in added if part is not None)))
+
+    def limit(self, limit: int) -> SearchQuery[E]:
+        """Ask for so many rows, at least 1; ten by default."""
+        return self._with(limit=limit)
+
+    def offset(self, offset: int) -> SearchQuery[E]:
+        """Pass over so many rows; pages of one length neither repeat nor lose a row."""
+        return self._with(offset=offset)
+
+    def mode(self, mode: Mode | str) -> SearchQuery[E]:
+        """Choose ``semantic``, ``lexical`` or ``hybrid``; a text is searched hybrid, a vector semantic."""
+        return self._with(mode=mode)
+
+    def fuse(self, fusion: Fusion) -> SearchQuery[E]:
+        """Join the legs of a hybrid search by a `WeightedSum` or an `RRF`."""
+        return self._with(fusion=fusion)
+
+    def boost(self, by: Boost | sa.SQLColumnExpression[Any] | str, weight: float = 1.0) -> SearchQuery[E]:
+        """Add a score from ordinary columns."""
+        boost = by if isinstance(by, Boost) else Boost(by, weight)
+        before: Any = self.given.get("boosts") or ()
+        return self._with(boosts=[*before, boost])
+
+    def aggregate(self, aggregate: str) -> SearchQuery[E]:
+        """Say how the chunks of a row become one score by meaning: ``max``, ``mean``, ``sum``, ``top3``."""
+        return self._with(aggregate=aggregate)
+
+    def threshold(self, *, max_distance: float | None = None, min_score: float | None = None) -> SearchQuery[E]:
+        """Leave out what is farther, or scores less."""
+        return self._with(max_distance=max_distance, min_score=min_score)
+
+    def rerank(self, rerank: Rerank | Reranker | str | Path) -> SearchQuery[E]:
+        """Let a cross-encoder read query and text together."""
+        return self._with(rerank=rerank)
+
+    def diverse(self, diversity: float) -> SearchQuery[E]:
+        """Prefer hits that differ from those before them: from 0 (not at all) to 1."""
+        return self._with(diversity=diversity)
+
+    def group_by(self, by: sa.SQLColumnExpression[Any] | str, per_group: int = 1) -> SearchQuery[E]:
+        """Of the rows with one value of an expression, take only the best."""
+        return self._with(group_by=by, per_group=per_group)
+
+    def options(self, *options: ExecutableOption) -> SearchQuery[E]:
+        """Load the entities with these options, for example ``selectinload(Article.author)``."""
+        return replace(self, loading=(*self.loading, *options))
+
+    def _with(self, **given: Any) -> SearchQuery[E]:
+        merged: Any = {**self.given, **given}
+        return replace(self, given=merged)
+
+    def select(self) -> sa.Select[Any]:
+        """Return an ordinary ``Select`` of the entity and the columns of its rank, to compose and to execute.
+
+        Columns: the entity, ``rank`` from 1, ``score`` (larger is better), ``semantic`` and ``lexical`` (what each leg
+        contributed), ``chunk`` (the text of the best chunk). The rows come by rank. Conditions added to the ``Select``
+        hold after the ranking, those of `where` before.
+
+        Raises:
+            InvalidQuery: An option is of hits and not of a statement (`rerank`, `diverse`, `group_by`).
+        """
+        query = self._query
+        if refinement_of(query, self._options()):
+            raise InvalidQuery("rerank, diverse and group_by come after the statement; use all(), or leave them out")
+        target = self.search.target(self._revision, composed=True)
+        return with_entities(self.search.mapper, target, query).options(*self.loading)
+
+    @overload
+    def all(self, session: Session) -> Hits[E]: ...
+    @overload
+    def all(self, session: AsyncSession) -> Awaitable[Hits[E]]: ...
+    def all(self, session: Session | AsyncSession) -> Hits[E] | Awaitable[Hits[E]]:
+        """Search, and return the hits, best first; with an `AsyncSession`, await them.
+
+        Never short: as many as `limit` if so many rows pass the filter, otherwise all, and ``exhausted`` is true.
+
+        Raises:
+            InvalidQuery: An option is out of range, or does not go with the others.
+            InvalidFilter: PostgreSQL does not accept the filter.
+            EncoderMismatch: Another revision of the encoder made the stored vectors.
+            SchemaNotInstalled: The database has no such search.
+        """
+        if isinstance(session, AsyncSession):
+            return session.run_sync(self.all)
+        query = self._query
+        rows = Entities(self.search, session, self._revision, self.loading)
+        refinement = refinement_of(query, self._options())
+        with translated():
+            if refinement is not None:
+                return Refined(rows, query, refinement).hits()
+            return run(rows, query, f"the columns of {self.search.declared.source}")
+
+    @overload
+    def first(self, session: Session) -> Any: ...
+    @overload
+    def first(self, session: AsyncSession) -> Awaitable[Any]: ...
+    def first(self, session: Session | AsyncSession) -> Any:
+        """Return the best hit, or None."""
+        if isinstance(session, AsyncSession):
+            return session.run_sync(self.first)
+        return next(iter(self.limit(1).all(session)), None)
+
+    def explain(self, session: Session) -> Explanation:
+        """Search, and say what the search did: the way it took and why, what each stage cost."""
+        query = self._query
+        if refinement_of(query, self._options()):
+            raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
+        hits: Any = self.all(session)
+        connection = session.connection(bind_arguments={"mapper": self.search.mapper})
+        return explain(connection, self.search.target(self._revision), query, hits)
+
+    @property
+    def _revision(self) -> str:
+        """The revision of the encoder, where it made the vector of the query."""
+        encoded = isinstance(self.asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
+        return self.search.encoder.revision if encoded else ""
+
+    def _options(self) -> SearchOptions:
+        return self.given
+
+    @functools.cached_property
+    def _query(self) -> Query:
+        """The query with its vector: encoded once, however often it is executed."""
+        asked = self.asked
+        text: Asked = asked if not isinstance(asked, Similar) else np.empty(0, dtype=np.float32)
+        mode = self.given.get("mode") or self._mode()
+        query = query_of(text, {**self.given, "mode": mode})
+        if self.search.terms is None and query.mode is not Mode.SEMANTIC:
+            raise InvalidQuery(f"{self.search!r} has no words; search it with mode semantic")
+        query = replace(query, where=self._where(asked))
+        if isinstance(asked, Similar):
+            return replace(query, vector=self._mean(asked))
+        return replace(query, vector=self._vector(asked)) if query.mode is not Mode.LEXICAL else query
+
+    def _mode(self) -> Mode:
+        worded = isinstance(self.asked, (str, Mapping)) and self.search.terms is not None
+        return Mode.HYBRID if worded else Mode.SEMANTIC
+
+    def _where(self, asked: Asked | Similar) -> sa.ColumnElement[bool] | None:
+        conditions = [*self.conditions]
+        if (restricted := self.search.restricted()) is not None:
+            conditions.append(restricted)
+        if isinstance(asked, Similar):
+            keys = list(self.search.declared.key)
+            conditions.append(sa.not_(one_of(keys, [*asked.positive, *asked.negative])))
+        return sa.and_(*conditions) if conditions else None
+
+    def _vector(self, asked: Asked) -> Vector:
+        if isinstance(asked, str):
+            return self.search.encoder.encode_query(asked)
+        if isinstance(asked, Mapping):
+            if not asked:
+                raise InvalidQuery("the query has no terms; give texts with their weights")
+            encode = self.search.encoder.encode_query
+            return self._checked(np.sum([weight * encode(text) for text, weight in asked.items()], axis=0))
+        return self._checked(np.asarray(asked, dtype=np.float32))
+
+    def _checked(self, vector: Vector) -> Vector:
+        declared = self.search.declared
+        if vector.shape != (declared.dimensions,):
+            raise DimensionMismatch(
+                f"the query has shape {vector.shape}, but {self.search!r} has vectors of {declared.dimensions} numbers; "
+                "encode it with the encoder of the search"
+            )
+        if problem := declared.indexed.unfit(vector):
+            raise InvalidQuery(f"the query vector {problem}; check how it was made")
+        return vector
+
+    def _mean(self, asked: Similar) -> sa.ColumnElement[Any]:
+        """Return the vector of rows like some and unlike others, as SQL (Rocchio 1971, with equal weights)."""
+        target = self.search.target()
+        chunks = target.chunks.alias()
+
+        def mean(keys: Sequence[Key]) -> sa.ColumnElement[Any]:
+            wanted = one_of(target.keys_of(chunks), keys)
+            return sa.select(sa.func.avg(chunks.c.embedding)).where(wanted).scalar_subquery()
+
+        liked = mean(asked.positive)
+        vector = liked.op("+")(liked).op("-")(mean(asked.negative)) if asked.negative else liked
+        declared = self.search.declared
+        return sa.cast(vector, declared.storage.type(declared.dimensions))
+
+
+def _coerced(expression: Any) -> sa.ColumnElement[bool]:
+    found = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
+    if not isinstance(found, sa.ColumnElement):
+        raise InvalidQuery(f"the filter is {expression!r}, expected a condition over the class, or SQL as text")
+    return found

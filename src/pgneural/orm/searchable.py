@@ -1,0 +1,174 @@
+"""The one line in a mapped class."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper, deferred, relationship
+
+from pgneural.errors import InvalidDeclaration, SchemaNotInstalled
+from pgneural.orm.bound import BoundSearch
+from pgneural.orm.declaration import Field, declared_of
+from pgneural.orm.inline import encode_inline
+from pgneural.store.declared import INFO, MAX_TOKENS, Declared, attach_statements, detach_statements
+from pgneural.store.vectors import Storage, VectorIndex, register
+from pgneural.types import Distance, Encoder, Sync
+
+E = TypeVar("E")
+
+
+class Searchable:
+    """Makes the rows of a mapped class searchable by meaning and by words.
+
+    The vectors lie in a chunk table ``<table>_<attribute>`` beside the class's own, in the same MetaData and schema, and
+    the words in ``<table>_<attribute>_terms``; both go with their row. Migrations make them (`pgneural.migrate`).
+
+    Args:
+        *fields: What is searched: attributes of the class by name, columns, or functions from the class to an SQL
+            expression over its row. Of several, the first is the title: it is put before every chunk of the others.
+        encoder: A registered name, a sentence-transformers model (folder or hub name), ``vectors:768`` for vectors
+            made elsewhere, or an encoder.
+        column: An attribute of the class that has vectors already; there is then no chunk table.
+        sync: ``manual`` (`BoundSearch.sync`), ``inline`` (in the flush that changes the row) or ``queue`` (a worker).
+        language: The text search configuration of the words, one of ``pg_ts_config``.
+        language_by: What gives the language of a row, as a configuration or an ISO 639-1 code: as a field.
+        title_boost: How often a word of the title counts, against one of the content.
+        storage: The type of the vectors' column: ``vector``, ``halfvec`` or ``bit``.
+        index: How the vectors are indexed.
+        distance: How they are compared; by default as the encoder says.
+        max_tokens: The longest chunk; shorter where the encoder reads less.
+        overlap: How many tokens neighbouring chunks may share; by default an eighth.
+        **encoder_options: What the encoder is made with, for example ``dimensions=256``.
+
+    Raises:
+        InvalidDeclaration: When the class is mapped, if it cannot be so; the message says what to do.
+
+    Example:
+        >>> class Article(Base):
+        ...     __tablename__ = "articles"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     title: Mapped[str]
+        ...     body: Mapped[str]
+        ...     search = Searchable("title", "body", encoder="minilm")
+        >>> Article.search("how do vaccines work").where(Article.title != "").limit(3).all(session)
+        []
+    """
+
+    def __init__(
+        self,
+        *fields: Field,
+        encoder: str | Path | Encoder = "minilm",
+        column: str | None = None,
+        sync: Sync | str = Sync.MANUAL,
+        language: str = "english",
+        language_by: Field | None = None,
+        title_boost: float = 1.0,
+        storage: Storage | str | None = None,
+        index: VectorIndex | None = None,
+        distance: Distance | str | None = None,
+        max_tokens: int = MAX_TOKENS,
+        overlap: int | None = None,
+        **encoder_options: Any,
+    ) -> None:
+        if sync not in tuple(Sync):
+            raise InvalidDeclaration(f"sync is {sync!r}, expected {', '.join(Sync)}")
+        if distance is not None and distance not in tuple(Distance):
+            raise InvalidDeclaration(f"distance is {distance!r}, expected {', '.join(Distance)}")
+        if max_tokens < 1:
+            raise InvalidDeclaration(f"max_tokens is {max_tokens}, expected at least 1")
+        self._options: dict[str, Any] = {
+            "fields": fields,
+            "encoder": encoder,
+            "column": column,
+            "sync": Sync(sync),
+            "language": language,
+            "language_by": language_by,
+            "title_boost": title_boost,
+            "storage": storage,
+            "index": index,
+            "distance": distance,
+            "max_tokens": max_tokens,
+            "overlap": overlap,
+            "encoder_options": encoder_options,
+        }
+        self._name = ""
+        self._bound: weakref.WeakKeyDictionary[type, BoundSearch[Any]] = weakref.WeakKeyDictionary()
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+        sa.event.listen(owner, "after_mapper_constructed", self._bind, propagate=True)
+
+    @overload
+    def __get__(self, instance: None, owner: type[E]) -> BoundSearch[E]: ...
+    @overload
+    def __get__(self, instance: E, owner: type[E]) -> BoundSearch[E]: ...
+    def __get__(self, instance: E | None, owner: type[E]) -> BoundSearch[E]:
+        """Return the search of the class.
+
+        Raises:
+            InvalidDeclaration: The class is not mapped.
+        """
+        if owner not in self._bound:
+            raise AttributeError(f"{owner.__name__}.{self._name} is of a class that is not mapped yet; map it first")
+        return self._bound[owner]
+
+    def _bind(self, mapper: Mapper[Any], class_: type) -> None:
+        """Join the search to a class when it is mapped: a child has that of its parent."""
+        if self._of(class_) is not self:
+            return
+        inherited = mapper.inherits and not mapper.concrete and self._bound.get(mapper.inherits.class_)
+        if inherited:
+            self._bound[class_] = inherited.of(mapper)
+            return
+        register()
+        declared = declared_of(mapper, self._name, self._options)
+        source = mapper.local_table
+        assert isinstance(source, sa.Table)
+        chunks, terms = declared.tables(source, source.metadata)
+        self._bound[class_] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"])
+        _follow(declared, source, [table for table in (chunks, terms) if table is not None])
+        if chunks is not None:
+            _relate(mapper, self._name, chunks)
+        if declared.sync is Sync.INLINE:
+            encode_inline(self._bound[class_])
+
+    def _of(self, class_: type) -> Any:
+        return next((vars(base)[self._name] for base in class_.__mro__ if self._name in vars(base)), None)
+
+
+def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> None:
+    """Let ``create_all`` and ``drop_all`` do what a migration does."""
+    source.info.setdefault(INFO, {})[declared.attribute] = declared
+    last = kept[-1] if kept else source
+
+    def created(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
+        _require_schema(connection)
+        for statement in attach_statements(declared):
+            connection.execute(statement)
+
+    def dropped(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
+        if connection.scalar(sa.text("SELECT to_regclass('neural.spaces')")) is not None:
+            for statement in detach_statements(declared):
+                connection.execute(statement)
+
+    sa.event.listen(last, "after_create", created)
+    sa.event.listen(last, "before_drop", dropped)
+
+
+def _require_schema(connection: sa.Connection) -> None:
+    if connection.scalar(sa.text("SELECT to_regclass('neural.pending')")) is None:
+        raise SchemaNotInstalled("the database has no schema neural, or an old one; run: pgneural db upgrade")
+
+
+def _relate(mapper: Mapper[Any], attribute: str, chunks: sa.Table) -> None:
+    """Give the class a relationship to its chunks, named ``<attribute>_chunks``."""
+    entity = type(f"{mapper.class_.__name__}{attribute.title().replace('_', '')}Chunk", (), {})
+    entity.__doc__ = f"A chunk of {mapper.class_.__name__}.{attribute}."
+    unread = {name: deferred(chunks.c[name]) for name in ("embedding", "hash", "source_hash")}
+    mapper.registry.map_imperatively(entity, chunks, properties=unread)
+    chunked = relationship(entity, viewonly=True, order_by=chunks.c.ordinal)
+    mapper.add_property(f"{attribute}_chunks", chunked)

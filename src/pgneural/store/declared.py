@@ -1,0 +1,267 @@
+"""A search of a table of the user's own, as a value, and the statements that make and drop it.
+
+`MetaData.create_all` and the operations of a migration execute the same statements, and none of them reads the
+database, so that Alembic can print them as a script.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
+from sqlalchemy.sql.elements import conv
+
+from pgneural.store.engine import quoted, quoted_table
+from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table
+from pgneural.store.vectors import Indexed, Storage, VectorIndex
+from pgneural.types import Distance, Sync
+
+INFO = "pgneural"
+"""The key under which the ``info`` of a chunk table, or a terms table, holds its `Declared`."""
+
+MAX_TOKENS = 512
+"""The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
+are trained on. A longer one blurs several subjects into one vector."""
+
+Statement = sa.Executable | sa.schema.ExecutableDDLElement
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A search of a table: what it reads, how it encodes that, and how it keeps the vectors.
+
+    Attributes:
+        source: The table.
+        attribute: The name of the search.
+        key: The table's primary key, as columns.
+        reads: The SELECT of what is searchable: the key as ``source_…``, ``title``, ``content``, and ``language``
+            where it goes by row. None for a search without words.
+        watched: The tables, and of each the columns, whose changes make a row pending.
+        encoder: The name of the encoder.
+        dimensions: The length of its vectors.
+        options: What the encoder is made with.
+        distance: How its vectors are compared.
+        storage: The type of the column of the vectors.
+        index: How the vectors are indexed.
+        max_tokens: The longest chunk, in tokens; shorter where the encoder reads less.
+        overlap: How many tokens neighbouring chunks may share.
+        language: The text search configuration of rows that say nothing else.
+        title_boost: How often a word of the title counts, against one of the content.
+        sync: When changed rows are encoded.
+        column: The column of the source that has its vectors, where they were made elsewhere.
+        schema: The schema of the source; None for the default one.
+    """
+
+    source: str
+    attribute: str
+    key: tuple[sa.Column[Any], ...]
+    reads: str | None
+    encoder: str
+    dimensions: int
+    watched: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    distance: Distance = Distance.COSINE
+    storage: Storage = Storage.VECTOR
+    index: VectorIndex = field(default_factory=VectorIndex)
+    max_tokens: int = MAX_TOKENS
+    overlap: int = MAX_TOKENS // 8
+    language: str = "english"
+    title_boost: float = 1.0
+    sync: Sync = Sync.MANUAL
+    column: str | None = None
+    schema: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the chunk table."""
+        return f"{self.source}_{self.attribute}"
+
+    @property
+    def indexed(self) -> Indexed:
+        """How the vectors are kept and indexed."""
+        return Indexed(self.index, self.storage, self.distance, self.dimensions)
+
+    def tables(self, source: sa.Table, metadata: sa.MetaData) -> tuple[sa.Table | None, sa.Table | None]:
+        """Declare the chunk table and the terms table, each where the search has one."""
+        chunks = terms = None
+        if self.column is None:
+            chunks = chunk_table(source, self.attribute, self.dimensions, metadata=metadata, storage=self.storage)
+        if self.reads is not None:
+            terms = terms_table(source, self.attribute, metadata=metadata)
+            terms_index(terms)
+        if chunks is not None and terms is not None:
+            terms.add_is_dependent_on(chunks)
+        return chunks, terms
+
+    def catalog(self) -> dict[str, Any]:
+        """Return the row of the search in ``neural.spaces``, but for the source and the index."""
+        return {
+            "attribute": self.attribute,
+            "chunk_table": self.name,
+            "encoder": self.encoder,
+            "options": dict(self.options),
+            "dimensions": self.dimensions,
+            "distance": str(self.distance),
+            "max_tokens": self.max_tokens,
+            "overlap": self.overlap,
+            "language": self.language,
+            "title_boost": float(self.title_boost),
+            "storage": str(self.storage),
+            "reads": self.reads,
+            "watched": {table: list(columns) for table, columns in self.watched.items()},
+            "vector_column": self.column,
+            "sync": str(self.sync),
+        }
+
+    def source_table(self) -> sa.Table:
+        """Return a table that stands for the source."""
+        return sa.Table(
+            self.source,
+            sa.MetaData(),
+            *(sa.Column(column.name, column.type, primary_key=True) for column in self.key),
+            schema=self.schema,
+        )
+
+
+def create_statements(declared: Declared) -> Iterator[Statement]:
+    """Return what makes a search, in order: its tables, its row in the catalog, its triggers."""
+    source = declared.source_table()
+    for table in declared.tables(source, source.metadata):
+        if table is not None:
+            yield CreateTable(table)
+            if table.comment:
+                yield sa.schema.SetTableComment(table)
+            yield from (sa.schema.SetColumnComment(column) for column in table.c if column.comment)
+            if storage := inline_storage(table):
+                yield _sql(storage)
+            yield from (CreateIndex(index) for index in table.indexes)
+    yield from attach_statements(declared)
+
+
+def attach_statements(declared: Declared) -> Iterator[sa.TextClause]:
+    """Return what joins tables that are there to the catalog, and has their source watched."""
+    values = {**declared.catalog(), "vector_index": declared.index.as_json(), "revision": "", "kind": "dense"}
+    columns = ", ".join(values)
+    yield _sql(
+        f"INSERT INTO {SCHEMA}.spaces (source, {columns}) "
+        f"SELECT {SCHEMA}.qualified({_relation(declared)}), {', '.join(map(_literal, values.values()))}"
+    )
+    if declared.reads is None:
+        return
+    terms = quoted_table(f"{declared.name}_terms", declared.schema)
+    for event, transition in (("INSERT", "NEW"), ("DELETE", "OLD"), ("TRUNCATE", "")):
+        referencing = f"REFERENCING {transition} TABLE AS counted " if transition else ""
+        yield _sql(
+            f"CREATE TRIGGER count_{event.lower()} AFTER {event} ON {terms} {referencing}"
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.count_terms()"
+        )
+    yield from watch_statements(declared)
+    kept = [f"{declared.name}_terms"] if declared.column else [declared.name, f"{declared.name}_terms"]
+    for name in kept:
+        relation = _literal(quoted_table(name, declared.schema))
+        yield _sql(f"SELECT {SCHEMA}.follow_source({relation}, {_relation(declared)})")
+    yield mark_all(declared)
+
+
+def watch_statements(declared: Declared) -> Iterator[sa.TextClause]:
+    """Return what has the source watched: its inserted rows, and changes of what is searchable."""
+    for table, columns in declared.watched.items():
+        arguments = ", ".join(map(_literal, (declared.name, declared.schema or "", _array(columns))))
+        for event, transition in (("insert", "NEW TABLE AS new_rows"),
+                                  ("update", "OLD TABLE AS old_rows NEW TABLE AS new_rows")):  # fmt: skip
+            yield _sql(
+                f"CREATE TRIGGER {quoted(_trigger(declared.name, event))} AFTER {event.upper()} "
+                f"ON {_quoted_table(table)} REFERENCING {transition} "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.note_changes({arguments})"
+            )
+
+
+def unwatch_statements(declared: Declared) -> Iterator[sa.TextClause]:
+    """Return the reverse of `watch_statements`."""
+    for table in declared.watched:
+        for event in ("insert", "update"):
+            yield _sql(f"DROP TRIGGER IF EXISTS {quoted(_trigger(declared.name, event))} ON {_quoted_table(table)}")
+
+
+def mark_all(declared: Declared) -> sa.TextClause:
+    """Return what makes every row pending."""
+    keys = ", ".join(f"r.{quoted(f'source_{column.name}')}" for column in declared.key)
+    return _sql(
+        f"SELECT {SCHEMA}.mark_pending({SCHEMA}.space_id({_relation(declared)}, {_literal(declared.attribute)}, ''), "  # noqa: S608
+        f"array_agg(jsonb_build_array({keys}))) FROM ({declared.reads}) r HAVING count(*) > 0"
+    )
+
+
+def change_statements(before: Declared, after: Declared) -> Iterator[sa.TextClause]:
+    """Return what turns a search into one that reads otherwise but has the same tables; all rows become pending."""
+    yield from unwatch_statements(before)
+    changed = after.catalog()
+    assignments = ", ".join(f"{name} = {_literal(value)}" for name, value in changed.items())
+    yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)}")  # noqa: S608
+    if after.reads is not None:
+        yield from watch_statements(after)
+        yield mark_all(after)
+
+
+def drop_statements(declared: Declared) -> Iterator[Statement]:
+    """Return what drops a search; its source stays as it is."""
+    yield from detach_statements(declared)
+    source = declared.source_table()
+    for table in reversed(declared.tables(source, source.metadata)):
+        if table is not None:
+            yield DropTable(table)
+
+
+def detach_statements(declared: Declared) -> Iterator[sa.TextClause]:
+    """Return the reverse of `attach_statements`, but for what goes with the tables."""
+    yield from unwatch_statements(declared)
+    yield _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(declared)}")  # noqa: S608
+
+
+def record_index(chunks: str, schema: str | None, index: VectorIndex) -> sa.TextClause:
+    """Return what notes in the catalog how the vectors of a chunk table are indexed now."""
+    relation = _literal(quoted_table(chunks, schema))
+    return _sql(
+        f"UPDATE {SCHEMA}.spaces s SET vector_index = {_literal(index.as_json())} FROM pg_class c, pg_class t "  # noqa: S608
+        f"WHERE t.oid = {relation}::regclass AND s.chunk_table = t.relname "
+        "AND c.oid = to_regclass(s.source) AND c.relnamespace = t.relnamespace"
+    )
+
+
+def _trigger(chunks: str, event: str) -> str:
+    return conv(f"{chunks}_{event}")
+
+
+def _is_space(declared: Declared) -> str:
+    return f"source = {SCHEMA}.qualified({_relation(declared)}) AND attribute = {_literal(declared.attribute)}"
+
+
+def _relation(declared: Declared) -> str:
+    """Return the source as a literal regclass."""
+    return _literal(quoted_table(declared.source, declared.schema)) + "::regclass"
+
+
+def _quoted_table(name: str) -> str:
+    schema, _, table = name.rpartition(".")
+    return quoted_table(table, schema or None)
+
+
+def _array(values: Sequence[str]) -> str:
+    return "{" + ",".join(json.dumps(value, ensure_ascii=False) for value in values) + "}"
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, (int, float)):
+        return str(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sql(text: str) -> sa.TextClause:
+    return sa.text(text.replace(":", "\\:"))
