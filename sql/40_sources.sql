@@ -17,20 +17,20 @@ RETURNS bigint
 LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    found record;
+    space record;
 BEGIN
-    SELECT s.id, s.encoder, s.revision INTO found FROM neural.spaces s
+    SELECT s.id, s.encoder, s.revision INTO space FROM neural.spaces s
      WHERE s.source = neural.qualified(space_id.source) AND s.attribute = space_id.attribute AND s.kind = 'dense';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'table % has no search %', source, attribute
-        USING ERRCODE = 'undefined_object', HINT = 'Upgrade the database: its migrations make it with op.create_search.';
-    ELSIF revision IS DISTINCT FROM found.revision AND found.revision <> '' AND revision <> '' THEN
+        USING ERRCODE = 'PN404', HINT = 'Upgrade the database: its migrations make it with op.create_search.';
+    ELSIF revision IS DISTINCT FROM space.revision AND space.revision <> '' AND revision <> '' THEN
         RAISE EXCEPTION 'the vectors of %.% were made by % revision %, but the query by revision %',
-                        source, attribute, found.encoder, found.revision, revision
-        USING ERRCODE = 'object_not_in_prerequisite_state',
+                        source, attribute, space.encoder, space.revision, revision
+        USING ERRCODE = 'PN409',
               HINT = 'Use the model files that made the vectors, or make the search anew.';
     END IF;
-    RETURN found.id;
+    RETURN space.id;
 END
 $$;
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.asking import Asked, Filter, SearchOptions, page_of, query_of, refinement_of
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
-from pgneural.documents import Documents, Statements
+from pgneural.documents import Documents, Searched
 from pgneural.errors import (
     DatabaseError,
     DimensionMismatch,
@@ -73,7 +73,7 @@ class Collection:
     ) -> None:
         self._engine, self._space, self._make_encoder = engine, space, encoder
         self._further = dict(further or {})
-        self._searched: Statements | None = None
+        self._searched: Searched | None = None
         self._believed = 0.0
 
     @property
@@ -403,9 +403,9 @@ class Collection:
         with translated(), self._engine.begin() as connection:
             require_same_space(connection, self._space)
 
-    def _searching(self, connection: sa.Connection) -> Statements:
+    def _searching(self, connection: sa.Connection) -> Searched:
         if self._searched is None or time.monotonic() > self._believed:
-            self._searched = Statements(self._target(connection))
+            self._searched = Searched(self._target(connection))
             self._believed = time.monotonic() + STATISTICS_SECONDS
         return self._searched
 

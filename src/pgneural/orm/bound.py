@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -17,8 +18,10 @@ from pgneural import encoders
 from pgneural.asking import Asked
 from pgneural.errors import InvalidQuery, SchemaNotInstalled
 from pgneural.orm.declaration import single_table_condition
+from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
-from pgneural.statement import Target, Vectors
+from pgneural.statement import Statements, Target, Vectors
+from pgneural.store.catalog import rows_per_key
 from pgneural.store.declared import Declared
 from pgneural.store.engine import quoted_table, translated
 from pgneural.store.pending import Kept
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 E = TypeVar("E")
+
+STATISTICS_SECONDS = 60
+"""For so long a search believes what it knows of its tables."""
 
 
 class BoundSearch(Generic[E]):
@@ -54,7 +60,8 @@ class BoundSearch(Generic[E]):
     ) -> None:
         self.mapper, self.declared, self.chunks, self.terms = mapper, declared, chunks, terms
         self._encoder, self._parent = encoder, parent
-        self.per_row = 1.0
+        self._searched: dict[str, Statements] = {}
+        self._believed, self._per_row = 0.0, 1.0
 
     def __repr__(self) -> str:
         return f"<search {self.mapper.class_.__name__}.{self.declared.attribute}, {self.declared.encoder}>"
@@ -114,6 +121,21 @@ class BoundSearch(Generic[E]):
             return next(iter(self.mapper.local_table.primary_key)).is_not(None)
         return condition
 
+    def statements(self, revision: str, session: Session) -> Statements:
+        """Return the statements for queries by an encoder of this revision, built for the table as it is about now."""
+        if time.monotonic() > self._believed:
+            connection = session.connection(bind_arguments={"mapper": self.mapper})
+            if self.chunks is not None:
+                self._per_row = rows_per_key(connection, quoted_table(self.chunks.name, self.chunks.schema))
+            self._searched.clear()
+            self._believed = time.monotonic() + STATISTICS_SECONDS
+        if revision not in self._searched:
+            mapper = self.mapper
+            self._searched[revision] = Statements(
+                self.target(revision), lambda target, query: with_entities(mapper, target, query, whole=True)
+            )
+        return self._searched[revision]
+
     def target(self, revision: str = "", *, composed: bool = False) -> Target:
         """Return what is searched.
 
@@ -129,7 +151,7 @@ class BoundSearch(Generic[E]):
         scope = single_table_condition(self.mapper) if self._parent is None else None
         return Target(
             self.mapper.persist_selectable,
-            Vectors("semantic", self._vectors(), declared.indexed, self.per_row),
+            Vectors("semantic", self._vectors(), declared.indexed, self._per_row),
             self.terms,
             sa.select(space).scalar_subquery(),
             scope,

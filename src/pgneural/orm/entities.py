@@ -12,6 +12,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from pgneural.errors import InvalidQuery
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Target
+from pgneural.store.vectors import teach
 
 if TYPE_CHECKING:
     from pgneural.orm.bound import BoundSearch
@@ -26,7 +27,8 @@ class Entities(Generic[E]):
         self, search: BoundSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
     ) -> None:
         self._search, self._session, self._loading = search, session, loading
-        self.target = search.target(revision)
+        self._statements = search.statements(revision, session)
+        self.target = self._statements.target
         self.key, self.heading = search.key, search.heading
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
@@ -35,8 +37,11 @@ class Entities(Generic[E]):
 
     def hits(self, query: Query) -> Hits[E]:
         """Run the statement of a search."""
-        statement = with_entities(self._search.mapper, self.target, query, whole=True).options(*self._loading)
-        rows = self._session.execute(statement, query.parameters(self.target)).unique().all()
+        connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
+        teach(connection)
+        built, parameters = self._statements.of(query, connection.dialect)
+        statement = built.statement.options(*self._loading) if self._loading else built.statement
+        rows = self._session.execute(statement, parameters).unique(_rank).all()
         if rows and rows[0].score is None:
             raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
@@ -75,6 +80,12 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
 def _hit(row: Any) -> Hit[Any]:
     values = row._mapping
     legs = {leg: values[leg] for leg in LEGS if values[leg] is not None}
-    legs |= {name.replace("_", " "): values[name] for name in values.keys() if str(name).startswith("boost_")}
+    legs |= {name.replace("_", " "): values[name] for name in dict(values) if str(name).startswith("boost_")}
     chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
     return Hit(row[0], row.rank, row.score, chunk, legs)
+
+
+def _rank(row: Any) -> int:
+    """Return what tells rows apart: an eagerly joined collection repeats them."""
+    rank: int = row.rank
+    return rank

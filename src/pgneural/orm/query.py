@@ -44,8 +44,9 @@ class Similar:
 
 @dataclass(frozen=True, eq=False)
 class SearchQuery(Generic[E]):
-    """A search of a mapped class. Immutable: every method returns another; nothing is encoded or executed before
-    `select`, `all` or `explain`.
+    """A search of a mapped class.
+
+    Immutable: every method returns another. Nothing is encoded or executed before `select`, `all` or `explain`.
 
     Attributes:
         search: What is searched.
@@ -230,8 +231,8 @@ class SearchQuery(Generic[E]):
         declared = self.search.declared
         if vector.shape != (declared.dimensions,):
             raise DimensionMismatch(
-                f"the query has shape {vector.shape}, but {self.search!r} has vectors of {declared.dimensions} numbers; "
-                "encode it with the encoder of the search"
+                f"the query has shape {vector.shape}, but {self.search!r} has vectors of {declared.dimensions} "
+                "numbers; encode it with the encoder of the search"
             )
         if problem := declared.indexed.unfit(vector):
             raise InvalidQuery(f"the query vector {problem}; check how it was made")

@@ -24,7 +24,7 @@ E = TypeVar("E")
 class Searchable:
     """Makes the rows of a mapped class searchable by meaning and by words.
 
-    The vectors lie in a chunk table ``<table>_<attribute>`` beside the class's own, in the same MetaData and schema, and
+    The vectors lie in a chunk table ``<table>_<attribute>`` beside the class's own, in the same MetaData and schema,
     the words in ``<table>_<attribute>_terms``; both go with their row. Migrations make them (`pgneural.migrate`).
 
     Args:

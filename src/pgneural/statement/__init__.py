@@ -18,6 +18,7 @@ CTE by CTE::
     scored, fused                    all scores of every row of the pool, and their sum
 """
 
+from pgneural.statement.built import Statements
 from pgneural.statement.facets import facets
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
 from pgneural.statement.late import late_interaction, one_of
@@ -34,6 +35,7 @@ __all__ = [
     "Fusion",
     "Page",
     "Query",
+    "Statements",
     "Target",
     "Threshold",
     "Vectors",

@@ -48,12 +48,26 @@ class Query:
     aggregate: Aggregate = Aggregate()  # noqa: RUF009
 
     def shape(self) -> Hashable | None:
-        """Return what the statement depends on besides `parameters`; None where that cannot be told by a key."""
-        boosts = tuple((_text_of(boost.by), boost.weight) for boost in self.boosts)
-        where = _text_of(self.where)
-        if any(isinstance(part, sa.ColumnElement) for part in (where, *(by for by, _ in boosts))):
+        """Return what the statement depends on besides `parameters` and the values of `literals`.
+
+        None where that cannot be told by a key.
+        """
+        keys = [_cache_key(expression) for expression in self._expressions()]
+        if None in keys:
             return None
-        return self.mode, self.page, where, self.fusion, boosts, self.threshold, self.aggregate, self.sparse is None
+        weights = tuple(boost.weight for boost in self.boosts)
+        expressions = tuple(key and key.key for key in keys)
+        asked = isinstance(self.vector, np.ndarray), self.where is None, self.sparse is None
+        return self.mode, self.page, expressions, self.fusion, weights, self.threshold, self.aggregate, asked
+
+    def literals(self) -> list[sa.BindParameter[Any]]:
+        """Return the parameters of the expressions that the caller gave, in an order that goes with the shape."""
+        keys = (_cache_key(expression) for expression in self._expressions())
+        return [parameter for key in keys if key for parameter in key.bindparams]
+
+    def _expressions(self) -> list[sa.ColumnElement[Any]]:
+        given = (self.where, self.vector, *(boost.by for boost in self.boosts))
+        return [part for part in given if isinstance(part, sa.ColumnElement)]
 
     def parameters(self, target: Target) -> dict[str, Any]:
         """Return the values of the statement's parameters that change from one query to the next."""
@@ -96,7 +110,5 @@ class Query:
         )
 
 
-def _text_of(expression: Any) -> Any:
-    """Return an expression that was given as text as that text, so that it can be compared."""
-    literal = isinstance(expression, sa.ColumnClause) and expression.is_literal
-    return expression.name if literal else expression
+def _cache_key(expression: sa.ColumnElement[Any]) -> Any:
+    return expression._generate_cache_key()

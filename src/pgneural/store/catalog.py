@@ -354,14 +354,24 @@ def require_encoder(space: Space, encoder: Encoder | FurtherEncoder) -> None:
 
 
 def chunks_per_row(connection: sa.Connection, space: Space) -> float:
-    """Return how many chunks a source row has on average, as the server's statistics know; at least 1."""
+    """Return how many chunks a document has on average, as the server's statistics know; at least 1."""
+    return rows_per_key(connection, quoted(SCHEMA, space.chunk_table))
+
+
+def rows_per_key(connection: sa.Connection, chunks: str) -> float:
+    """Return how many chunks a source row has on average, as the server's statistics know; at least 1.
+
+    Args:
+        connection: Where.
+        chunks: The chunk table, quoted. With a key of several columns, that with the most values tells.
+    """
     statistics = sa.text(
-        "SELECT CASE WHEN n_distinct < 0 THEN -1 / n_distinct ELSE reltuples / nullif(n_distinct, 0) END"
-        "  FROM pg_stats JOIN pg_class ON pg_class.oid = to_regclass(format('%I.%I', schemaname, tablename))"
-        " WHERE schemaname = :schema AND tablename = :table AND attname = 'source_id'"
+        "SELECT min(CASE WHEN n_distinct < 0 THEN -1 / n_distinct ELSE reltuples / nullif(n_distinct, 0) END)"
+        "  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "  JOIN pg_stats ON schemaname = n.nspname AND tablename = c.relname"
+        r" WHERE c.oid = to_regclass(:chunks) AND attname LIKE 'source\_%' AND attname <> 'source_hash'"
     )
-    known = connection.scalar(statistics, {"schema": SCHEMA, "table": space.chunk_table})
-    return max(float(known or 1), 1.0)
+    return max(float(connection.scalar(statistics, {"chunks": chunks}) or 1), 1.0)
 
 
 def _lock(connection: sa.Connection, name: str) -> None:

@@ -16,8 +16,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 from sqlalchemy.sql.elements import conv
 
 from pgneural.store.engine import quoted, quoted_table
-from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table
-from pgneural.store.vectors import Indexed, Storage, VectorIndex
+from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table, vector_index
+from pgneural.store.vectors import Indexed, Method, Storage, VectorIndex
 from pgneural.types import Distance, Sync
 
 INFO = "pgneural"
@@ -90,6 +90,8 @@ class Declared:
         chunks = terms = None
         if self.column is None:
             chunks = chunk_table(source, self.attribute, self.dimensions, metadata=metadata, storage=self.storage)
+            if self.index.method is not Method.NONE:
+                vector_index(chunks, self.indexed, rows=0)
         if self.reads is not None:
             terms = terms_table(source, self.attribute, metadata=metadata)
             terms_index(terms)

@@ -20,10 +20,12 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import (
     DatabaseUnreachable,
+    EncoderMismatch,
     MissingExtension,
     MissingPrivilege,
     OutdatedExtension,
     OutdatedServer,
+    SchemaNotInstalled,
 )
 from pgneural.store.vectors import register
 
@@ -105,6 +107,7 @@ def translated() -> Iterator[None]:
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         said = " ".join(str(cause).split())
+        _raise_own(cause, error)
         if isinstance(cause, psycopg.errors.FeatureNotSupported) and "row-level security" in said:
             raise MissingPrivilege(f"{said}; index as the owner of the tables, or as a role with BYPASSRLS") from error
         if isinstance(cause, psycopg.errors.InsufficientPrivilege):
@@ -114,6 +117,21 @@ def translated() -> Iterator[None]:
                 f"no connection to the database: {said}; is the server running and the URL right?"
             ) from error
         raise
+
+
+def _raise_own(cause: BaseException | None, error: Exception) -> None:
+    """Raise what a function of ours raised (sql/40_sources.sql), or what the lack of our schema comes out as."""
+    state = getattr(cause, "sqlstate", None)
+    diagnosis: Any = getattr(cause, "diag", None)
+    if state == "PN404":
+        raise SchemaNotInstalled(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
+    if state == "PN409":
+        raise EncoderMismatch(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
+    missing = (psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction)
+    if isinstance(cause, missing) and re.search(r'neural[."]', str(cause).splitlines()[0]):
+        raise SchemaNotInstalled(
+            f"{diagnosis.message_primary}: the database has no schema neural, or an old one; run: pgneural db upgrade"
+        ) from error
 
 
 def _connection_lost(cause: BaseException | None) -> bool:

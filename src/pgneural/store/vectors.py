@@ -121,6 +121,14 @@ def register(context: AdaptContext | None = None) -> None:
             adapters.register_dumper(kind, dumper)
 
 
+def teach(connection: sa.Connection) -> None:
+    """Teach a connection of the user's, made before `register` was called, to send query vectors."""
+    driver = connection.connection.driver_connection
+    if isinstance(driver, psycopg.BaseConnection) and not connection.info.get("pgneural taught"):
+        register(driver)
+        connection.info["pgneural taught"] = True
+
+
 class Storage(enum.StrEnum):
     """The type of the column that keeps the vectors."""
 
