@@ -21,13 +21,8 @@ from pgneural.errors import (
     OutdatedExtension,
     SchemaNotInstalled,
 )
-from pgneural.store.embedded import EmbeddedServer
+from pgneural.migrate import own
 from pgneural.store.schema import SCHEMA, Catalog
-
-
-@pytest.fixture(scope="session")
-def programs() -> Callable[[str], str]:
-    return EmbeddedServer(Path("/nowhere")).client
 
 
 @pytest.fixture
@@ -55,7 +50,7 @@ def test_metadata_and_migrations_give_one_schema(url: str, empty_url: str, dump:
         connection.execute(sa.text("CREATE EXTENSION vector"))
         connection.execute(sa.schema.CreateSchema(SCHEMA))
         Catalog.metadata.create_all(connection)
-        migrate._apply_sql(connection)
+        own._apply_sql(connection)
     assert schema_of(dump, empty_url) == schema_of(dump, url)
 
 
@@ -191,7 +186,7 @@ def test_revisions_are_frozen() -> None:
     """A published revision never changes: its hash is written down beside it."""
     import hashlib
 
-    folder = Path(migrate._folder("migrations"))
+    folder = Path(own._folder("migrations"))
     frozen = dict(line.split() for line in (folder / "frozen.txt").read_text().splitlines())
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "versions").glob("*.py")}
     assert files == frozen

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import InstrumentedAttribute, MappedColumn, Mapper
+from sqlalchemy.orm import InstrumentedAttribute, MappedColumn, Mapper, RelationshipProperty
 from sqlalchemy.sql import visitors
 
 from pgneural import encoders
@@ -107,13 +107,13 @@ class Content:
         return found
 
     def _attribute(self, name: str) -> Any:
-        found = getattr(self.mapper.class_, name, None)
+        found = getattr(self.mapper.class_, name, None)  # and nothing that would configure mappers already
         if found is None or not (hasattr(found, "__clause_element__") or isinstance(found, sa.ClauseElement)):
             known = ", ".join(sorted(self.mapper.all_orm_descriptors.keys()))
             raise InvalidDeclaration(
                 f"{self._where} reads {name!r}, but the class has no such attribute; it has {known}"
             )
-        if self.mapper.has_property(name) and name in self.mapper.relationships:
+        if isinstance(getattr(found, "prop", None), RelationshipProperty):
             raise InvalidDeclaration(f"{self._where} reads {name!r}, a relationship; search columns of the row itself")
         return found
 

@@ -27,6 +27,9 @@ MAX_TOKENS = 512
 """The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
 are trained on. A longer one blurs several subjects into one vector."""
 
+CONTENT = ("reads", "max_tokens", "overlap", "language", "title_boost", "options")
+"""What decides the chunks and words of a row."""
+
 Statement = sa.Executable | sa.schema.ExecutableDDLElement
 
 
@@ -85,12 +88,14 @@ class Declared:
         """How the vectors are kept and indexed."""
         return Indexed(self.index, self.storage, self.distance, self.dimensions)
 
-    def tables(self, source: sa.Table, metadata: sa.MetaData) -> tuple[sa.Table | None, sa.Table | None]:
+    def tables(
+        self, source: sa.Table, metadata: sa.MetaData, *, indexed: bool = True
+    ) -> tuple[sa.Table | None, sa.Table | None]:
         """Declare the chunk table and the terms table, each where the search has one."""
         chunks = terms = None
         if self.column is None:
             chunks = chunk_table(source, self.attribute, self.dimensions, metadata=metadata, storage=self.storage)
-            if self.index.method is not Method.NONE:
+            if indexed and self.index.method is not Method.NONE:
                 vector_index(chunks, self.indexed, rows=0)
         if self.reads is not None:
             terms = terms_table(source, self.attribute, metadata=metadata)
@@ -130,9 +135,9 @@ class Declared:
 
 
 def create_statements(declared: Declared) -> Iterator[Statement]:
-    """Return what makes a search, in order: its tables, its row in the catalog, its triggers."""
+    """Return what makes a search but for its vector index, in order: tables, row in the catalog, triggers."""
     source = declared.source_table()
-    for table in declared.tables(source, source.metadata):
+    for table in declared.tables(source, source.metadata, indexed=False):
         if table is not None:
             yield CreateTable(table)
             if table.comment:
@@ -190,23 +195,25 @@ def unwatch_statements(declared: Declared) -> Iterator[sa.TextClause]:
 
 
 def mark_all(declared: Declared) -> sa.TextClause:
-    """Return what makes every row pending."""
-    keys = ", ".join(f"r.{quoted(f'source_{column.name}')}" for column in declared.key)
+    """Return what makes every row pending; the content is not read, since a migration may be about to rename it."""
+    keys = ", ".join(f"s.{quoted(column.name)}" for column in declared.key)
+    source = quoted_table(declared.source, declared.schema)
     return _sql(
         f"SELECT {SCHEMA}.mark_pending({SCHEMA}.space_id({_relation(declared)}, {_literal(declared.attribute)}, ''), "  # noqa: S608
-        f"array_agg(jsonb_build_array({keys}))) FROM ({declared.reads}) r HAVING count(*) > 0"
+        f"array_agg(jsonb_build_array({keys}))) FROM {source} s HAVING count(*) > 0"
     )
 
 
 def change_statements(before: Declared, after: Declared) -> Iterator[sa.TextClause]:
-    """Return what turns a search into one that reads otherwise but has the same tables; all rows become pending."""
+    """Return what turns a search into one of the same tables; where it reads or cuts otherwise, all is pending."""
     yield from unwatch_statements(before)
-    changed = after.catalog()
+    changed = {**after.catalog(), "vector_index": after.index.as_json()}
     assignments = ", ".join(f"{name} = {_literal(value)}" for name, value in changed.items())
     yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)}")  # noqa: S608
     if after.reads is not None:
         yield from watch_statements(after)
-        yield mark_all(after)
+        if any(getattr(before, name) != getattr(after, name) for name in CONTENT):
+            yield mark_all(after)
 
 
 def drop_statements(declared: Declared) -> Iterator[Statement]:
@@ -222,16 +229,6 @@ def detach_statements(declared: Declared) -> Iterator[sa.TextClause]:
     """Return the reverse of `attach_statements`, but for what goes with the tables."""
     yield from unwatch_statements(declared)
     yield _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(declared)}")  # noqa: S608
-
-
-def record_index(chunks: str, schema: str | None, index: VectorIndex) -> sa.TextClause:
-    """Return what notes in the catalog how the vectors of a chunk table are indexed now."""
-    relation = _literal(quoted_table(chunks, schema))
-    return _sql(
-        f"UPDATE {SCHEMA}.spaces s SET vector_index = {_literal(index.as_json())} FROM pg_class c, pg_class t "  # noqa: S608
-        f"WHERE t.oid = {relation}::regclass AND s.chunk_table = t.relname "
-        "AND c.oid = to_regclass(s.source) AND c.relnamespace = t.relnamespace"
-    )
 
 
 def _trigger(chunks: str, event: str) -> str:

@@ -2,7 +2,8 @@
 
 The only module that knows both folders: ``migrations/`` (tables, by Alembic) and ``sql/`` (functions and
 views, applied whole and in name order after every upgrade). One transaction under an advisory lock does
-both, so concurrent callers wait for each other and a failure leaves nothing behind.
+both, so concurrent callers wait for each other and a failure leaves nothing behind. Alembic is imported when it is
+needed: it imports our plugin itself, and then this.
 """
 
 from __future__ import annotations
@@ -12,14 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
@@ -29,8 +25,12 @@ from pgneural.store.engine import execute_script, require_extension, require_ser
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 from pgneural.store.visibility import follow_row_security, unprotected
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
 LOCK = 0x706E6575  # "pneu": the key of our advisory lock
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 _ROOT = _PACKAGE.parent.parent
 
 
@@ -75,7 +75,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
     _refuse_newer(connection)
     if not sa.inspect(connection).has_schema(SCHEMA):
         connection.execute(sa.schema.CreateSchema(SCHEMA))
-    _run(command.upgrade, connection, revision)
+    _run("upgrade", connection, revision)
     if revision == "head":
         _apply_sql(connection)
         add_missing_terms(connection)
@@ -91,7 +91,7 @@ def downgrade(connection: sa.Connection, revision: str) -> None:
         connection.execute(sa.text(f"DROP {kind} IF EXISTS {identity} CASCADE"))
     if sa.inspect(connection).has_table("sql_files", SCHEMA):
         connection.execute(sa.delete(SqlFile))
-    _run(command.downgrade, connection, revision)
+    _run("downgrade", connection, revision)
 
 
 def state(connection: sa.Connection) -> SchemaState:
@@ -138,19 +138,29 @@ def require_current(connection: sa.Connection) -> None:
 
 def configuration() -> Config:
     """Return the Alembic configuration of our own migrations."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_folder("migrations")).replace("%", "%%"))
     return config
 
 
-def _run(action: Any, connection: sa.Connection, revision: str) -> None:
+def _run(action: str, connection: sa.Connection, revision: str) -> None:
+    from alembic import command
+
     config = configuration()
     config.attributes["connection"] = connection
-    action(config, revision)
+    getattr(command, action)(config, revision)
+
+
+def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(configuration())
 
 
 def _head() -> str:
-    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    head = _scripts().get_current_head()
     assert head is not None, "migrations/ has no revision"
     return head
 
@@ -164,7 +174,7 @@ def _revision(connection: sa.Connection) -> str | None:
 
 def _refuse_newer(connection: sa.Connection) -> None:
     revision = _revision(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
+    known = {script.revision for script in _scripts().walk_revisions()}
     if revision is not None and revision not in known:
         raise NewerSchema(
             f"the database is at schema revision {revision}, which pgneural {version('pgneural')} does not know "
@@ -211,6 +221,9 @@ def _table_differences(connection: sa.Connection) -> list[str]:
         "include_object": include_object,
         "compare_server_default": True,
     }
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
     context = MigrationContext.configure(connection, opts=options)
     return [f"table: {difference}" for difference in compare_metadata(context, Catalog.metadata)]
 
