@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import io
 import re
 import shutil
@@ -71,9 +72,13 @@ class Application:
         return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
 
     def spaces(self) -> list[Any]:
-        columns = [column for column in Space.__table__.c if column.name not in ("id", "created_at", "mean_length")]
+        columns = [column for column in Space.__table__.c if column.name not in ("id", "created_at", "mean_length", "revision")]
         with self.engine.connect() as connection:
             return list(connection.execute(sa.select(*columns).order_by("source")))
+
+
+def differences(left: str, right: str) -> list[str]:
+    return list(difflib.unified_diff(left.splitlines(), right.splitlines(), lineterm="", n=0))
 
 
 def connect(url: str) -> Any:
@@ -171,19 +176,20 @@ def test_from_before_search_to_search_and_back(application: Application, program
         assert connection.scalar(sa.text("SELECT count(*) FROM neural.spaces")) == 0
         assert connection.scalar(sa.text("SELECT count(*) FROM neural.pending")) == 0
     application.upgrade()
-    assert application.dump(pg_dump) == up
+    assert differences(application.dump(pg_dump), up) == []
     assert application.spaces() == spaces
 
 
 def test_every_downgrade_is_the_reverse_of_its_upgrade(application: Application, programs: Any) -> None:
     application.upgrade("a2")
     pg_dump = programs("pg_dump")
-    for stage, name in (("search", "b1"), ("index", "b2"), ("removed", "b3")):
-        before = application.dump(pg_dump), application.spaces()
+    for stage, name in (("search", "b1"), ("index", "b2")):
+        dump, spaces = application.dump(pg_dump), application.spaces()
         application.autogenerate(stage, name)
         application.upgrade()
         application.downgrade("-1")
-        assert (application.dump(pg_dump), application.spaces()) == before
+        assert application.spaces() == spaces
+        assert differences(application.dump(pg_dump), dump) == []
         application.upgrade()
 
 
