@@ -72,7 +72,9 @@ class Application:
         return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
 
     def spaces(self) -> list[Any]:
-        columns = [column for column in Space.__table__.c if column.name not in ("id", "created_at", "mean_length", "revision")]
+        columns = [
+            column for column in Space.__table__.c if column.name not in ("id", "created_at", "mean_length", "revision")
+        ]
         with self.engine.connect() as connection:
             return list(connection.execute(sa.select(*columns).order_by("source")))
 
@@ -202,12 +204,18 @@ def searches(application: Application) -> None:
             assert search.sync(session).rows == rows
         session.commit()
     with Session(application.engine) as session:
-        hits = Article.search("subject7").mode("lexical").where(Article.status == at.Status.PUBLISHED).limit(5).all(session)
+        hits = (
+            Article.search("subject7")
+            .mode("lexical")
+            .where(Article.status == at.Status.PUBLISHED)
+            .limit(5)
+            .all(session)
+        )
         assert [hit.entity.body.split()[5] for hit in hits] == ["subject7"] * 5
         joined = Article.search("subject7").select().join(Article.author).add_columns(Author.name)
-        rows = session.execute(joined).all()
-        assert len(rows) == 10
-        assert rows[0].name.startswith("Author")
+        named = session.execute(joined).all()
+        assert len(named) == 10
+        assert named[0].name.startswith("Author")
         rare = Article.search("item1234").where(Article.author.has(Author.name == "Author 14"))
         assert rare.first(session).entity.title == "Story 1234"
         found = Product.search("kind7").where(Product.tenant == 1).limit(3).all(session)

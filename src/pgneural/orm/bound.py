@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session
 
 from pgneural import encoders
 from pgneural.asking import Asked
@@ -45,7 +46,6 @@ class BoundSearch(Generic[E]):
     Attributes:
         mapper: The mapper of the class.
         declared: What its `Searchable` says.
-        chunks: The chunk table; None where the class has its vectors in a column.
         terms: The table of its words; None for a search without words.
     """
 
@@ -58,7 +58,8 @@ class BoundSearch(Generic[E]):
         encoder: str | Path | Encoder,
         parent: BoundSearch[Any] | None = None,
     ) -> None:
-        self.mapper, self.declared, self.chunks, self.terms = mapper, declared, chunks, terms
+        self.mapper, self.declared, self.terms = mapper, declared, terms
+        self._chunks = chunks
         self._encoder, self._parent = encoder, parent
         self._searched: dict[str, Statements] = {}
         self._believed, self._per_row = 0.0, 1.0
@@ -89,9 +90,26 @@ class BoundSearch(Generic[E]):
         keys = ([self.key(entity) for entity in positive], [self.key(entity) for entity in negative])
         return SearchQuery(self, Similar(*keys))
 
+    @property
+    def chunks(self) -> sa.Table:
+        """The chunk table, for statements of your own.
+
+        Raises:
+            InvalidQuery: The class has its vectors in a column.
+        """
+        if self._chunks is None:
+            raise InvalidQuery(f"{self!r} has its vectors in column {self.declared.column!r}; there are no chunks")
+        return self._chunks
+
+    @property
+    def related(self) -> InstrumentedAttribute[Any]:
+        """The relationship to the chunks, ``<attribute>_chunks``, for joins and loader options."""
+        found: InstrumentedAttribute[Any] = getattr(self.mapper.class_, f"{self.declared.attribute}_chunks")
+        return found
+
     def of(self, mapper: Mapper[Any]) -> BoundSearch[Any]:
         """Return the same search over the rows of a child class."""
-        return BoundSearch(mapper, self.declared, self.chunks, self.terms, self._encoder, self)
+        return BoundSearch(mapper, self.declared, self._chunks, self.terms, self._encoder, self)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -125,8 +143,8 @@ class BoundSearch(Generic[E]):
         """Return the statements for queries by an encoder of this revision, built for the table as it is about now."""
         if time.monotonic() > self._believed:
             connection = session.connection(bind_arguments={"mapper": self.mapper})
-            if self.chunks is not None:
-                self._per_row = rows_per_key(connection, quoted_table(self.chunks.name, self.chunks.schema))
+            if self._chunks is not None:
+                self._per_row = rows_per_key(connection, quoted_table(self._chunks.name, self._chunks.schema))
             self._searched.clear()
             self._believed = time.monotonic() + STATISTICS_SECONDS
         if revision not in self._searched:
@@ -161,8 +179,8 @@ class BoundSearch(Generic[E]):
 
     def _vectors(self) -> sa.FromClause:
         """Return the chunk table, or the rows themselves in the same form."""
-        if self.chunks is not None:
-            return self.chunks
+        if self._chunks is not None:
+            return self._chunks
         own = self.declared.key[0].table.alias()
         keys = [own.c[column.name].label(f"source_{column.name}") for column in self.declared.key]
         vector = own.c[self.declared.column or ""]
@@ -210,26 +228,43 @@ class BoundSearch(Generic[E]):
         counting = sa.select(sa.func.count()).where(PENDING.c.space_id == self.space(connection).id)
         return connection.scalar(counting) or 0
 
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Say so where something fails because the database has no such search.
+
+        Raises:
+            SchemaNotInstalled: With the remedy.
+        """
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") == "42P01" and self.declared.name in str(error.orig):
+                raise self._missing() from error
+            raise
+
+    def _missing(self) -> SchemaNotInstalled:
+        return SchemaNotInstalled(
+            f"the database has no search {self.declared.attribute!r} of table {self.declared.source}; "
+            "upgrade it: its migrations make it with op.create_search"
+        )
+
     def space(self, connection: sa.Connection) -> Space:
         """Return the row of the search in ``neural.spaces``.
 
         Raises:
             SchemaNotInstalled: The database has no such search.
         """
-        wanted = (Space.source == sa.func.neural.qualified(sa.cast(quoted_table(self.declared.source,
-                  self.declared.schema), REGCLASS)), Space.attribute == self.declared.attribute)  # fmt: skip
+        source = sa.func.to_regclass(quoted_table(self.declared.source, self.declared.schema))
+        wanted = Space.source == sa.func.neural.qualified(source), Space.attribute == self.declared.attribute
         with Session(connection, expire_on_commit=False) as session:
             space = session.scalar(sa.select(Space).where(*wanted))
         if space is None:
-            raise SchemaNotInstalled(
-                f"the database has no search {self.declared.attribute!r} of table {self.declared.source}; "
-                "upgrade it: its migrations make it with op.create_search"
-            )
+            raise self._missing()
         return space
 
     def _kept(self, connection: sa.Connection) -> Kept:
         assert self.terms is not None
-        return Kept(self.space(connection), self.chunks, self.terms)
+        return Kept(self.space(connection), self._chunks, self.terms)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -40,7 +41,8 @@ class Content:
         expressions = [_text(self._expression(field)) for field in fields]
         heading, rest = (expressions[:1], expressions[1:]) if len(expressions) > 1 else ([], expressions)
         self.title = heading[0] if heading else None
-        self.content = rest[0] if len(rest) == 1 else sa.func.concat_ws("\n\n", *rest)
+        between = sa.literal_column(r"E'\n\n'", sa.Text)
+        self.content = rest[0] if len(rest) == 1 else sa.func.concat_ws(between, *rest)
         self.language = None if language is None else self._expression(language)
 
     def select(self) -> sa.Select[Any]:
@@ -61,7 +63,7 @@ class Content:
             raise InvalidDeclaration(
                 f"{self._where}: the content cannot be written as SQL: {error}; use values that have a literal"
             ) from error
-        return " ".join(str(compiled).split("\n")).replace("%%", "%")
+        return re.sub(r" ?\n(FROM|WHERE|JOIN) ", r" \1 ", str(compiled)).replace("%%", "%")
 
     def watched(self) -> dict[str, list[str]]:
         """Return the tables, and of each the columns, that the content depends on.

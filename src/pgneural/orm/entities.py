@@ -41,7 +41,8 @@ class Entities(Generic[E]):
         teach(connection)
         built, parameters = self._statements.of(query, connection.dialect)
         statement = built.statement.options(*self._loading) if self._loading else built.statement
-        rows = self._session.execute(statement, parameters).unique(_rank).all()
+        with self._search.installed():
+            rows = self._session.execute(statement, parameters).unique(_rank).all()
         if rows and rows[0].score is None:
             raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")

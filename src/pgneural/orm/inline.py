@@ -38,13 +38,23 @@ def _flushed(session: Session, _: Any) -> None:
 
 def _executed(state: ORMExecuteState) -> None:
     if not state.is_select:
-        state.session.info[_WRITTEN] = True
+        written = state.session.info.setdefault(_WRITTEN, weakref.WeakSet())
+        written |= {search for search in _searches if _concerns(state.statement, search)}
+
+
+def _concerns(statement: Any, search: BoundSearch[Any]) -> bool:
+    """Whether a statement may write to a table of a search; one that is text tells by the words in it."""
+    table = getattr(statement, "table", None)
+    if table is not None:
+        return getattr(table, "fullname", None) in search.declared.watched
+    text = str(getattr(statement, "text", ""))
+    return any(name.rpartition(".")[2] in text for name in search.declared.watched)
 
 
 def _committing(session: Session) -> None:
-    if session.info.pop(_WRITTEN, False):
+    if written := session.info.pop(_WRITTEN, None):
         session.flush()
-        for search in list(_searches):
+        for search in list(written):
             _encode(session, search)
 
 

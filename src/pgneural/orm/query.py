@@ -68,7 +68,7 @@ class SearchQuery(Generic[E]):
         They hold before anything is ranked. A condition on another class goes through a relationship
         (``Article.author.has(...)``) or a subquery.
         """
-        added = [condition(text) if isinstance(text, str) else _coerced(text) for text in conditions]
+        added = [condition(text) if isinstance(text, str) else self._coerced(text) for text in conditions]
         return replace(self, conditions=(*self.conditions, *(part for part in added if part is not None)))
 
     def limit(self, limit: int) -> SearchQuery[E]:
@@ -116,6 +116,20 @@ class SearchQuery(Generic[E]):
     def options(self, *options: ExecutableOption) -> SearchQuery[E]:
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
         return replace(self, loading=(*self.loading, *options))
+
+    def _coerced(self, expression: Any) -> sa.ColumnElement[bool]:
+        found = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
+        if not isinstance(found, sa.ColumnElement):
+            raise InvalidQuery(f"the filter is {expression!r}, expected a condition over the class, or SQL as text")
+        mapper = self.search.mapper
+        mine = {table.fullname for table in mapper.tables}
+        for table in _tables(sa.select(found).get_final_froms()):
+            if getattr(table, "fullname", None) not in mine:
+                raise InvalidQuery(
+                    f"the filter is over another table, {table}; reach it through a relationship "
+                    f"({mapper.class_.__name__}.other.has(...)) or a subquery"
+                )
+        return found
 
     def _with(self, **given: Any) -> SearchQuery[E]:
         merged: Any = {**self.given, **given}
@@ -253,8 +267,9 @@ class SearchQuery(Generic[E]):
         return sa.cast(vector, declared.storage.type(declared.dimensions))
 
 
-def _coerced(expression: Any) -> sa.ColumnElement[bool]:
-    found = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
-    if not isinstance(found, sa.ColumnElement):
-        raise InvalidQuery(f"the filter is {expression!r}, expected a condition over the class, or SQL as text")
+def _tables(froms: Sequence[sa.FromClause]) -> list[sa.FromClause]:
+    """Return what a statement reads from, joins taken apart."""
+    found: list[sa.FromClause] = []
+    for each in froms:
+        found += _tables([each.left, each.right]) if isinstance(each, sa.Join) else [each]
     return found

@@ -145,8 +145,10 @@ def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> N
     source.info.setdefault(INFO, {})[declared.attribute] = declared
     last = kept[-1] if kept else source
 
-    def created(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
+    def creating(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
         _require_schema(connection)
+
+    def created(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
         for statement in attach_statements(declared):
             connection.execute(statement)
 
@@ -155,6 +157,7 @@ def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> N
             for statement in detach_statements(declared):
                 connection.execute(statement)
 
+    sa.event.listen(kept[0] if kept else source, "before_create", creating)
     sa.event.listen(last, "after_create", created)
     sa.event.listen(last, "before_drop", dropped)
 

@@ -66,4 +66,5 @@ class Probe:
         target = self.target
         if self.where is None:
             return self._every_row(by_words)
-        return sa.select(*(column.label(name) for name, column in target.keys.items())).where(*self.conditions())
+        keys = (column.label(name) for name, column in target.keys.items())
+        return sa.select(*keys).select_from(target.source).where(*self.conditions())
