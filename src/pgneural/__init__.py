@@ -17,12 +17,15 @@ from pgneural.pipeline import Report
 from pgneural.rerank import CrossEncoderReranker, LateInteraction, Rerank
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import RRF, Boost, WeightedSum
+from pgneural.store.columns import HALFVEC, VECTOR
 from pgneural.store.schema import Document
 from pgneural.store.vectors import VectorIndex
 from pgneural.types import BadRecord, Chunk, Distance, Encoder, Modality, Mode, Record
 
 __all__ = [
+    "HALFVEC",
     "RRF",
+    "VECTOR",
     "BadRecord",
     "Boost",
     "Chunk",

@@ -53,10 +53,10 @@ class Query:
         None where that cannot be told by a key.
         """
         keys = [_cache_key(expression) for expression in self._expressions()]
-        if None in keys:
+        if any(key is None for key in keys):
             return None
         weights = tuple(boost.weight for boost in self.boosts)
-        expressions = tuple(key and key.key for key in keys)
+        expressions = tuple(key.key for key in keys)
         asked = isinstance(self.vector, np.ndarray), self.where is None, self.sparse is None
         return self.mode, self.page, expressions, self.fusion, weights, self.threshold, self.aggregate, asked
 
