@@ -16,6 +16,10 @@ from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
 BATCH_ROWS = 512
 """Enough for batches of texts of like length, few enough to lose little when stopped."""
 
+WORTH_ANALYZING = 2000
+"""Rows after which the server's statistics are made anew, so that a search of a table that has just grown is planned
+for what is there; autovacuum comes a minute later."""
+
 
 @dataclass
 class Synced:
@@ -80,6 +84,8 @@ class Syncing:
     def _finish(self, connection: sa.Connection) -> None:
         if self.report.rows:
             lexical.settle(connection, self._kept.space.id, self._kept.sql("{terms}").text, self.report.rows)
+        if self.report.rows >= WORTH_ANALYZING:
+            self._kept.analyze(connection)
 
     def _known(self, connection: sa.Connection, batch: Sequence[Changed]) -> Mapping[bytes, Vector]:
         """Return the vectors that rows which were encoded before can keep."""

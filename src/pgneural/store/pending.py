@@ -6,9 +6,10 @@ them, in the order in which a writer does, and leaves alone what has another ver
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +95,9 @@ class Kept:
 
     def read(self, connection: sa.Connection, rows: int) -> list[Changed]:
         """Return pending rows, those that changed first before the others."""
-        found = connection.execute(self.sql(_READ if self.chunks is not None else _READ_WORDS),
-                                   {"space": self.space.id, "rows": rows})  # fmt: skip
+        reading = self.sql(_READ if self.chunks is not None else _READ_WORDS)
+        with _planned_anew(connection):
+            found = connection.execute(reading, {"space": self.space.id, "rows": rows}).all()
         return [
             Changed(key, version, tuple(values) if there else None, title or "", content or "", hash_)
             for key, version, there, title, content, hash_, *values in found
@@ -114,12 +116,13 @@ class Kept:
         space = {"space": self.space.id}
         keys = {**space, "keys": _json(made.row.key for made in current)}
         rechunked = [made for made in current if made.chunks is not None and unchanged[made.row.key]]
-        if self.chunks is not None and rechunked:
-            replaced = {"keys": _json(made.row.key for made in rechunked)}
-            connection.execute(self.sql(_DELETE_CHUNKS), replaced)
+        with _planned_anew(connection):
+            if self.chunks is not None and rechunked:
+                connection.execute(self.sql(_DELETE_CHUNKS), {"keys": _json(made.row.key for made in rechunked)})
+            connection.execute(self.sql(_DELETE_TERMS), keys)
+        if rechunked:
             self._insert(connection, rechunked)
         connection.execute(self.sql(_ESTIMATE), keys)
-        connection.execute(self.sql(_DELETE_TERMS), keys)
         connection.execute(self.sql(_INSERT_TERMS), keys)
         connection.execute(self.sql(_DONE), keys)
         return len(current)
@@ -136,6 +139,11 @@ class Kept:
                 f"the vectors of {self.space.source}.{self.space.attribute} were made by {self.space.encoder} revision "
                 f"{found}, but this is {encoder} revision {revision}; use the same model files, or make the search anew"
             )
+
+    def analyze(self, connection: sa.Connection) -> None:
+        """Make the statistics of the tables anew; a role that may not gets a warning from the server."""
+        for table in filter(None, (self._names["chunks"], self._names["terms"])):
+            connection.execute(sa.text(f"ANALYZE {table}"))
 
     def _locked(self, connection: sa.Connection, rows: Sequence[Changed]) -> dict[str, bool]:
         """Lock rows, then what is pending of them; return those of the same version, and whether they exist."""
@@ -159,6 +167,19 @@ class Kept:
         else:
             assert self.chunks is not None
             connection.execute(sa.insert(self.chunks), list(_inserted(batch, self._keys(self.terms))))
+
+
+@contextlib.contextmanager
+def _planned_anew(connection: sa.Connection) -> Iterator[None]:
+    """Have statements planned for the tables as they are.
+
+    A plan that was kept from when they were empty would read them from end to end for every row.
+    """
+    before = connection.scalar(sa.text("SELECT current_setting('plan_cache_mode')"))
+    setting = sa.text("SELECT set_config('plan_cache_mode', :mode, true)")
+    connection.execute(setting, {"mode": "force_custom_plan"})
+    yield
+    connection.execute(setting, {"mode": before})
 
 
 def _same(alias: str, types: dict[str, str], quote: Any) -> str:
