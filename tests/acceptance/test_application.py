@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
-import io
-import re
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -16,77 +12,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 from sqlalchemy.orm import Session
 
 from pgneural.store.engine import libpq_url
-from pgneural.store.schema import Space
 from tests.application.models import models
+from tests.application.project import Application, differences
 
-HERE = Path(__file__).parent.parent / "application"
 ARTICLES = 10_000
 
 
-class Application:
-    """The application's code in a folder of its own, and its database."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
-        shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("__pycache__", "models.py", "__init__.py"))
-        self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(url))
-        self.output = io.StringIO()
-
-    def config(self, stage: str = "before", **options: Any) -> Config:
-        self.output = io.StringIO()
-        config = Config(stdout=self.output, output_buffer=self.output)
-        config.set_main_option("script_location", str(self.folder))
-        config.attributes |= {"engine": self.engine, "metadata": models(stage).Base.metadata, "options": options}
-        return config
-
-    def autogenerate(self, stage: str, name: str, **options: Any) -> str:
-        command.revision(self.config(stage, **options), name, autogenerate=True, rev_id=name)
-        (path,) = self.folder.glob(f"versions/{name}_*.py")
-        return path.read_text()
-
-    def rewrite(self, name: str, changes: dict[str, str]) -> None:
-        (path,) = self.folder.glob(f"versions/{name}_*.py")
-        text = path.read_text()
-        for pattern, replacement in changes.items():
-            text, found = re.subn(pattern, replacement, text, flags=re.DOTALL)
-            assert found, pattern
-        path.write_text(text)
-
-    def upgrade(self, revision: str = "head") -> None:
-        command.upgrade(self.config(), revision)
-
-    def downgrade(self, revision: str) -> None:
-        command.downgrade(self.config(), revision)
-
-    def check(self, stage: str) -> None:
-        """Make sure that a second autogenerate is empty."""
-        command.check(self.config(stage))
-
-    def dump(self, pg_dump: str) -> str:
-        command = [pg_dump, "--schema-only", "--dbname", libpq_url(self.url)]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
-
-    def spaces(self) -> list[Any]:
-        columns = [
-            column for column in Space.__table__.c if column.name not in ("id", "created_at", "mean_length", "revision")
-        ]
-        with self.engine.connect() as connection:
-            return list(connection.execute(sa.select(*columns).order_by("source")))
-
-
-def differences(left: str, right: str) -> list[str]:
-    return list(difflib.unified_diff(left.splitlines(), right.splitlines(), lineterm="", n=0))
-
-
-def connect(url: str) -> Any:
-    import psycopg
-
-    return psycopg.connect(libpq_url(url))
+def metadata(stage: str) -> sa.MetaData:
+    found: sa.MetaData = models(stage).Base.metadata
+    return found
 
 
 @pytest.fixture
@@ -123,31 +60,31 @@ def fill(application: Application) -> None:
 
 def test_from_before_search_to_search_and_back(application: Application, programs: Any) -> None:
     application.upgrade("a2")
-    application.check("before")
+    application.check(metadata("before"))
     fill(application)
 
-    text = application.autogenerate("search", "b1")
+    text = application.autogenerate(metadata("search"), "b1")
     assert text.count("op.create_search(") == 3
     assert text.count("op.create_vector_index(") == 3
     assert text.count("op.drop_search(") == 3
     assert "op.create_table" not in text
     assert "op.drop_table" not in text
     application.upgrade()
-    application.check("search")
+    application.check(metadata("search"))
     searches(application)
 
-    text = application.autogenerate("index", "b2")
+    text = application.autogenerate(metadata("index"), "b2")
     assert text.count("autocommit_block") == 4
     assert "'m': 8" in text
     application.upgrade()
-    application.check("index")
+    application.check(metadata("index"))
     with application.engine.connect() as connection:
         options = connection.scalar(
             sa.text("SELECT reloptions FROM pg_class WHERE relname = 'articles_search_embedding_idx'")
         )
     assert "m=8" in options
 
-    text = application.autogenerate("renamed", "b3")
+    text = application.autogenerate(metadata("renamed"), "b3")
     assert text.count("op.change_search(") == 2
     rename = "op.alter_column('articles', '{}', new_column_name='{}')"
     application.rewrite(
@@ -160,14 +97,14 @@ def test_from_before_search_to_search_and_back(application: Application, program
         },
     )
     application.upgrade()
-    application.check("renamed")
+    application.check(metadata("renamed"))
     renamed(application)
 
-    text = application.autogenerate("removed", "b4")
+    text = application.autogenerate(metadata("removed"), "b4")
     assert text.count("op.drop_search(") == 1
     assert text.count("op.create_search(") == 1
     application.upgrade()
-    application.check("removed")
+    application.check(metadata("removed"))
     pg_dump = programs("pg_dump")
     up, spaces = application.dump(pg_dump), application.spaces()
     assert "authors_search" not in up
@@ -187,7 +124,7 @@ def test_every_downgrade_is_the_reverse_of_its_upgrade(application: Application,
     pg_dump = programs("pg_dump")
     for stage, name in (("search", "b1"), ("index", "b2")):
         dump, spaces = application.dump(pg_dump), application.spaces()
-        application.autogenerate(stage, name)
+        application.autogenerate(metadata(stage), name)
         application.upgrade()
         application.downgrade("-1")
         assert application.spaces() == spaces
@@ -243,10 +180,10 @@ def renamed(application: Application) -> None:
 
 def test_offline_mode_writes_a_script(application: Application, programs: Any) -> None:
     application.upgrade("a2")
-    application.autogenerate("search", "b1")
+    application.autogenerate(metadata("search"), "b1")
     config = application.config()
     command.upgrade(config, "a2:b1", sql=True)
     script = application.output.getvalue()
     psql = [programs("psql"), "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", libpq_url(application.url)]
     subprocess.run(psql, input=script, text=True, check=True, capture_output=True)
-    application.check("search")
+    application.check(metadata("search"))

@@ -26,8 +26,9 @@ from pgneural.migrate.operations import (
     VectorIndexDefinition,
     changes,
 )
-from pgneural.store.declared import INFO, Declared
+from pgneural.store.declared import Declared, searches_of
 from pgneural.store.engine import quoted_table
+from pgneural.store.schema import SCHEMA
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
 
@@ -76,7 +77,7 @@ class _Comparison:
         return before, after
 
     def without_ours(self, operations: list[ops.MigrateOperation]) -> list[ops.MigrateOperation]:
-        """Leave out what concerns tables of searches, and vector indexes."""
+        """Leave out what concerns tables of searches, vector indexes, and our own schema."""
         kept = set(self._kept_tables())
         left: list[ops.MigrateOperation] = []
         for operation in operations:
@@ -84,8 +85,8 @@ class _Comparison:
                 operation.ops[:] = [inner for inner in operation.ops if not self._is_vector_index(inner)]
                 if not operation.ops:
                     continue
-            table: Any = operation
-            if (self._normal(getattr(table, "schema", None)), getattr(table, "table_name", None)) not in kept:
+            schema = self._normal(getattr(operation, "schema", None))
+            if schema != SCHEMA and (schema, getattr(operation, "table_name", None)) not in kept:
                 left.append(operation)
         return left
 
@@ -98,7 +99,7 @@ class _Comparison:
 
     def _declared(self) -> Iterator[tuple[Key, Declared]]:
         for table in self.tables:
-            for attribute, declared in table.info.get(INFO, {}).items():
+            for attribute, declared in searches_of(table).items():
                 schema = self._normal(table.schema)
                 kept = self._kept_table(schema, declared.name)
                 if schema in self.schemas and self._included(kept if kept is not None else table, reflected=False):
@@ -172,8 +173,10 @@ class _Comparison:
     def _modelled(self) -> Iterator[tuple[Key, VectorIndexDefinition]]:
         for table in self.tables:
             schema = self._normal(table.schema)
+            if schema not in self.schemas or not self._included(table, reflected=False):
+                continue
             for index in table.indexes:
-                ours = index.dialect_options["postgresql"]["using"] in VECTOR_METHODS and schema in self.schemas
+                ours = index.dialect_options["postgresql"]["using"] in VECTOR_METHODS
                 if ours and self.context.run_object_filters(index, index.name, "index", False, None):
                     yield (schema, table.name, str(index.name)), definition_of(index, schema)
 
@@ -252,7 +255,7 @@ def definition_of(index: sa.Index, schema: str | None) -> VectorIndexDefinition:
     return VectorIndexDefinition(
         name=str(index.name),
         table=index.table.name if index.table is not None else "",
-        expression=text if column else f"({text})",
+        expression=text if column or not operator_class else f"({text})",
         operator_class=operator_class,
         method=str(options["using"]),
         options={name: int(value) for name, value in sorted((options["with"] or {}).items())},

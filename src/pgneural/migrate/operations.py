@@ -152,7 +152,7 @@ class VectorIndexDefinition:
         name: Its name.
         table: The table.
         expression: The column, or the expression in parentheses, as SQL.
-        operator_class: For example ``halfvec_cosine_ops``.
+        operator_class: For example ``halfvec_cosine_ops``; empty where the expression ends with it.
         method: ``hnsw`` or ``ivfflat``.
         options: ``m`` and ``ef_construction``, or ``lists``.
         where: The condition of a partial index, as SQL.
@@ -179,7 +179,7 @@ class VectorIndexDefinition:
         return (
             f"CREATE INDEX {'CONCURRENTLY ' * concurrently}{quoted(name or self.name)} "
             f"ON {table or quoted_table(self.table, self.schema)} "
-            f"USING {self.method} ({self.expression} {self.operator_class})"
+            f"USING {self.method} ({f'{self.expression} {self.operator_class}'.strip()})"
             + (f" WITH ({options})" if options else "")
             + (f" WHERE {self.where}" if self.where else "")
         )

@@ -14,7 +14,7 @@ from pgneural.errors import InvalidDeclaration, SchemaNotInstalled
 from pgneural.orm.bound import BoundSearch
 from pgneural.orm.declaration import Field, declared_of
 from pgneural.orm.inline import encode_inline
-from pgneural.store.declared import INFO, MAX_TOKENS, Declared, attach_statements, detach_statements
+from pgneural.store.declared import MAX_TOKENS, Declared, attach_statements, detach_statements, searches_of
 from pgneural.store.vectors import Storage, VectorIndex, register
 from pgneural.types import Distance, Encoder, Sync
 
@@ -142,7 +142,7 @@ class Searchable:
 
 def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> None:
     """Let ``create_all`` and ``drop_all`` do what a migration does."""
-    source.info.setdefault(INFO, {})[declared.attribute] = declared
+    searches_of(source)[declared.attribute] = declared
     last = kept[-1] if kept else source
 
     def creating(_: sa.Table, connection: sa.Connection, **__: Any) -> None:

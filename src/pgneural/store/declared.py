@@ -7,6 +7,7 @@ database, so that Alembic can print them as a script.
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,6 @@ from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table, vector_index
 from pgneural.store.vectors import Indexed, Method, Storage, VectorIndex
 from pgneural.types import Distance, Sync
-
-INFO = "pgneural"
-"""The key under which the ``info`` of a chunk table, or a terms table, holds its `Declared`."""
 
 MAX_TOKENS = 512
 """The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
@@ -132,6 +130,17 @@ class Declared:
             *(sa.Column(column.name, column.type, primary_key=True) for column in self.key),
             schema=self.schema,
         )
+
+
+_of_tables: weakref.WeakKeyDictionary[sa.Table, dict[str, Declared]] = weakref.WeakKeyDictionary()
+
+
+def searches_of(table: sa.Table) -> dict[str, Declared]:
+    """Return the searches of a table of the models, by name; who declares one adds it.
+
+    They are not in the ``info`` of the table, which Alembic writes into migrations.
+    """
+    return _of_tables.setdefault(table, {})
 
 
 def create_statements(declared: Declared) -> Iterator[Statement]:

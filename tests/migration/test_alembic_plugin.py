@@ -1,0 +1,385 @@
+"""The Alembic plugin: what bare Alembic with pgvector gets wrong, and what users' projects are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from pgneural import Database, Searchable, VectorIndex
+from pgneural.errors import SchemaNotInstalled
+from pgneural.store.engine import libpq_url
+from tests.application.project import Application
+
+BARE: dict[str, Any] = {"autogenerate_plugins": ["alembic.autogenerate.*"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path, url: str) -> Iterator[Application]:
+    made = Application(tmp_path / "project", url, history=False)
+    (made.folder / "versions").mkdir(exist_ok=True)
+    yield made
+    made.engine.dispose()
+
+
+def items(*indexes: Callable[[sa.Table], sa.Index], extra: tuple[Any, ...] = ()) -> sa.MetaData:
+    """Return a table with a vector, and its indexes."""
+    metadata = sa.MetaData()
+    table = sa.Table(
+        "items",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("lang", sa.Text),
+        sa.Column("embedding", VECTOR(3)),
+        *extra,
+    )
+    for index in indexes:
+        index(table)
+    return metadata
+
+
+def plain(**options: Any) -> Callable[[sa.Table], sa.Index]:
+    given: dict[str, Any] = {"postgresql_using": "hnsw", "postgresql_ops": {"embedding": "vector_cosine_ops"}}
+    return lambda table: sa.Index("items_embedding_idx", table.c.embedding, **{**given, **options})
+
+
+def halved(table: sa.Table) -> sa.Index:
+    return sa.Index(
+        "items_half_idx",
+        sa.cast(table.c.embedding, HALFVEC(3)).label("half"),
+        postgresql_using="hnsw",
+        postgresql_ops={"half": "halfvec_l2_ops"},
+    )
+
+
+def definition(project: Application, index: str) -> str:
+    with project.engine.connect() as connection:
+        return str(connection.scalar(sa.text(f"SELECT pg_get_indexdef('{index}'::regclass)")))
+
+
+# the four known bugs
+
+
+def test_missing_import(project: Application) -> None:
+    """https://github.com/pgvector/pgvector-python/issues/65 and its likes."""
+    bare = project.autogenerate(items(), "bare", **BARE)
+    assert "VECTOR" in bare
+    assert "import pgvector" not in bare
+    with pytest.raises(NameError, match="pgvector"):
+        project.upgrade()
+    next(project.folder.glob("versions/bare_*.py")).unlink()
+    assert "import pgvector.sqlalchemy" in project.autogenerate(items(), "ours")
+    project.upgrade()
+    project.check(items())
+
+
+def test_lost_operator_class(project: Application) -> None:
+    """pgvector-python#118: Alembic 1.20 writes the class of a labelled expression, but does not see that it changed."""
+    items(plain(postgresql_ops={"embedding": "vector_l2_ops"})).create_all(project.engine)
+    changed = items(plain(postgresql_ops={"embedding": "vector_cosine_ops"}))
+    project.check(changed, **BARE)  # sees nothing
+    text = project.autogenerate(changed, "ours")
+    assert "operator_class='vector_cosine_ops'" in text
+    project.upgrade()
+    assert "vector_cosine_ops" in definition(project, "items_embedding_idx")
+    project.check(changed)
+    project.downgrade("base")
+    assert "vector_l2_ops" in definition(project, "items_embedding_idx")
+
+
+def test_repeated_diff(project: Application) -> None:
+    """https://github.com/sqlalchemy/alembic/issues/1321: PostgreSQL has other words for the same expression."""
+
+    def english(table: sa.Table) -> sa.Index:
+        only = sa.case((table.c.lang == "en", table.c.embedding))
+        return sa.Index(
+            "items_english_idx",
+            sa.cast(only, HALFVEC(3)).label("only"),
+            postgresql_using="hnsw",
+            postgresql_ops={"only": "halfvec_cosine_ops"},
+        )
+
+    items(english).create_all(project.engine)
+    text = project.autogenerate(items(english), "bare", **BARE)
+    assert "drop_index" in text
+    assert "create_index" in text
+    next(project.folder.glob("versions/bare_*.py")).unlink()
+    project.check(items(english))
+
+
+def test_an_operator_class_within_the_text_of_an_expression(project: Application) -> None:
+    written = "(embedding::halfvec(3)) halfvec_l2_ops"
+    index = sa.Index("items_half_idx", sa.text(written), postgresql_using="hnsw")
+    mended = items(extra=(index,))
+    mended.create_all(project.engine)
+    with pytest.warns(UserWarning, match="Expression compare cannot proceed"):  # Alembic's own
+        project.check(mended)
+    project.check(items(halved))
+
+
+def test_options_unseen(project: Application) -> None:
+    items(plain(postgresql_with={"m": 8, "ef_construction": 40})).create_all(project.engine)
+    changed = items(plain(postgresql_with={"m": 12, "ef_construction": 40}))
+    project.check(changed, **BARE)  # sees nothing
+    text = project.autogenerate(changed, "ours")
+    assert "'m': 12" in text
+    assert "autocommit_block" in text
+    project.upgrade()
+    assert "m='12'" in definition(project, "items_embedding_idx")
+    project.check(changed)
+    project.downgrade("base")
+    assert "m='8'" in definition(project, "items_embedding_idx")
+
+
+# vector indexes of a user's own
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        plain(),
+        plain(postgresql_using="ivfflat", postgresql_with={"lists": 5}),
+        plain(postgresql_where=sa.text("lang = 'en' AND embedding IS NOT NULL")),
+        plain(postgresql_ops={"embedding": "vector_ip_ops"}),
+        halved,
+    ],
+)
+def test_every_kind_of_index_is_made_once(project: Application, index: Any) -> None:
+    text = project.autogenerate(items(index), "one")
+    assert "autocommit_block" not in text  # the table is as new as the index
+    project.upgrade()
+    project.check(items(index))
+    text = project.autogenerate(items(), "two")
+    assert text.count("op.drop_vector_index(") == 1
+    project.upgrade()
+    project.check(items())
+    project.downgrade("-1")
+    project.check(items(index))
+    project.downgrade("base")
+
+
+def test_a_changed_condition_or_operator_class_is_seen(project: Application) -> None:
+    before = items(plain(postgresql_where=sa.text("lang = 'en'")))
+    before.create_all(project.engine)
+    for number, after in enumerate(
+        (
+            items(plain(postgresql_where=sa.text("lang = 'de'"))),
+            items(plain(postgresql_ops={"embedding": "vector_l2_ops"})),
+            items(plain(postgresql_using="ivfflat", postgresql_with={"lists": 7})),
+        )
+    ):
+        text = project.autogenerate(after, f"n{number}")
+        assert text.count("op.create_vector_index(") == 2  # one up, one down
+        project.upgrade()
+        project.check(after)
+
+
+def test_what_an_interrupted_build_has_left_is_removed(project: Application) -> None:
+    items().create_all(project.engine)
+    project.autogenerate(items(plain()), "one")
+    with psycopg.connect(libpq_url(project.url), autocommit=True) as connection:
+        connection.execute("CREATE INDEX items_embedding_idx ON items USING hnsw (embedding vector_cosine_ops)")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_embedding_idx'::regclass")
+    project.upgrade()
+    project.check(items(plain()))
+
+
+def test_generated_columns(project: Application) -> None:
+    half = sa.Column("half", HALFVEC(3), sa.Computed("embedding::halfvec(3)", persisted=True))
+    text = project.autogenerate(items(extra=(half,)), "one")
+    assert "pgvector.sqlalchemy.HALFVEC(dim=3)" in text
+    project.upgrade()
+    again = sa.Column("half", HALFVEC(3), sa.Computed("embedding::halfvec(3)", persisted=True))
+    project.check(items(extra=(again,)))
+
+
+def test_the_users_own_render_item_comes_first(project: Application) -> None:
+    def render_item(kind: str, item: Any, context: Any) -> Any:
+        if kind == "type" and isinstance(item, VECTOR):
+            context.imports.add("from pgvector import sqlalchemy as vectors")
+            return f"vectors.{item!r}"
+        return False
+
+    text = project.autogenerate(items(), "one", render_item=render_item)
+    assert "vectors.VECTOR(dim=3)" in text
+    project.upgrade()
+
+
+# searches
+
+
+def notes(
+    schema: str | None = None, naming: dict[str, str] | None = None, table: bool = True, **options: Any
+) -> sa.MetaData:
+    class Base(DeclarativeBase):
+        metadata = sa.MetaData(schema=schema, naming_convention=naming)
+
+    if table:
+        given = {"encoder": "hash", **options}
+        searching = {} if options.get("without") else {"search": Searchable("text", **given)}
+        columns = {"id": mapped_column(sa.Integer, primary_key=True), "text": mapped_column(sa.Text)}
+        type("Note", (Base,), {"__tablename__": "notes", **columns, **searching})
+    return Base.metadata
+
+
+def tables(project: Application) -> set[str]:
+    with project.engine.connect() as connection:
+        return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+def test_a_table_and_its_search_come_and_go_together(project: Application) -> None:
+    text = project.autogenerate(notes(), "one")
+    assert text.index("op.create_table") < text.index("op.create_search") < text.index("op.create_vector_index")
+    project.upgrade()
+    assert tables(project) == {"notes", "notes_search", "notes_search_terms"}
+    project.check(notes())
+    text = project.autogenerate(notes(table=False), "two")
+    assert text.index("op.drop_search") < text.index("op.drop_table")
+    project.upgrade()
+    assert tables(project) == set()
+    project.downgrade("-1")
+    project.check(notes())
+    project.downgrade("base")
+    assert tables(project) == set()
+
+
+@pytest.mark.parametrize(
+    ("changed", "operation"),
+    [
+        ({"encoder": "vectors:7"}, "create_search"),
+        ({"dimensions": 32}, "create_search"),
+        ({"distance": "l2"}, "create_search"),
+        ({"storage": "halfvec"}, "create_search"),
+        ({"language": "german"}, "change_search"),
+        ({"title_boost": 3.0}, "change_search"),
+        ({"max_tokens": 100}, "change_search"),
+        ({"sync": "inline"}, "change_search"),
+        ({"language_by": "text"}, "change_search"),
+        ({"index": VectorIndex(method="ivfflat", options={"lists": 3})}, "create_vector_index"),
+        ({"index": VectorIndex(method="none")}, "drop_vector_index"),
+    ],
+)
+def test_every_change_of_a_search_is_seen_once(project: Application, changed: dict[str, Any], operation: str) -> None:
+    project.autogenerate(notes(), "one")
+    project.upgrade()
+    text = project.autogenerate(notes(**changed), "two")
+    assert f"op.{operation}(" in text
+    project.upgrade()
+    project.check(notes(**changed))
+    project.downgrade("-1")
+    project.check(notes())
+
+
+def test_a_lost_trigger_is_mended(project: Application) -> None:
+    project.autogenerate(notes(), "one")
+    project.upgrade()
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("DROP TRIGGER notes_search_update ON notes"))
+    assert "op.change_search(" in project.autogenerate(notes(), "two")
+    project.upgrade()
+    project.check(notes())
+
+
+def test_naming_conventions_are_not_in_the_way(project: Application) -> None:
+    naming = {
+        "ix": "ix_%(column_0_label)s",
+        "pk": "pk_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(constraint_name)s",
+    }
+    naming["pk"] = "pk_%(table_name)s"
+    project.autogenerate(notes(naming=naming), "one")
+    project.upgrade()
+    project.check(notes(naming=naming))
+
+
+def test_include_object_and_include_name_are_respected(project: Application) -> None:
+    def without_search(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+        return not (kind == "table" and str(name).startswith("notes_search"))
+
+    text = project.autogenerate(notes(), "one", include_object=without_search)
+    assert "op.create_table('notes'" in text
+    assert "op.create_search" not in text
+    project.upgrade()
+    project.autogenerate(notes(), "two")
+    project.upgrade()
+    project.check(notes(without=True), include_object=without_search)
+    named = {"include_name": lambda name, kind, _: not (kind == "table" and str(name).startswith("notes_search"))}
+    project.check(notes(without=True), **named)
+
+
+def test_one_schema_and_no_other(project: Application) -> None:
+    project.autogenerate(notes(), "one", include_schemas=False)
+    project.upgrade()
+    project.check(notes(), include_schemas=False)
+    with project.engine.begin() as connection:
+        connection.execute(sa.schema.CreateSchema("shop"))
+        notes(schema="shop").create_all(connection)
+    project.check(notes(), include_schemas=False)  # what lies in another schema is not its business
+
+
+def test_without_our_schema_the_error_says_what_to_do(tmp_path: Path, empty_url: str) -> None:
+    project = Application(tmp_path / "project", empty_url, history=False)
+    (project.folder / "versions").mkdir(exist_ok=True)
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("CREATE EXTENSION vector"))
+    project.autogenerate(notes(), "one")
+    with pytest.raises(SchemaNotInstalled, match="pgneural db upgrade"):
+        project.upgrade()
+    project.engine.dispose()
+
+
+def test_a_role_without_superuser_rights(tmp_path: Path, empty_url: str, admin: psycopg.Connection) -> None:
+    """Once the extension is there, the application's own role upgrades our schema and its own tables."""
+    with psycopg.connect(libpq_url(empty_url), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE ROLE applicant LOGIN NOSUPERUSER")
+        connection.execute(f"GRANT CREATE ON DATABASE {connection.info.dbname} TO applicant")
+        connection.execute("GRANT CREATE ON SCHEMA public TO applicant")
+    url = psycopg.conninfo.make_conninfo(libpq_url(empty_url), user="applicant")
+    try:
+        with Database(url) as database:
+            database.upgrade()
+        project = Application(tmp_path / "project", url, history=False)
+        (project.folder / "versions").mkdir(exist_ok=True)
+        project.autogenerate(notes(), "one")
+        project.upgrade()
+        project.check(notes())
+        project.downgrade("base")
+        project.engine.dispose()
+    finally:
+        with psycopg.connect(libpq_url(empty_url), autocommit=True) as connection:
+            connection.execute("DROP OWNED BY applicant CASCADE")
+        admin.execute("DROP ROLE applicant")
+
+
+def test_types_of_an_extension_in_another_schema(tmp_path: Path, empty_url: str) -> None:
+    project = Application(tmp_path / "project", empty_url, history=False)
+    (project.folder / "versions").mkdir(exist_ok=True)
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("CREATE SCHEMA extensions"))
+        connection.execute(sa.text("CREATE EXTENSION vector SCHEMA extensions"))
+        connection.execute(
+            sa.text("CREATE TABLE items (id serial PRIMARY KEY, lang text, embedding extensions.vector(3))")
+        )
+    with pytest.warns(sa.exc.SAWarning, match="Did not recognize type"):
+        project.autogenerate(items(), "bare", **BARE)
+    next(project.folder.glob("versions/bare_*.py")).unlink()
+    project.check(items())
+    project.engine.dispose()
+
+
+def test_upgrades_of_both_schemas_live_side_by_side(project: Application, db: Database) -> None:
+    project.autogenerate(notes(), "one")
+    project.upgrade()
+    assert db.check().differences == ()
+    db.upgrade()
+    project.check(notes())
+    with project.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT version_num FROM public.alembic_version")) == "one"
+        assert connection.scalar(sa.text("SELECT version_num FROM neural.alembic_version")) == "0004"
