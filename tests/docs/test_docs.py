@@ -18,11 +18,30 @@ from pgneural.cli import main
 from pgneural.store.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(python|sh|sql)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|sh|sql|diff)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks(path: Path) -> list[tuple[str, str]]:
+def blocks(path: Path) -> list[tuple[str, str, str]]:
+    """Return language, file (empty for what is to be run) and text of every block."""
     return BLOCK.findall(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, language: str, code: str) -> None:
+    """Write a block that names a file; one with a * says what is in a file that is there."""
+    if "*" in path.name:
+        (found,) = path.parent.glob(path.name)
+        assert code.strip() in found.read_text()
+    elif language == "diff":
+        text, before = path.read_text(), ""
+        for line in code.splitlines():
+            if line.startswith("+"):
+                assert before in text
+                text = text.replace(before, f"{before}\n{line[1:]}", 1)
+            before = line[1:]
+        path.write_text(text)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
 
 
 @pytest.fixture
@@ -44,21 +63,32 @@ def test_readme_snippets_run_in_order(home: Path) -> None:
         "sql": ["pgneural", "db", "psql", "--set", "ON_ERROR_STOP=1"],
     }
     found = blocks(ROOT / "README.md")
-    assert {language for language, _ in found} == set(runners)
+    assert {language for language, file, _ in found if not file} == set(runners)
     said = ""
-    for language, code in found:
+    environment["DATABASE_URL"] = f"postgresql+psycopg://postgres@/postgres?host={home}/.local/share/pgneural/postgres"
+    for language, file, code in found:
+        if file:
+            write(home / file, language, code)
+            continue
         result = subprocess.run(
             runners[language], input=code, cwd=home, env=environment, capture_output=True, text=True, timeout=200
         )
         assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
         said += result.stdout
-    shown = ("Vaccines A vaccine shows the body", "Bread", "How long does bread keep?", "lines: 1 documents", "tips")
+    shown = (
+        "Vaccines A vaccine shows the body",
+        "Bread",
+        "How long does bread keep?",
+        "lines: 1 documents",
+        "tips",
+        "1 row to be",
+    )
     assert all(expected in said for expected in shown), said
 
 
 def test_sql_readme_snippets_run(url: str) -> None:
     with psycopg.connect(url) as connection:
-        for _, code in blocks(ROOT / "sql" / "README.md"):
+        for _, _, code in blocks(ROOT / "sql" / "README.md"):
             for statement in filter(str.strip, code.split(";")):
                 assert connection.execute(statement.encode()).fetchall() is not None
 
@@ -75,9 +105,12 @@ def test_every_function_and_view_is_commented_and_listed(url: str) -> None:
     assert all(comment for _, comment in objects), objects
     assert set(listed) >= {"score", "row_count", "collections"}
     functions = [
-        name for name, _ in objects if name not in {"documents", "spaces", "sql_files", "term_counts", "corpus_counts"}
+        name for name, _ in objects if name not in TABLES
     ]
     assert sorted(listed) == sorted(functions)
+
+
+TABLES = {"documents", "spaces", "sql_files", "term_counts", "corpus_counts", "pending"}
 
 
 def test_every_command_is_in_the_readme() -> None:

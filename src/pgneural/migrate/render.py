@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from pgneural.migrate.operations import (
     plain,
 )
 from pgneural.store.declared import Declared
+
+LINE = 90
+"""How long a text may be before it is written on several lines."""
 
 _VECTOR_TYPES = ("vector", "halfvec", "sparsevec")
 _registered: list[bool] = []
@@ -94,8 +98,16 @@ def _search(context: Any, name: str, declared: Declared, **more: Any) -> str:
     arguments = [f"{declared.source!r}, {declared.attribute!r}"]
     columns = ", ".join(f"sa.Column({column.name!r}, {_repr_type(column.type, context)})" for column in declared.key)
     arguments.append(f"key=[{columns}]")
-    arguments += [f"{key}={value!r}" for key, value in {**plain(declared), **more}.items()]
+    arguments += [f"{key}={_written(value)}" for key, value in {**plain(declared), **more}.items()]
     return _call(context, name, arguments)
+
+
+def _written(value: Any) -> str:
+    """Return a value as Python; a long text on several lines."""
+    if not isinstance(value, str) or len(value) <= LINE:
+        return repr(value)
+    pieces = re.findall(rf".{{1,{LINE}}}(?: |$)|\S+ ?", value, re.DOTALL)
+    return "\n        ".join(["", *map(repr, pieces)]) if "".join(pieces) == value else repr(value)
 
 
 def _create_vector_index(context: Any, operation: CreateVectorIndexOp) -> list[str]:
