@@ -92,17 +92,15 @@ COMMENT ON FUNCTION neural.note_changes() IS
 'Trigger of a source: marks inserted rows, and those of which a watched column changed, as pending. Arguments: the chunk
 table, its schema or '' for that of the source, the watched columns as an array';
 
-CREATE OR REPLACE FUNCTION neural.follow_source(kept regclass, source regclass)
+CREATE OR REPLACE FUNCTION neural.follow_row_security(kept regclass, source regclass)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     secured record;
     visible text;
-    privilege record;
 BEGIN
-    SELECT relrowsecurity AS enabled, relforcerowsecurity AS forced, relowner AS owner, relacl AS acl INTO secured
-      FROM pg_catalog.pg_class WHERE oid = source;
+    SELECT relrowsecurity AS enabled, relforcerowsecurity AS forced INTO secured FROM pg_catalog.pg_class WHERE oid = source;
     EXECUTE format('DROP POLICY IF EXISTS as_its_source ON %s', kept);
     IF secured.enabled THEN
         SELECT string_agg(format('s.%I = %s.%I', a.attname, kept, 'source_' || a.attname), ' AND ') INTO visible
@@ -113,12 +111,26 @@ BEGIN
     END IF;
     EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', kept, CASE WHEN secured.enabled THEN 'ENABLE' ELSE 'DISABLE' END);
     EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', kept, CASE WHEN secured.forced THEN 'FORCE' ELSE 'NO FORCE' END);
+END
+$$;
+
+COMMENT ON FUNCTION neural.follow_row_security(regclass, regclass) IS
+'Gives a table of chunks or words the row-level security of its source: a row is as visible as that which it was made of';
+
+CREATE OR REPLACE FUNCTION neural.follow_source(kept regclass, source regclass)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    privilege record;
+BEGIN
+    PERFORM neural.follow_row_security(kept, source);
     FOR privilege IN  -- who reads the source reads what is made of it, who writes one writes the other
         SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee,
                string_agg(DISTINCT CASE a.privilege_type WHEN 'SELECT' THEN 'SELECT'
                                    ELSE 'SELECT, INSERT, UPDATE, DELETE' END, ', ') AS granted
-          FROM aclexplode(secured.acl) a
-         WHERE a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') AND a.grantee <> secured.owner
+          FROM pg_catalog.pg_class c, aclexplode(c.relacl) a
+         WHERE c.oid = source AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') AND a.grantee <> c.relowner
          GROUP BY a.grantee
     LOOP
         EXECUTE format('GRANT %s ON %s TO %s', privilege.granted, kept, privilege.grantee);
@@ -127,4 +139,4 @@ END
 $$;
 
 COMMENT ON FUNCTION neural.follow_source(regclass, regclass) IS
-'Makes a table of chunks or words as visible as its source: the same row-level security, row by row, and the same grants';
+'Makes a table of chunks or words as visible as its source: the same row-level security, and the same grants';

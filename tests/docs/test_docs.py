@@ -104,9 +104,7 @@ def test_every_function_and_view_is_commented_and_listed(url: str) -> None:
         listed = [name for name, _ in objects if f"`neural.{name}`" in text]
     assert all(comment for _, comment in objects), objects
     assert set(listed) >= {"score", "row_count", "collections"}
-    functions = [
-        name for name, _ in objects if name not in TABLES
-    ]
+    functions = [name for name, _ in objects if name not in TABLES]
     assert sorted(listed) == sorted(functions)
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
-from pgneural import Boost, Hit, Searchable, VectorIndex
+from pgneural import Boost, Database, Hit, Searchable, VectorIndex
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import (
     DimensionMismatch,
@@ -150,8 +150,8 @@ def test_mixin_gives_each_class_a_search_of_its_own(create: Create) -> None:
     session = create(Base.metadata)
     filled(session, Note)
     with filled(session, Letter):
-        assert isinstance(Letter.search("fox").first(session).entity, Letter)
-        assert isinstance(Note.search("fox").first(session).entity, Note)
+        assert isinstance(Letter.search("fox").all(session)[0].entity, Letter)
+        assert isinstance(Note.search("fox").all(session)[0].entity, Note)
     assert Note.search.chunks is not Letter.search.chunks
 
 
@@ -190,7 +190,7 @@ def test_joined_inheritance(create: Create) -> None:
         session.execute(sa.text("UPDATE items SET text = 'a blue whale' WHERE text = 'a red fox runs'"))
         assert Book.by_author.pending(session) == 1  # the content is in the parent's table
         Book.by_author.sync(session)
-        assert Book.by_author("whale").mode("lexical").first(session).entity.author == "Nina"
+        assert Book.by_author("whale").mode("lexical").all(session)[0].entity.author == "Nina"
 
 
 def test_single_table_inheritance(create: Create) -> None:
@@ -249,7 +249,7 @@ def test_keys_of_every_kind(create: Create, key: str) -> None:
         hit.entity.text = "a tall giraffe"
         session.flush()
         assert Note.search.sync(session).rows == 1
-        assert Note.search("giraffe").first(session).entity is hit.entity
+        assert Note.search("giraffe").all(session)[0].entity is hit.entity
         session.delete(hit.entity)
         session.commit()
         assert session.scalar(sa.select(sa.func.count()).select_from(Note.search.chunks)) == 4
@@ -269,7 +269,7 @@ def test_a_changed_key_takes_its_chunks_along(create: Create) -> None:
         session.execute(sa.update(Note).values(id=Note.id + 1000))
         report = Note.search.sync(session)
         assert (report.rows, report.chunks_encoded) == (5, 0)
-        assert Note.search("fox").first(session).entity.id > 1000
+        assert Note.search("fox").all(session)[0].entity.id > 1000
 
 
 def test_schemas_and_several_searches_of_a_class(create: Create, engine: sa.Engine) -> None:
@@ -326,13 +326,13 @@ def test_hybrid_properties_expressions_and_language_by_row(create: Create) -> No
     with filled(create(Base.metadata), Note) as session:
         session.add(Note(text="Die Häuser am See", lang="de"))
         Note.search.sync(session)
-        assert Note.search("Haus").mode("lexical").first(session).entity.lang == "de"
+        assert Note.search("Haus").mode("lexical").all(session)[0].entity.lang == "de"
         chunk = session.scalars(sa.select(Note.search.chunks.c.text)).first()
         assert chunk == "dear\n\n5"
         assert Note.search.declared.watched == {"notes": ["text", "price", "lang"]}
         session.execute(sa.update(Note).where(Note.text.like("%fox%")).values(price=1))
         assert Note.search.sync(session).rows == 1
-        assert Note.search("cheap").first(session).entity.text == "a red fox runs"
+        assert Note.search("cheap").all(session)[0].entity.text == "a red fox runs"
 
 
 def test_content_that_is_empty_or_missing(create: Create) -> None:
@@ -403,7 +403,7 @@ def test_adopted_vectors(create: Create) -> None:
         assert "By photos_embedding_idx (hnsw over vector)" in str(Photo.near(vectors[7]).explain(session))
         session.commit()
         assert Photo.found.sync(session).rows == 3001
-        assert Photo.found("photo 11").mode("lexical").first(session).entity.caption == "photo 11"
+        assert Photo.found("photo 11").mode("lexical").all(session)[0].entity.caption == "photo 11"
         assert len(Photo.near.like(hits[0].entity).limit(3).all(session)) == 3
         assert session.execute(Photo.near(vectors[7]).select()).first().rank == 1  # type: ignore[union-attr]
         with pytest.raises(InvalidQuery, match="no words"):
@@ -543,15 +543,15 @@ def test_asynchronous_sessions(articles: Session, url: str) -> None:
         async with AsyncSession(engine) as session:
             hits = await Article.search("fox").limit(2).all(session)
             assert len(hits) == 2
-            assert (await Article.search("fox").first(session)).entity.title.startswith("a red fox")
+            assert (await Article.search("fox").all(session))[0].entity.title.startswith("a red fox")
             result = await session.execute(Article.search("fox").select())
             assert len(result.all()) == 10
             session.add(Article(title="A new one", body="of penguins", views=0, author_id=1))
             session.add(Quick(text="of walruses"))
             await session.flush()
             assert (await Article.search.sync(session)).rows == 1
-            assert (await Article.search("penguins").first(session)).entity.title == "A new one"
-            assert (await Quick.search("walruses").first(session)).entity.text == "of walruses"
+            assert (await Article.search("penguins").all(session))[0].entity.title == "A new one"
+            assert (await Quick.search("walruses").all(session))[0].entity.text == "of walruses"
         await engine.dispose()
 
     asyncio.run(run())
@@ -577,12 +577,12 @@ def test_manual_sync_finds_whatever_was_written(articles: Session, engine: sa.En
     session.commit()
     report = Article.search.sync(engine)
     assert (report.rows, report.chunks_encoded) == (2, 2)
-    assert Article.search("zebra").first(session).entity.title == "bulk"
+    assert Article.search("zebra").all(session)[0].entity.title == "bulk"
     session.execute(sa.text("UPDATE articles SET body = 'gnu' WHERE title = 'core'"))
     assert Article.search.sync(session).rows == 1
-    assert Article.search("gnu").first(session).entity.title == "core"
+    assert Article.search("gnu").all(session)[0].entity.title == "core"
     session.rollback()
-    assert Article.search("yak").first(session).entity.title == "core"
+    assert Article.search("yak").all(session)[0].entity.title == "core"
     session.commit()
     session.execute(sa.text("UPDATE articles SET title = title || '.'"))
     assert Article.search.sync(session).rows == 62
@@ -596,19 +596,19 @@ def test_inline_sync(articles: Session) -> None:
     row = Quick(text="a walrus")
     session.add(row)
     session.flush()
-    assert Quick.search("walrus").first(session).entity is row
+    assert Quick.search("walrus").all(session)[0].entity is row
     row.text = "a seal"
-    assert Quick.search("seal").mode("lexical").first(session).entity is row  # autoflush
+    assert Quick.search("seal").mode("lexical").all(session)[0].entity is row  # autoflush
     session.commit()
     session.execute(sa.insert(Quick), [{"text": f"bulk {n}"} for n in range(10)])
     session.commit()
     assert Quick.search.pending(session) == 0
     session.execute(sa.insert(Quick.search.declared.key[0].table).values(text="a narwhal"))
     session.commit()
-    assert Quick.search("narwhal").mode("lexical").first(session).entity.text == "a narwhal"
+    assert Quick.search("narwhal").mode("lexical").all(session)[0].entity.text == "a narwhal"
     session.execute(sa.update(Quick).where(Quick.text == "a narwhal").values(text="an orca"))
     session.commit()
-    assert Quick.search("orca").mode("lexical").first(session).entity.text == "an orca"
+    assert Quick.search("orca").mode("lexical").all(session)[0].entity.text == "an orca"
     session.delete(row)
     session.commit()
     assert Quick.search("seal").mode("lexical").all(session) == []
@@ -731,3 +731,30 @@ def test_vectors_of_another_revision_are_an_error(create: Create) -> None:
         session.rollback()
         with pytest.raises(sa.exc.DBAPIError, match="revision 1-16"):
             session.execute(again.search("fox").select())
+
+
+def test_chunks_and_words_are_as_visible_as_their_rows(articles: Session, db: Database) -> None:
+    session = articles
+    for statement in (
+        "DROP ROLE IF EXISTS reader",
+        "CREATE ROLE reader",
+        "GRANT SELECT ON articles, articles_search, articles_search_terms TO reader",
+        "GRANT USAGE ON SCHEMA neural TO reader",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA neural TO reader",
+        "ALTER TABLE articles ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY few ON articles USING (views < 7)",
+    ):
+        session.execute(sa.text(statement))
+    session.commit()
+    assert "row-level security of table public.articles_search " in str(db.check().differences)
+    db.upgrade()
+    assert db.check().differences == ()
+    session.execute(sa.text("SET ROLE reader"))
+    for mode in ("semantic", "lexical", "hybrid"):
+        hits = Article.search("body").mode(mode).limit(20).all(session)
+        assert sorted(hit.entity.views for hit in hits) == list(range(7))
+    assert session.scalar(sa.select(sa.func.count()).select_from(Article.search.chunks)) == 7
+    session.execute(sa.text("RESET ROLE"))
+    session.execute(sa.text("DROP OWNED BY reader"))
+    session.execute(sa.text("DROP ROLE reader"))
+    session.commit()

@@ -245,8 +245,8 @@ def _broken(connection: sa.Connection) -> list[str]:
     )
     found = [found for query in (missing, invalid) for found in connection.scalars(query)]
     found += [
-        f"row-level security of table neural.{table} is not that of neural.documents; run: pgneural db upgrade"
-        for table in unprotected(connection)
+        f"row-level security of table {table} is not that of {source}; run as its owner: pgneural db upgrade"
+        for table, source in unprotected(connection)
     ]
     return found
 

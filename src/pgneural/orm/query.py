@@ -19,7 +19,7 @@ from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
 from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
-from pgneural.search import Hits, Refined, run
+from pgneural.search import Hit, Hits, Refined, run
 from pgneural.statement import Boost, Fusion, Query, one_of
 from pgneural.store.engine import translated
 from pgneural.types import Mode, Vector
@@ -177,10 +177,10 @@ class SearchQuery(Generic[E]):
             return run(rows, query, f"the columns of {self.search.declared.source}")
 
     @overload
-    def first(self, session: Session) -> Any: ...
+    def first(self, session: Session) -> Hit[E] | None: ...
     @overload
-    def first(self, session: AsyncSession) -> Awaitable[Any]: ...
-    def first(self, session: Session | AsyncSession) -> Any:
+    def first(self, session: AsyncSession) -> Awaitable[Hit[E] | None]: ...
+    def first(self, session: Session | AsyncSession) -> Hit[E] | None | Awaitable[Hit[E] | None]:
         """Return the best hit, or None."""
         if isinstance(session, AsyncSession):
             return session.run_sync(self.first)
