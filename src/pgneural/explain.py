@@ -177,12 +177,12 @@ class _Words:
         for vectors, near in self._near():
             if not _scanned(vectors, near) and vectors.indexed.index.method is not Method.NONE:
                 yield (
-                    f"no vector index was used on {_name(vectors.table)}; build it (index() does), "
-                    "and run ANALYZE if it is there"
+                    f"no vector index was used on {_name(vectors.table)}; make it (`index()` of a "
+                    "collection does, `op.create_vector_index` in a migration), and run ANALYZE if it is there"
                 )
         rare = self.stages.get("rare_words")
         if rare and not rare.indexes:
-            yield f"no index was used on {self.target.words.fullname}; run index() again, it makes it, or ANALYZE"
+            yield f"no index was used on {self.target.words.fullname}; run index() or sync() again, or ANALYZE"
 
     def _filter(self) -> Iterator[str]:
         probe, near = self.stages.get("probe"), self.stages.get("near")

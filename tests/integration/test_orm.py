@@ -522,9 +522,14 @@ def test_hits_with_every_option(articles: Session) -> None:
     assert len(Article.search(np.ones(256, dtype=np.float32)).all(articles)) == 10
     assert "rows" in str(asked.explain(articles))
     one, two = articles.get_one(Article, 1), articles.get_one(Article, 2)
+
+    def texts_of(query: Any) -> list[str]:
+        return [hit.entity.title for hit in query.all(articles)]
+
     recommended = Article.search.recommend([one], [two]).all(articles)
     assert {one.id, two.id}.isdisjoint(hit.entity.id for hit in recommended)
     assert articles.execute(Article.search.like(one).select()).first()
+    assert texts_of(Article.search(one)) == texts_of(Article.search.like(one))
 
 
 def test_kept_statements_answer_with_the_values_of_each_query(articles: Session) -> None:

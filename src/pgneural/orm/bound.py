@@ -67,9 +67,14 @@ class BoundSearch(Generic[E]):
     def __repr__(self) -> str:
         return f"<search {self.mapper.class_.__name__}.{self.declared.attribute}, {self.declared.encoder}>"
 
-    def __call__(self, query: Asked) -> SearchQuery[E]:
-        """Return the search for a text, a vector, or several texts with weights; nothing is encoded or executed yet."""
-        return SearchQuery(self, query)
+    def __call__(self, query: Asked | E) -> SearchQuery[E]:
+        """Return the search for a text, a vector, several texts with weights, or a stored row.
+
+        Nothing is encoded or executed yet.
+        """
+        if isinstance(query, self.mapper.class_):
+            return self.like(query)
+        return SearchQuery(self, query)  # type: ignore[arg-type]
 
     def like(self, entity: E) -> SearchQuery[E]:
         """Return the search for rows near a stored one, which is not among them."""

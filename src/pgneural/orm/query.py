@@ -180,7 +180,7 @@ class SearchQuery(Generic[E]):
     def first(self, session: Session) -> Hit[E] | None: ...
     @overload
     def first(self, session: AsyncSession) -> Awaitable[Hit[E] | None]: ...
-    def first(self, session: Session | AsyncSession) -> Hit[E] | None | Awaitable[Hit[E] | None]:
+    def first(self, session: Session | AsyncSession) -> Hit[E] | Awaitable[Hit[E] | None] | None:
         """Return the best hit, or None."""
         if isinstance(session, AsyncSession):
             return session.run_sync(self.first)
