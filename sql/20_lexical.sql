@@ -190,8 +190,8 @@ DECLARE
 BEGIN
     IF space IS NULL THEN  -- of a table of the user's own: its migrations name no number
         SELECT s.id INTO space
-          FROM neural.spaces s JOIN pg_catalog.pg_class c ON c.oid = to_regclass(s.source)
-         WHERE s.chunk_table || '_terms' = TG_TABLE_NAME AND s.kind = 'dense' AND c.relnamespace = quote_ident(TG_TABLE_SCHEMA)::regnamespace;
+          FROM neural.spaces s
+         WHERE s.chunk_table || '_terms' = TG_TABLE_NAME AND s.kind = 'dense' AND (parse_ident(s.source))[1] = TG_TABLE_SCHEMA;
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM neural.term_counts WHERE space_id = space;

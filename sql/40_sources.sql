@@ -44,39 +44,69 @@ LANGUAGE sql
 AS $$
     INSERT INTO neural.pending AS p (space_id, key)
     SELECT space, k FROM (SELECT DISTINCT unnest(keys) AS k) changed ORDER BY k
-        ON CONFLICT (space_id, key) DO UPDATE SET version = p.version + 1, changed_at = now()
+        ON CONFLICT (space_id, key)
+        DO UPDATE SET version = DEFAULT, changed_at = DEFAULT, changed_by = DEFAULT
 $$;
 
 COMMENT ON FUNCTION neural.mark_pending(bigint, jsonb[]) IS
 'Notes that rows of a source, given by their keys as JSON arrays, are to be encoded';
 
+CREATE OR REPLACE FUNCTION neural.key_columns(relation regclass)
+RETURNS text[]
+LANGUAGE sql STABLE STRICT
+AS $$
+    SELECT array_agg(a.attname::text ORDER BY k.place)
+      FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_catalog.pg_attribute a
+     WHERE i.indrelid = relation AND i.indisprimary AND a.attrelid = relation AND a.attnum = k.number
+$$;
+
+COMMENT ON FUNCTION neural.key_columns(regclass) IS 'The columns of the primary key of a table, in order';
+
+-- keys are the same text whatever a session has set
+CREATE OR REPLACE FUNCTION neural.mark_all(space bigint, source regclass)
+RETURNS void
+LANGUAGE plpgsql
+SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+AS $$
+DECLARE
+    keys text := (SELECT string_agg(format('s.%I', k), ', ') FROM unnest(neural.key_columns(source)) k);
+BEGIN
+    EXECUTE format('SELECT neural.mark_pending(%s, array_agg(jsonb_build_array(%s))) FROM %s s HAVING count(*) > 0',
+                   space, keys, source);
+END
+$$;
+
+COMMENT ON FUNCTION neural.mark_all(bigint, regclass) IS
+'Notes that all rows of a source are to be encoded; what is already right is not encoded again';
+
 CREATE OR REPLACE FUNCTION neural.note_changes()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 AS $$
 DECLARE
     space bigint;
-    keys text[];
-    changed text;
+    keys text[] := neural.key_columns(TG_RELID);
+    watched text[] := TG_ARGV[2];
+    known text[];
+    changed text := 'new_rows n';
     noted jsonb[];
 BEGIN
-    SELECT s.id INTO space
-      FROM neural.spaces s JOIN pg_class c ON c.oid = to_regclass(s.source) JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE s.chunk_table = TG_ARGV[0] AND s.kind = 'dense' AND n.nspname = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
+    SELECT s.id INTO space FROM neural.spaces s
+     WHERE s.chunk_table = TG_ARGV[0] AND s.kind = 'dense'
+       AND (parse_ident(s.source))[1] = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
     IF NOT FOUND THEN
+        RAISE WARNING 'trigger % of %.% belongs to no search; drop it', TG_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME;
         RETURN NULL;
     END IF;
-    SELECT array_agg(a.attname ORDER BY k.place) INTO keys
-      FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_attribute a
-     WHERE i.indrelid = TG_RELID AND i.indisprimary AND a.attrelid = TG_RELID AND a.attnum = k.number;
-    IF TG_OP = 'INSERT' THEN
-        changed := 'new_rows n';
-    ELSE
+    SELECT array_agg(a.attname::text) INTO known FROM pg_attribute a
+     WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped;
+    IF TG_OP = 'UPDATE' AND cardinality(known) = cardinality(watched) THEN  -- else one was renamed: any update counts
         SELECT format('new_rows n LEFT JOIN old_rows o ON %s WHERE ROW(%s) IS DISTINCT FROM ROW(%s)',
                       (SELECT string_agg(format('o.%1$I = n.%1$I', k), ' AND ') FROM unnest(keys) k),
                       string_agg(format('o.%I::text', w), ', '), string_agg(format('n.%I::text', w), ', '))
-          INTO changed FROM unnest(TG_ARGV[2]::text[] || keys) w;
+          INTO changed FROM unnest(known || keys) w;
     END IF;
     EXECUTE format('SELECT array_agg(jsonb_build_array(%s)) FROM %s',
                    (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k), changed)
@@ -90,7 +120,51 @@ $$;
 
 COMMENT ON FUNCTION neural.note_changes() IS
 'Trigger of a source: marks inserted rows, and those of which a watched column changed, as pending. Arguments: the chunk
-table, its schema or '' for that of the source, the watched columns as an array';
+table, its schema or an empty text for that of the source, the watched columns as an array';
+
+CREATE OR REPLACE FUNCTION neural.watch_table(relation regclass, chunk_table text, schema text, columns text[])
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    part regclass;
+BEGIN
+    FOR part IN SELECT relation UNION SELECT relid FROM pg_partition_tree(relation) LOOP
+        EXECUTE format('CREATE TRIGGER %I AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows
+                        FOR EACH STATEMENT EXECUTE FUNCTION neural.note_changes(%L, %L, %L)',
+                       chunk_table || '_insert', part, chunk_table, schema, columns);
+        EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+                        FOR EACH STATEMENT EXECUTE FUNCTION neural.note_changes(%L, %L, %L)',
+                       chunk_table || '_update', part, chunk_table, schema, columns);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
+'Has the changes of a table, and of its partitions, noted for the search of a chunk table; see note_changes';
+
+CREATE OR REPLACE FUNCTION neural.unwatch(chunk_table text, schema text)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    noting record;
+BEGIN
+    FOR noting IN
+        SELECT t.tgname, t.tgrelid::regclass AS relation
+          FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+         WHERE t.tgfoid = 'neural.note_changes'::regproc AND t.tgname IN (chunk_table || '_insert', chunk_table || '_update')
+           AND position(convert_to(chunk_table, 'UTF8') || '\x00'::bytea || convert_to(schema, 'UTF8') || '\x00'::bytea
+                        IN t.tgargs) = 1
+           AND (schema <> '' OR c.relnamespace IN (SELECT to_regnamespace(quote_ident(s)) FROM unnest(current_schemas(false)) s))
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', noting.tgname, noting.relation);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.unwatch(text, text) IS
+'The reverse of watch_table, wherever the triggers are by now';
 
 CREATE OR REPLACE FUNCTION neural.follow_row_security(kept regclass, source regclass)
 RETURNS void
@@ -134,9 +208,22 @@ BEGIN
          GROUP BY a.grantee
     LOOP
         EXECUTE format('GRANT %s ON %s TO %s', privilege.granted, kept, privilege.grantee);
+        BEGIN  -- what a search reads besides, and what an encoding session writes
+            EXECUTE format('GRANT USAGE ON SCHEMA neural TO %s', privilege.grantee);
+            EXECUTE format('GRANT SELECT ON neural.spaces, neural.pending, neural.term_counts, neural.corpus_counts TO %s',
+                           privilege.grantee);
+            IF privilege.granted LIKE '%INSERT%' THEN
+                EXECUTE format('GRANT INSERT, DELETE, UPDATE ON neural.pending, neural.term_counts, neural.corpus_counts TO %s',
+                               privilege.grantee);
+                EXECUTE format('GRANT UPDATE (revision, mean_length) ON neural.spaces TO %s', privilege.grantee);
+            END IF;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE NOTICE 'schema neural is of another role; let it GRANT USAGE ON SCHEMA neural TO %', privilege.grantee;
+        END;
     END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION neural.follow_source(regclass, regclass) IS
-'Makes a table of chunks or words as visible as its source: the same row-level security, and the same grants';
+'Makes a table of chunks or words as visible as its source: the same row-level security, and the same
+grants, with those on schema neural that searching and encoding need';

@@ -46,8 +46,17 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("key", JSONB, nullable=False, comment="The primary key of the source row, as an array"),
-        sa.Column("version", sa.BigInteger, server_default="1", nullable=False, comment="Counts the changes"),
+        sa.Column(
+            "version", sa.BigInteger, sa.Identity(always=True), nullable=False, comment="Another one for every change"
+        ),
         sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.Column(
+            "changed_by",
+            sa.BigInteger,
+            server_default=sa.text("pg_current_xact_id()::text::bigint"),
+            nullable=False,
+            comment="The transaction",
+        ),
         sa.PrimaryKeyConstraint("space_id", "key", name=op.f("pending_pkey")),
         schema="neural",
         comment="Rows of sources that changed and are not encoded yet: a set, kept by triggers",

@@ -14,7 +14,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
-from sqlalchemy.sql.elements import conv
 
 from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table, vector_index
@@ -25,7 +24,7 @@ MAX_TOKENS = 512
 """The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
 are trained on. A longer one blurs several subjects into one vector."""
 
-CONTENT = ("reads", "max_tokens", "overlap", "language", "title_boost", "options")
+CONTENT = ("reads", "max_tokens", "overlap", "language", "title_boost")
 """What decides the chunks and words of a row."""
 
 Statement = sa.Executable | sa.schema.ExecutableDDLElement
@@ -102,6 +101,13 @@ class Declared:
             terms.add_is_dependent_on(chunks)
         return chunks, terms
 
+    def tables_watched(self) -> Iterator[tuple[tuple[str | None, str], Sequence[str]]]:
+        """Return the watched tables, each as its schema and its name, with their columns."""
+        for table, columns in self.watched.items():
+            prefix = f"{self.schema}."
+            inside = self.schema is not None and table.startswith(prefix)
+            yield (self.schema, table.removeprefix(prefix)) if inside else (None, table), columns
+
     def catalog(self) -> dict[str, Any]:
         """Return the row of the search in ``neural.spaces``, but for the source and the index."""
         return {
@@ -162,6 +168,7 @@ def attach_statements(declared: Declared) -> Iterator[sa.TextClause]:
     """Return what joins tables that are there to the catalog, and has their source watched."""
     values = {**declared.catalog(), "vector_index": declared.index.as_json(), "revision": "", "kind": "dense"}
     columns = ", ".join(values)
+    yield _forgotten(declared)  # left by tables that were dropped without their search
     yield _sql(
         f"INSERT INTO {SCHEMA}.spaces (source, {columns}) "
         f"SELECT {SCHEMA}.qualified({_relation(declared)}), {', '.join(map(_literal, values.values()))}"
@@ -185,42 +192,32 @@ def attach_statements(declared: Declared) -> Iterator[sa.TextClause]:
 
 def watch_statements(declared: Declared) -> Iterator[sa.TextClause]:
     """Return what has the source watched: its inserted rows, and changes of what is searchable."""
-    for table, columns in declared.watched.items():
-        arguments = ", ".join(map(_literal, (declared.name, declared.schema or "", _array(columns))))
-        for event, transition in (("insert", "NEW TABLE AS new_rows"),
-                                  ("update", "OLD TABLE AS old_rows NEW TABLE AS new_rows")):  # fmt: skip
-            yield _sql(
-                f"CREATE TRIGGER {quoted(_trigger(declared.name, event))} AFTER {event.upper()} "
-                f"ON {_quoted_table(table)} REFERENCING {transition} "
-                f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.note_changes({arguments})"
-            )
+    for (schema, name), columns in declared.tables_watched():
+        arguments = (quoted_table(name, schema), declared.name, declared.schema or "", _array(columns))
+        yield _sql(f"SELECT {SCHEMA}.watch_table({', '.join(map(_literal, arguments))})")
 
 
-def unwatch_statements(declared: Declared) -> Iterator[sa.TextClause]:
+def unwatch_statement(declared: Declared) -> sa.TextClause:
     """Return the reverse of `watch_statements`."""
-    for table in declared.watched:
-        for event in ("insert", "update"):
-            yield _sql(f"DROP TRIGGER IF EXISTS {quoted(_trigger(declared.name, event))} ON {_quoted_table(table)}")
+    return _sql(f"SELECT {SCHEMA}.unwatch({_literal(declared.name)}, {_literal(declared.schema or '')})")
 
 
 def mark_all(declared: Declared) -> sa.TextClause:
     """Return what makes every row pending; the content is not read, since a migration may be about to rename it."""
-    keys = ", ".join(f"s.{quoted(column.name)}" for column in declared.key)
-    source = quoted_table(declared.source, declared.schema)
-    return _sql(
-        f"SELECT {SCHEMA}.mark_pending({SCHEMA}.space_id({_relation(declared)}, {_literal(declared.attribute)}, ''), "  # noqa: S608
-        f"array_agg(jsonb_build_array({keys}))) FROM {source} s HAVING count(*) > 0"
-    )
+    space = f"{SCHEMA}.space_id({_relation(declared)}, {_literal(declared.attribute)}, '')"
+    return _sql(f"SELECT {SCHEMA}.mark_all({space}, {_relation(declared)})")
 
 
 def change_statements(before: Declared, after: Declared) -> Iterator[sa.TextClause]:
     """Return what turns a search into one of the same tables; where it reads or cuts otherwise, all is pending."""
-    yield from unwatch_statements(before)
+    yield unwatch_statement(before)
     changed = {**after.catalog(), "vector_index": after.index.as_json()}
     assignments = ", ".join(f"{name} = {_literal(value)}" for name, value in changed.items())
     yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)}")  # noqa: S608
     if after.reads is not None:
         yield from watch_statements(after)
+        terms = quoted_table(f"{after.name}_terms", after.schema)
+        yield _sql(f"CREATE INDEX IF NOT EXISTS {quoted(f'{after.name}_terms_idx')} ON {terms} USING gin (lexemes)")
         if any(getattr(before, name) != getattr(after, name) for name in CONTENT):
             yield mark_all(after)
 
@@ -231,31 +228,31 @@ def drop_statements(declared: Declared) -> Iterator[Statement]:
     source = declared.source_table()
     for table in reversed(declared.tables(source, source.metadata)):
         if table is not None:
-            yield DropTable(table)
+            yield DropTable(table, if_exists=True)
 
 
 def detach_statements(declared: Declared) -> Iterator[sa.TextClause]:
     """Return the reverse of `attach_statements`, but for what goes with the tables."""
-    yield from unwatch_statements(declared)
-    yield _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(declared)}")  # noqa: S608
+    yield unwatch_statement(declared)
+    yield _forgotten(declared)
 
 
-def _trigger(chunks: str, event: str) -> str:
-    return conv(f"{chunks}_{event}")
+def _forgotten(declared: Declared) -> sa.TextClause:
+    return _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(declared)}")  # noqa: S608
 
 
 def _is_space(declared: Declared) -> str:
-    return f"source = {SCHEMA}.qualified({_relation(declared)}) AND attribute = {_literal(declared.attribute)}"
+    """Return the condition on the catalog that a row is that of the search, whether or not its table is still there."""
+    relation = _literal(quoted_table(declared.source, declared.schema))
+    schema = _literal(declared.schema) if declared.schema else "current_schema()"
+    gone = f"format('%I.%I', {schema}, {_literal(declared.source)})"
+    source = f"coalesce({SCHEMA}.qualified(to_regclass({relation})), {gone})"
+    return f"source = {source} AND attribute = {_literal(declared.attribute)}"
 
 
 def _relation(declared: Declared) -> str:
     """Return the source as a literal regclass."""
     return _literal(quoted_table(declared.source, declared.schema)) + "::regclass"
-
-
-def _quoted_table(name: str) -> str:
-    schema, _, table = name.rpartition(".")
-    return quoted_table(table, schema or None)
 
 
 def _array(values: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -190,8 +191,15 @@ PENDING = Table(
     Catalog.metadata,
     _of_space(),
     Column("key", JSONB, nullable=False, comment="The primary key of the source row, as an array"),
-    Column("version", BigInteger, nullable=False, server_default="1", comment="Counts the changes"),
+    Column("version", BigInteger, Identity(always=True), nullable=False, comment="Another one for every change"),
     Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column(
+        "changed_by",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+        comment="The transaction",
+    ),
     PrimaryKeyConstraint("space_id", "key"),
     comment="Rows of sources that changed and are not encoded yet: a set, kept by triggers",
 )
