@@ -48,9 +48,9 @@ class Syncing:
         self._kept, self._encoder = kept, encoder
         self.report = Synced()
 
-    def within(self, connection: sa.Connection) -> Synced:
-        """Bring all rows up to date in the caller's transaction."""
-        while batch := self._kept.read(connection, BATCH_ROWS):
+    def within(self, connection: sa.Connection, *, own: bool = False) -> Synced:
+        """Bring all rows, or only those that the transaction itself has changed, up to date in it."""
+        while batch := self._kept.read(connection, BATCH_ROWS, own=own):
             made = self._made(batch, self._known(connection, batch))
             if not self._store(connection, made):
                 break  # all that is left is changed by others just now

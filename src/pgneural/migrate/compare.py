@@ -68,7 +68,7 @@ class _Comparison:
         for key, declared in self.declared.items():
             if self._is_new(key):
                 after.append(CreateSearchOp(declared))
-            elif changes(self.installed[key], declared) or self._lacks_triggers(declared):
+            elif changes(self.installed[key], self._unqualified(declared)) or self._lacks_triggers(declared):
                 after.append(ChangeSearchOp(self.installed[key], declared))
         for key, index in self.modelled.items():
             if not self._same_index(key) or (index.schema, index.table) in made:
@@ -95,7 +95,25 @@ class _Comparison:
         installed, declared = self.installed.get(key), self.declared[key]
         if installed is None:
             return True
-        return any(getattr(installed, name) != getattr(declared, name) for name in _DECISIVE)
+        if any(getattr(installed, name) != getattr(declared, name) for name in _DECISIVE):
+            return True
+        return not self._keeps(declared)
+
+    def _keeps(self, declared: Declared) -> bool:
+        """Whether the tables of a search are there, with keys of the names and types that its source has now."""
+        wanted = {f"source_{column.name}": column.type.compile(_DIALECT) for column in declared.key}
+        names = [declared.name] if declared.column is None else []
+        names += [f"{declared.name}_terms"] if declared.reads is not None else []
+        for name in names:
+            relation = {"relation": quoted_table(name, declared.schema)}
+            types = {row[0]: row[1] for row in self.connection.execute(sa.text(_KEY_TYPES), relation)}
+            if types.keys() != wanted.keys():
+                return False
+            for column, type_ in wanted.items():
+                known = self.connection.scalar(sa.text("SELECT to_regtype(:type)::oid"), {"type": type_})
+                if known is not None and known != types[column]:
+                    return False
+        return True
 
     def _declared(self) -> Iterator[tuple[Key, Declared]]:
         for table in self.tables:
@@ -125,13 +143,21 @@ class _Comparison:
         return bool(self.context.run_object_filters(table, table.name, "table", reflected, None))
 
     def _of_row(self, row: Any, schema: str | None) -> Declared:
-        inspector = self.context.inspector
-        names = inspector.get_pk_constraint(row["table"], schema)["constrained_columns"]
-        types = {column["name"]: column["type"] for column in inspector.get_columns(row["table"], schema)}
+        inspector, kept = self.context.inspector, f"{row['chunk_table']}{'_terms' if row['vector_column'] else ''}"
+        types: dict[str, Any] = {}
+        if inspector.has_table(kept, schema):  # its source may have been renamed or dropped
+            types = {column["name"].removeprefix("source_"): column["type"]
+                     for column in inspector.get_columns(kept, schema)
+                     if column["name"] in inspector.get_pk_constraint(kept, schema)["constrained_columns"]}  # fmt: skip
+            types.pop("ordinal", None)
+        elif inspector.has_table(row["table"], schema):
+            found = {column["name"]: column["type"] for column in inspector.get_columns(row["table"], schema)}
+            primary = inspector.get_pk_constraint(row["table"], schema)["constrained_columns"]
+            types = {name: found[name] for name in primary}
         return Declared(
             source=row["table"],
             attribute=row["attribute"],
-            key=tuple(sa.Column(name, types[name]) for name in names),
+            key=tuple(sa.Column(name, type_) for name, type_ in types.items()),
             reads=row["reads"],
             encoder=row["encoder"],
             dimensions=row["dimensions"],
@@ -150,14 +176,16 @@ class _Comparison:
         )
 
     def _lacks_triggers(self, declared: Declared) -> bool:
-        """Whether a trigger that watches the source was dropped."""
-        wanted = 2 * len(declared.watched)
+        """Whether a trigger that watches the source, or the index of its words, is not there."""
+        if declared.reads is None:
+            return False
         names = [f"{declared.name}_insert", f"{declared.name}_update"]
-        counting = sa.text("SELECT count(*) FROM pg_trigger WHERE tgname = ANY(:names) AND tgrelid = ANY(:tables)")
-        tables = [quoted_table(*reversed(table.rpartition(".")[::2])) for table in declared.watched]
-        oids = [self.connection.scalar(sa.text("SELECT to_regclass(:t)::oid"), {"t": table}) for table in tables]
-        found = self.connection.scalar(counting, {"names": names, "tables": [oid for oid in oids if oid]})
-        return bool(found != wanted)
+        for (schema, table), _ in declared.tables_watched():
+            relation = {"relation": quoted_table(table, schema), "names": names}
+            if self.connection.scalar(sa.text(_UNWATCHED), relation):
+                return True
+        index = {"name": quoted_table(f"{declared.name}_terms_idx", declared.schema)}
+        return self.connection.scalar(sa.text("SELECT to_regclass(:name)"), index) is None
 
     def _kept_tables(self) -> Iterator[tuple[str | None, str]]:
         for schema, table, attribute in {**self.declared, **self.installed}:
@@ -176,9 +204,10 @@ class _Comparison:
             if schema not in self.schemas or not self._included(table, reflected=False):
                 continue
             for index in table.indexes:
-                ours = index.dialect_options["postgresql"]["using"] in VECTOR_METHODS
+                ours = str(index.dialect_options["postgresql"]["using"]).lower() in VECTOR_METHODS
                 if ours and self.context.run_object_filters(index, index.name, "index", False, None):
-                    yield (schema, table.name, str(index.name)), definition_of(index, schema)
+                    found = definition_of(index, schema)
+                    yield (schema, table.name, found.name), found
 
     def _existing(self) -> Iterator[tuple[Key, VectorIndexDefinition]]:
         """Read the vector indexes of tables that the models, or a search, have."""
@@ -214,8 +243,10 @@ class _Comparison:
                 rows = self.connection.execute(sa.text(_INDEXES + " AND t.relname = 'pgneural_compared'")).mappings()
                 made = _definition(rows.one(), found.schema)
                 savepoint.rollback()
-        except DBAPIError:  # it is over a column that the table has not yet
-            return False
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") == "42703":  # it is over a column that the table has not yet
+                return False
+            return replace(wanted, expression="", where=None) == replace(found, expression="", where=None)
         return replace(made, table=found.table, name=found.name) == found
 
     def _exists(self, index: VectorIndexDefinition) -> bool:
@@ -229,14 +260,22 @@ class _Comparison:
         models = {(self._normal(t.schema), t.name) for t in self.tables} - set(self._kept_tables())
         return (index.schema, index.table) in kept | models
 
+    def _unqualified(self, declared: Declared) -> Declared:
+        """Return a search of the default schema as one that does not name it, if the database's does not."""
+        if declared.schema is None or declared.schema != self.default or declared.reads is None:
+            return declared
+        prefix = f"{declared.schema}."
+        watched = {table.removeprefix(prefix): columns for table, columns in declared.watched.items()}
+        return replace(declared, schema=None, reads=declared.reads.replace(prefix, ""), watched=watched)
+
     def _normal(self, schema: str | None) -> str | None:
         return None if schema == self.default else schema
 
 
-_DECISIVE = ("encoder", "dimensions", "distance", "storage", "column")
+_DECISIVE = ("encoder", "options", "dimensions", "distance", "storage", "column")
 """What decides the vectors: a search with another of these is another one."""
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 def definition_of(index: sa.Index, schema: str | None) -> VectorIndexDefinition:
@@ -253,11 +292,11 @@ def definition_of(index: sa.Index, schema: str | None) -> VectorIndexDefinition:
     operator_class = next((operators[name] for name in names if name in operators), "")
     where = options["where"]
     return VectorIndexDefinition(
-        name=str(index.name),
+        name=_DIALECT.identifier_preparer.truncate_and_render_index_name(index.name or "").strip('"'),
         table=index.table.name if index.table is not None else "",
         expression=text if column or not operator_class else f"({text})",
         operator_class=operator_class,
-        method=str(options["using"]),
+        method=str(options["using"]).lower(),
         options={name: int(value) for name, value in sorted((options["with"] or {}).items())},
         where=None if where is None else _condition(compiler, where),
         schema=schema,
@@ -285,9 +324,22 @@ def _definition(row: Any, schema: str | None) -> VectorIndexDefinition:
 
 
 _SPACES = """
-SELECT s.*, c.relname AS "table", n.nspname AS schema
-  FROM neural.spaces s JOIN pg_class c ON c.oid = to_regclass(s.source) JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT s.*, (parse_ident(s.source))[2] AS "table", (parse_ident(s.source))[1] AS schema
+  FROM neural.spaces s
  WHERE s.source <> 'neural.documents' AND s.kind = 'dense' ORDER BY s.source, s.attribute"""
+
+_KEY_TYPES = """
+SELECT attname, atttypid::bigint
+  FROM pg_attribute
+ WHERE attrelid = to_regclass(:relation) AND attname LIKE 'source\\_%'
+   AND attname <> 'source_hash' AND NOT attisdropped"""
+
+_UNWATCHED = """
+SELECT count(*)
+  FROM (SELECT to_regclass(:relation)::oid AS oid UNION
+        SELECT relid FROM pg_partition_tree(to_regclass(:relation))) part,
+       unnest(CAST(:names AS text[])) AS name
+ WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = part.oid AND t.tgname = name)"""
 
 _INDEXES = """
 SELECT i.relname AS name, t.relname AS "table", n.nspname AS schema, a.amname AS method,

@@ -283,10 +283,8 @@ _OPERATIONS: Mapping[str, type[ops.MigrateOperation]] = {
 }
 
 
-def register() -> None:
-    """Give ``alembic.op`` the operations; once is enough, more often does no harm."""
-    if hasattr(Operations, "create_search"):
-        return
+def _register() -> None:
+    """Give ``alembic.op`` the operations."""
     for name, operation in _OPERATIONS.items():
         Operations.register_operation(name)(operation)
     Operations.implementation_for(CreateSearchOp)(_create_search)
@@ -376,4 +374,7 @@ def changes(before: Declared, after: Declared) -> Sequence[str]:
     return [name for name in _CHANGEABLE if getattr(before, name) != getattr(after, name)]
 
 
-_CHANGEABLE = ("reads", "watched", "max_tokens", "overlap", "language", "title_boost", "sync", "index", "options")
+_CHANGEABLE = ("reads", "watched", "max_tokens", "overlap", "language", "title_boost", "sync", "index")
+
+
+_register()

@@ -16,9 +16,8 @@ def setup(plugin: Plugin) -> None:
     """Register the operations, and what compares a database with the models."""
     from alembic.util import DispatchPriority
 
-    from pgneural.migrate import operations
+    import pgneural.migrate.operations  # noqa: F401  # which registers them
 
-    operations.register()
     plugin.add_autogenerate_comparator(
         _prepare, "schema", "pgneural.prepare", qualifier="postgresql", priority=DispatchPriority.FIRST
     )

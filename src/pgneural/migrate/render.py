@@ -49,7 +49,8 @@ def import_vector_types(context: Any) -> None:
 
     def render_item(kind: str, item: Any, inner: Any) -> Any:
         rendered = theirs(kind, item, inner) if theirs else False
-        if rendered is False and kind == "type" and type(item).__module__.startswith("pgvector."):
+        vectors = any(base.__module__.startswith("pgvector.") for base in type(item).__mro__)
+        if rendered is False and kind == "type" and vectors:
             inner.imports.add("import pgvector.sqlalchemy")
             return f"pgvector.sqlalchemy.{item!r}"
         return rendered

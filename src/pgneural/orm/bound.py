@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import REGCLASS
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_session
 
 from pgneural import encoders
 from pgneural.asking import Asked
@@ -116,6 +116,11 @@ class BoundSearch(Generic[E]):
         """Return the same search over the rows of a child class."""
         return BoundSearch(mapper, self.declared, self._chunks, self.terms, self._encoder, self)
 
+    @property
+    def declaring(self) -> Mapper[Any]:
+        """The mapper of the class that declares the search."""
+        return self._parent.declaring if self._parent is not None else self.mapper
+
     @functools.cached_property
     def encoder(self) -> Encoder:
         """The encoder; loading it may take seconds. Searches with the same encoder and options share it."""
@@ -126,7 +131,13 @@ class BoundSearch(Generic[E]):
         return _encoder(self.declared.encoder, json.dumps(dict(self.declared.options), sort_keys=True))
 
     def key(self, entity: Any) -> tuple[Any, ...]:
-        """Return the primary key of a row, in the order of the table's."""
+        """Return the primary key of a row, in the order of the table's.
+
+        Raises:
+            InvalidQuery: It is no row of the class.
+        """
+        if not isinstance(entity, self.declaring.class_):
+            raise InvalidQuery(f"{entity!r} is no {self.declaring.class_.__name__}, whose search this is")
         properties = (self.mapper.get_property_by_column(column) for column in self.declared.key)
         return tuple(getattr(entity, property_.key) for property_ in properties)
 
@@ -212,7 +223,7 @@ class BoundSearch(Generic[E]):
             >>> Article.search.sync(session).rows
             2
         """
-        if isinstance(where, AsyncSession):
+        if isinstance(where, (AsyncSession, AsyncConnection)):
             return where.run_sync(self.sync)
         if self.terms is None:
             return Synced()
@@ -221,15 +232,39 @@ class BoundSearch(Generic[E]):
                 with where.begin() as connection:
                     kept = self._kept(connection)
                 return Syncing(kept, lambda: self.encoder).by(where)
+        with translated():
+            connection = self.connected(where)
+            return Syncing(self._kept(connection), lambda: self.encoder).within(connection)
+
+    def connected(self, where: Any) -> sa.Connection:
+        """Return the connection of a session, whose changes are flushed, or the connection itself.
+
+        Raises:
+            InvalidQuery: It is neither.
+        """
+        if isinstance(where, scoped_session):
+            where = where()
         if isinstance(where, Session):
             where.flush()
-            where = where.connection(bind_arguments={"mapper": self.mapper})
-        with translated():
-            return Syncing(self._kept(where), lambda: self.encoder).within(where)
+            return where.connection(bind_arguments={"mapper": self.mapper})
+        if isinstance(where, sa.Connection):
+            return where
+        raise InvalidQuery(f"{type(where).__name__} is no place to work in; give a session or a connection")
 
-    def pending(self, where: Session | sa.Connection) -> int:
-        """Return how many rows are to be encoded."""
-        connection = where.connection() if isinstance(where, Session) else where
+    def sync_own(self, connection: sa.Connection) -> Synced:
+        """Encode the rows that the transaction of a connection has changed itself."""
+        with translated():
+            return Syncing(self._kept(connection), lambda: self.encoder).within(connection, own=True)
+
+    @overload
+    def pending(self, where: Session | sa.Connection) -> int: ...
+    @overload
+    def pending(self, where: AsyncSession) -> Awaitable[int]: ...
+    def pending(self, where: Any) -> int | Awaitable[int]:
+        """Return how many rows are to be encoded; with an `AsyncSession`, await it."""
+        if isinstance(where, (AsyncSession, AsyncConnection)):
+            return where.run_sync(self.pending)
+        connection = self.connected(where)
         counting = sa.select(sa.func.count()).where(PENDING.c.space_id == self.space(connection).id)
         return connection.scalar(counting) or 0
 

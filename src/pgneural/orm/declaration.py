@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from sqlalchemy.sql import visitors
 from pgneural import encoders
 from pgneural.errors import InvalidDeclaration, PgneuralError
 from pgneural.store.declared import Declared
-from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, required_storage
+from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, required_storage
 from pgneural.types import Distance, Encoder
 
 Field = str | sa.ColumnElement[Any] | InstrumentedAttribute[Any] | MappedColumn[Any] | Callable[[Any], Any]
@@ -24,7 +25,7 @@ Field = str | sa.ColumnElement[Any] | InstrumentedAttribute[Any] | MappedColumn[
 NAME_BYTES = 63 - len("_embedding_idx")
 """The longest name of a chunk table, so that those of its indexes and triggers are whole."""
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 class Content:
@@ -63,7 +64,7 @@ class Content:
             raise InvalidDeclaration(
                 f"{self._where}: the content cannot be written as SQL: {error}; use values that have a literal"
             ) from error
-        return re.sub(r" ?\n(FROM|WHERE|JOIN) ", r" \1 ", str(compiled)).replace("%%", "%")
+        return re.sub(r" ?\n(FROM|WHERE|JOIN) ", r" \1 ", str(compiled))
 
     def watched(self) -> dict[str, list[str]]:
         """Return the tables, and of each the columns, that the content depends on.
@@ -80,8 +81,19 @@ class Content:
                     f"{self._where} reads table {table}, whose changes would go unnoticed; "
                     "search what stands in the row itself, or keep a copy there"
                 )
+            if column.table.schema != self.mapper.local_table.schema:
+                raise InvalidDeclaration(f"{self._where} reads table {table} of another schema; keep a copy in the row")
+            if column.computed is not None and not column.computed.persisted:
+                raise InvalidDeclaration(
+                    f"{self._where} reads {column.name!r}, which is computed when it is read, so that no trigger sees "
+                    "it change; declare it Computed(..., persisted=True), or search what it is made of"
+                )
             if column.name not in found[table]:
                 found[table].append(column.name)
+        if not found:
+            raise InvalidDeclaration(
+                f"{self._where} names no column, so changes would go unnoticed; write the class's attributes, not text"
+            )
         return dict(found)
 
     def _columns(self) -> Iterator[sa.Column[Any]]:
@@ -99,7 +111,7 @@ class Content:
         elif callable(field) and not isinstance(field, (sa.ClauseElement, InstrumentedAttribute, MappedColumn)):
             field = field(self.mapper.class_)
         if isinstance(field, MappedColumn):
-            field = field.column
+            field = self._attribute_of(field)
         expression = field.__clause_element__() if hasattr(field, "__clause_element__") else field
         if not isinstance(expression, sa.ColumnElement):
             raise InvalidDeclaration(
@@ -107,6 +119,14 @@ class Content:
             )
         found: sa.ColumnElement[Any] = expression._deannotate() if hasattr(expression, "_deannotate") else expression
         return found
+
+    def _attribute_of(self, column: MappedColumn[Any]) -> Any:
+        """Return the attribute that a column of the class's body, or of a mixin's, has become."""
+        for base in self.mapper.class_.__mro__:
+            for name, value in vars(base).items():
+                if value is column:
+                    return self._attribute(name)
+        return column.column
 
     def _attribute(self, name: str) -> Any:
         found = getattr(self.mapper.class_, name, None)  # and nothing that would configure mappers already
@@ -150,6 +170,8 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
         storage = _storage_of(where, column, dimensions)
     kept = required_storage(distance, dimensions, storage)
     index: VectorIndex = options["index"] or chosen(kept, distance, dimensions)
+    if column is not None and options["index"] is None:
+        index, distance = _index_of(column, index, distance if options["distance"] is None else None)
     Indexed(index, kept, distance, dimensions).check()
     fields: Sequence[Field] = options["fields"]
     if not fields and column is None:
@@ -227,6 +249,22 @@ def _vector_column(where: str, mapper: Mapper[Any], name: str) -> sa.Column[Any]
     if found.table is not mapper.local_table:
         raise InvalidDeclaration(f"{where}: column {name!r} is of another table; declare the search on its class")
     return found
+
+
+def _index_of(column: sa.Column[Any], usual: VectorIndex, distance: Distance | None) -> tuple[VectorIndex, Distance]:
+    """Return how a column is indexed, and by what distance, as the index of it in the models says."""
+    for index in column.table.indexes:
+        options = index.dialect_options["postgresql"]
+        method = str(options["using"]).lower()
+        if [*index.expressions] == [column] and method in ("hnsw", "ivfflat"):
+            given = {name: int(value) for name, value in (options["with"] or {}).items()}
+            found = VectorIndex(Method(method), Precision.FULL, options=given)
+            operators = str(next(iter((options["ops"] or {}).values()), "vector_l2_ops"))
+            kind = operators.removesuffix("_ops").partition("_")[2].replace("ip", "inner_product")
+            return found, Distance(kind) if distance is None else distance
+    return replace(
+        usual, precision=Precision.FULL
+    ) if usual.method is not Method.NONE else usual, distance or Distance.COSINE
 
 
 def _storage_of(where: str, column: sa.Column[Any], dimensions: int) -> Storage:

@@ -38,6 +38,7 @@ class Entities(Generic[E]):
     def hits(self, query: Query) -> Hits[E]:
         """Run the statement of a search."""
         connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
+        refuse_translated_schemas(connection)
         teach(connection)
         built, parameters = self._statements.of(query, connection.dialect)
         statement = built.statement.options(*self._loading) if self._loading else built.statement
@@ -46,6 +47,16 @@ class Entities(Generic[E]):
         if rows and rows[0].score is None:
             raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
+
+
+def refuse_translated_schemas(connection: sa.Connection) -> None:
+    """Refuse a ``schema_translate_map``, which does not reach the names of tables in functions and in the catalog.
+
+    Raises:
+        InvalidQuery: There is one.
+    """
+    if connection.get_execution_options().get("schema_translate_map"):
+        raise InvalidQuery("a schema_translate_map does not reach the tables of a search; set the search_path instead")
 
 
 def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: bool = False) -> sa.Select[Any]:
@@ -74,6 +85,7 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
         .join(ranked, same_row)
         .outerjoin(chunks, same_chunk)
         .where(target.space.is_not(None) if isinstance(target.space, sa.ColumnElement) else sa.true())
+        .where(*([] if whole else [ranked.c.score.is_not(None)]))  # rows to be like may have no vectors yet
         .order_by(ranked.c.rank)
     )
 

@@ -1,8 +1,8 @@
 """Encoding what a session writes, in the same transaction, for searches that are declared ``sync="inline"``.
 
-Triggers note every change, whoever makes it; a session that has written asks, after a flush and before a commit, what
-is pending. So bulk and Core statements are not missed. What was written outside of any session is found by the next
-one that writes, or by `BoundSearch.sync`.
+Triggers note every change, whoever makes it and how, with the transaction that made it. A session encodes what its own
+transaction has noted: after each flush that writes such rows, before a search, and before it commits, so that bulk
+and Core statements are not missed. Rows that others have changed are left to `BoundSearch.sync`.
 """
 
 from __future__ import annotations
@@ -11,52 +11,58 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 if TYPE_CHECKING:
     from pgneural.orm.bound import BoundSearch
 
-_WRITTEN = "pgneural wrote"
+_CONNECTIONS = "pgneural connections"
 
 _searches: weakref.WeakSet[BoundSearch[Any]] = weakref.WeakSet()
+_without_us: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
 
 def encode_inline(search: BoundSearch[Any]) -> None:
     """Have every session encode what it writes to the tables of a search."""
     _searches.add(search)
-    for name, listener in (("do_orm_execute", _executed), ("after_flush", _flushed), ("before_commit", _committing)):
+    for name, listener in (("after_begin", _begun), ("after_flush", _flushed), ("before_commit", _committing)):
         if not sa.event.contains(Session, name, listener):
             sa.event.listen(Session, name, listener)
+
+
+def _begun(session: Session, _: SessionTransaction, connection: sa.Connection) -> None:
+    session.info.setdefault(_CONNECTIONS, weakref.WeakSet()).add(connection)
 
 
 def _flushed(session: Session, _: Any) -> None:
     changed = {sa.inspect(entity).mapper for entity in (*session.new, *session.dirty)}
     for search in list(_searches):
         if any(mapper.isa(search.mapper) for mapper in changed):
-            _encode(session, search)
-
-
-def _executed(state: ORMExecuteState) -> None:
-    if not state.is_select:
-        written = state.session.info.setdefault(_WRITTEN, weakref.WeakSet())
-        written |= {search for search in _searches if _concerns(state.statement, search)}
-
-
-def _concerns(statement: Any, search: BoundSearch[Any]) -> bool:
-    """Whether a statement may write to a table of a search; one that is text tells by the words in it."""
-    table = getattr(statement, "table", None)
-    if table is not None:
-        return getattr(table, "fullname", None) in search.declared.watched
-    text = str(getattr(statement, "text", ""))
-    return any(name.rpartition(".")[2] in text for name in search.declared.watched)
+            search.sync_own(session.connection(bind_arguments={"mapper": search.mapper}))
 
 
 def _committing(session: Session) -> None:
-    if written := session.info.pop(_WRITTEN, None):
-        session.flush()
-        for search in list(written):
-            _encode(session, search)
+    if session.in_nested_transaction() or _CONNECTIONS not in session.info:
+        return
+    session.flush()
+    for connection in session.info.pop(_CONNECTIONS):
+        if not connection.closed and connection.in_transaction():
+            _encode(connection)
 
 
-def _encode(session: Session, search: BoundSearch[Any]) -> None:
-    search.sync(session.connection(bind_arguments={"mapper": search.mapper}))
+def _encode(connection: sa.Connection) -> None:
+    """Encode what the transaction of a connection has noted."""
+    if connection.dialect.name != "postgresql" or connection.engine in _without_us:
+        return
+    if connection.scalar(sa.text("SELECT to_regclass('neural.pending') IS NULL")):
+        _without_us.add(connection.engine)
+        return
+    noted = set(connection.scalars(_NOTED))
+    for search in list(_searches):
+        if search.declared.name in noted:
+            search.sync_own(connection)
+
+
+_NOTED = sa.text("""
+SELECT DISTINCT s.chunk_table FROM neural.pending p JOIN neural.spaces s ON s.id = p.space_id
+ WHERE s.sync = 'inline' AND p.changed_by = pg_current_xact_id_if_assigned()::text::bigint""")

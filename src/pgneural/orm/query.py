@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
 from pgneural.asking import Asked, SearchOptions, query_of, refinement_of
@@ -22,7 +22,7 @@ from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, run
 from pgneural.statement import Boost, Fusion, Query, one_of
 from pgneural.store.engine import translated
-from pgneural.types import Mode, Vector
+from pgneural.types import Mode, Sync, Vector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,15 +119,18 @@ class SearchQuery(Generic[E]):
 
     def _coerced(self, expression: Any) -> sa.ColumnElement[bool]:
         found = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
+        if isinstance(found, sa.TextClause):
+            return found  # type: ignore[return-value]
         if not isinstance(found, sa.ColumnElement):
             raise InvalidQuery(f"the filter is {expression!r}, expected a condition over the class, or SQL as text")
         mapper = self.search.mapper
         mine = {table.fullname for table in mapper.tables}
         for table in _tables(sa.select(found).get_final_froms()):
             if getattr(table, "fullname", None) not in mine:
+                other = getattr(table, "name", table)
                 raise InvalidQuery(
-                    f"the filter is over another table, {table}; reach it through a relationship "
-                    f"({mapper.class_.__name__}.other.has(...)) or a subquery"
+                    f"the filter is over another table, {other}; reach it through a relationship "
+                    f"({mapper.class_.__name__}.other.has(...) or .any(...)) or a subquery"
                 )
         return found
 
@@ -168,7 +171,13 @@ class SearchQuery(Generic[E]):
         """
         if isinstance(session, AsyncSession):
             return session.run_sync(self.all)
+        if isinstance(session, scoped_session):
+            session = session()
+        if not isinstance(session, Session):
+            raise InvalidQuery(f"{type(session).__name__} is no session; give one, or execute select() on a connection")
         query = self._query
+        if self.search.declared.sync is Sync.INLINE:
+            self.search.sync_own(self.search.connected(session))
         rows = Entities(self.search, session, self._revision, self.loading)
         refinement = refinement_of(query, self._options())
         with translated():
@@ -188,6 +197,8 @@ class SearchQuery(Generic[E]):
 
     def explain(self, session: Session) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost."""
+        if isinstance(session, AsyncSession):
+            raise InvalidQuery("explain wants a Session; use: await session.run_sync(query.explain)")
         query = self._query
         if refinement_of(query, self._options()):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
@@ -208,6 +219,8 @@ class SearchQuery(Generic[E]):
     def _query(self) -> Query:
         """The query with its vector: encoded once, however often it is executed."""
         asked = self.asked
+        if asked is None:
+            raise InvalidQuery("the query is None; give a text, a vector, or a row")
         text: Asked = asked if not isinstance(asked, Similar) else np.empty(0, dtype=np.float32)
         mode = self.given.get("mode") or self._mode()
         query = query_of(text, {**self.given, "mode": mode})

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapper, deferred, relationship
 from pgneural.errors import InvalidDeclaration, SchemaNotInstalled
 from pgneural.orm.bound import BoundSearch
 from pgneural.orm.declaration import Field, declared_of
+from pgneural.orm.entities import refuse_translated_schemas
 from pgneural.orm.inline import encode_inline
 from pgneural.store.declared import MAX_TOKENS, Declared, attach_statements, detach_statements, searches_of
 from pgneural.store.vectors import Storage, VectorIndex, register
@@ -113,13 +114,17 @@ class Searchable:
             InvalidDeclaration: The class is not mapped.
         """
         if owner not in self._bound:
-            raise AttributeError(f"{owner.__name__}.{self._name} is of a class that is not mapped yet; map it first")
+            if not self._name:
+                raise AttributeError(f"a Searchable of {owner.__name__} is to be written in the body of a class")
+            raise AttributeError(f"{owner.__name__}.{self._name}: the class is not mapped yet, or to no table; map it")
         return self._bound[owner]
 
     def _bind(self, mapper: Mapper[Any], class_: type) -> None:
         """Join the search to a class when it is mapped: a child has that of its parent."""
         if self._of(class_) is not self:
             return
+        if not isinstance(mapper.local_table, sa.Table):
+            return  # an abstract base of concrete classes: each of them has a search of its own
         inherited = mapper.inherits and not mapper.concrete and self._bound.get(mapper.inherits.class_)
         if inherited:
             self._bound[class_] = inherited.of(mapper)
@@ -132,7 +137,7 @@ class Searchable:
         self._bound[class_] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"])
         _follow(declared, source, [table for table in (chunks, terms) if table is not None])
         if chunks is not None:
-            _relate(mapper, self._name, chunks)
+            _relate(mapper, declared, chunks)
         if declared.sync is Sync.INLINE:
             encode_inline(self._bound[class_])
 
@@ -146,6 +151,7 @@ def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> N
     last = kept[-1] if kept else source
 
     def creating(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
+        refuse_translated_schemas(connection)
         _require_schema(connection)
 
     def created(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
@@ -167,11 +173,17 @@ def _require_schema(connection: sa.Connection) -> None:
         raise SchemaNotInstalled("the database has no schema neural, or an old one; run: pgneural db upgrade")
 
 
-def _relate(mapper: Mapper[Any], attribute: str, chunks: sa.Table) -> None:
+def _relate(mapper: Mapper[Any], declared: Declared, chunks: sa.Table) -> None:
     """Give the class a relationship to its chunks, named ``<attribute>_chunks``."""
+    attribute = declared.attribute
     entity = type(f"{mapper.class_.__name__}{attribute.title().replace('_', '')}Chunk", (), {})
     entity.__doc__ = f"A chunk of {mapper.class_.__name__}.{attribute}."
     unread = {name: deferred(chunks.c[name]) for name in ("embedding", "hash", "source_hash")}
     mapper.registry.map_imperatively(entity, chunks, properties=unread)
-    chunked = relationship(entity, viewonly=True, order_by=chunks.c.ordinal)
+    keys = [(chunks.c[f"source_{column.name}"], column) for column in declared.key]
+    same_row = sa.and_(*(kept == column for kept, column in keys))
+    foreign = [kept for kept, _ in keys]
+    chunked = relationship(
+        entity, primaryjoin=same_row, foreign_keys=foreign, viewonly=True, order_by=chunks.c.ordinal, uselist=True
+    )
     mapper.add_property(f"{attribute}_chunks", chunked)

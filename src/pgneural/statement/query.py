@@ -73,11 +73,11 @@ class Query:
         """Return the values of the statement's parameters that change from one query to the next."""
         values: dict[str, Any] = {}
         if isinstance(self.vector, np.ndarray) and self.mode in (Mode.SEMANTIC, Mode.HYBRID):
-            values["vector"] = target.dense.indexed.storage.bound(self.vector)
+            values["neural_vector"] = target.dense.indexed.storage.bound(self.vector)
         if self.text is not None and self.mode in (Mode.LEXICAL, Mode.HYBRID):
-            values["text"] = self.text
+            values["neural_text"] = self.text
         if self.sparse is not None and self.mode in (Mode.SPARSE, Mode.HYBRID):
-            values["sparse"] = Storage.SPARSEVEC.bound(self.sparse)
+            values["neural_sparse"] = Storage.SPARSEVEC.bound(self.sparse)
         return values
 
     def select(self, target: Target) -> sa.Select[Any]:

@@ -93,8 +93,8 @@ class Target:
         return select.cte(own).prefix_with("MATERIALIZED", dialect="postgresql")
 
     def parameter(self, name: str, value: Any, type_: Any) -> sa.BindParameter[Any]:
-        """Return a parameter of the statement."""
-        return sa.bindparam(name, value, type_, unique=self.composed)
+        """Return a parameter of the statement, of a name that no expression of the caller's has."""
+        return sa.bindparam(f"neural_{name}", value, type_, unique=self.composed)
 
     def keys_of(self, table: sa.FromClause) -> list[sa.ColumnElement[Any]]:
         """Return the columns of a table that hold the key of the source row."""

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
+from pgneural.errors import InvalidDeclaration
 from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table, vector_index
 from pgneural.store.vectors import Indexed, Method, Storage, VectorIndex
@@ -90,6 +91,12 @@ class Declared:
     ) -> tuple[sa.Table | None, sa.Table | None]:
         """Declare the chunk table and the terms table, each where the search has one."""
         chunks = terms = None
+        for name in (self.name, f"{self.name}_terms"):  # of a class that is defined anew, as in a notebook
+            before = metadata.tables.get(sa.schema._get_table_key(name, self.schema))
+            if before is not None and _kept_for.get(before) != (self.source, self.attribute):
+                raise InvalidDeclaration(f"table {name} of the models has the name of one of the search's; rename one")
+            if before is not None:
+                metadata.remove(before)
         if self.column is None:
             chunks = chunk_table(source, self.attribute, self.dimensions, metadata=metadata, storage=self.storage)
             if indexed and self.index.method is not Method.NONE:
@@ -99,6 +106,9 @@ class Declared:
             terms_index(terms)
         if chunks is not None and terms is not None:
             terms.add_is_dependent_on(chunks)
+        for table in (chunks, terms):
+            if table is not None:
+                _kept_for[table] = (self.source, self.attribute)
         return chunks, terms
 
     def tables_watched(self) -> Iterator[tuple[tuple[str | None, str], Sequence[str]]]:
@@ -139,6 +149,10 @@ class Declared:
 
 
 _of_tables: weakref.WeakKeyDictionary[sa.Table, dict[str, Declared]] = weakref.WeakKeyDictionary()
+
+
+_kept_for: weakref.WeakKeyDictionary[sa.Table, tuple[str, str]] = weakref.WeakKeyDictionary()
+"""For which search, by source and name, a table of the models is kept."""
 
 
 def searches_of(table: sa.Table) -> dict[str, Declared]:

@@ -19,9 +19,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.util import await_only
 
 from pgneural.errors import EncoderMismatch
+from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage
 from pgneural.types import Chunk, Vector
+
+TEXT, INTEGER, BYTEA = 25, 23, 17
+"""The numbers of PostgreSQL's types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +72,12 @@ class Kept:
         self.space, self.chunks, self.terms = space, chunks, terms
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         types = {name: terms.c[name].type.compile(dialect) for name in self._keys(terms)}
-        quote = dialect.identifier_preparer.quote
-        preparer = dialect.identifier_preparer
-        self.types = list(types.values())
+        quote = quoted
         self._names = {
             "reads": str(space.reads),
             "source": space.source,
-            "terms": preparer.format_table(terms),
-            "chunks": preparer.format_table(chunks) if chunks is not None else "",
+            "terms": quoted_table(terms.name, terms.schema),
+            "chunks": quoted_table(chunks.name, chunks.schema) if chunks is not None else "",
             "keys": ", ".join(map(quote, types)),
             "read_keys": ", ".join(f"r.{quote(name)}" for name in types),
             "source_keys": ", ".join(f"s.{quote(name.removeprefix('source_'))}" for name in types),
@@ -93,11 +95,17 @@ class Kept:
         filled = re.sub(r"\{(\w+)\}", lambda found: self._names[found[1]].replace(":", "\\:"), statement)
         return sa.text(filled)
 
-    def read(self, connection: sa.Connection, rows: int) -> list[Changed]:
-        """Return pending rows, those that changed first before the others."""
+    def read(self, connection: sa.Connection, rows: int, *, own: bool = False) -> list[Changed]:
+        """Return pending rows, those that changed first before the others.
+
+        Args:
+            connection: Where.
+            rows: How many at most.
+            own: Only those that the transaction itself has changed.
+        """
         reading = self.sql(_READ if self.chunks is not None else _READ_WORDS)
         with _planned_anew(connection):
-            found = connection.execute(reading, {"space": self.space.id, "rows": rows}).all()
+            found = connection.execute(reading, {"space": self.space.id, "rows": rows, "own": own}).all()
         return [
             Changed(key, version, tuple(values) if there else None, title or "", content or "", hash_)
             for key, version, there, title, content, hash_, *values in found
@@ -133,12 +141,20 @@ class Kept:
         Raises:
             EncoderMismatch: They are of another.
         """
-        found = connection.scalar(_CLAIM, {"space": self.space.id, "revision": revision})
+        connection.execute(_CLAIM, {"space": self.space.id, "revision": revision})
+        found = connection.scalar(sa.select(Space.revision).where(Space.id == self.space.id))
         if found != revision:
             raise EncoderMismatch(
                 f"the vectors of {self.space.source}.{self.space.attribute} were made by {self.space.encoder} revision "
                 f"{found}, but this is {encoder} revision {revision}; use the same model files, or make the search anew"
             )
+
+    def _types(self, connection: sa.Connection, driver: Any) -> list[int]:
+        """Return the types of a row that is copied; what psycopg does not know is sent as the text that it is."""
+        keys = {row[0]: row[1] for row in connection.execute(_KEY_TYPES, {"terms": self._names["terms"]})}
+        oids = [keys[name] for name in self._keys(self.terms)]
+        known = [oid if driver.adapters.types.get(oid) else TEXT for oid in oids]
+        return [*known, INTEGER, TEXT, BYTEA, BYTEA, BYTEA, BYTEA]
 
     def analyze(self, connection: sa.Connection) -> None:
         """Make the statistics of the tables anew; a role that may not gets a warning from the server."""
@@ -159,11 +175,10 @@ class Kept:
         statement = f"COPY {self._names['chunks']} ({names}) FROM STDIN (FORMAT binary)"
         driver: Any = connection.connection.driver_connection
         rows = list(_copied(batch, Storage(self.space.storage)))
-        types = [*self.types, "int4", "text", "bytea", "bytea", "bytea", "bytea"]
         if isinstance(driver, psycopg.Connection):
-            _copy(driver, statement, _known_types(driver, types), rows)
+            _copy(driver, statement, self._types(connection, driver), rows)
         elif isinstance(driver, psycopg.AsyncConnection):
-            await_only(_copy_async(driver, statement, _known_types(driver, types), rows))
+            await_only(_copy_async(driver, statement, self._types(connection, driver), rows))
         else:
             assert self.chunks is not None
             connection.execute(sa.insert(self.chunks), list(_inserted(batch, self._keys(self.terms))))
@@ -198,12 +213,6 @@ def _numbers(vector: Any) -> Any:
     return json.loads(vector) if isinstance(vector, str) and vector.startswith("[") else vector
 
 
-def _known_types(driver: Any, types: Sequence[str]) -> list[str]:
-    """Return the types as psycopg knows them; what it does not know is sent as the text that it is."""
-    return [type_ if (type_ := name.split("(")[0].lower()) and driver.adapters.types.get(type_) else "text"
-            for name in types]  # fmt: skip
-
-
 def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
     for made in batch:
         if not made.chunks or made.vectors is None or made.row.values is None:
@@ -228,7 +237,7 @@ def _inserted(batch: Sequence[Made], keys: Sequence[str]) -> Iterable[dict[str, 
             }
 
 
-def _copy(driver: psycopg.Connection[Any], statement: str, types: Sequence[str], rows: Sequence[Any]) -> None:
+def _copy(driver: psycopg.Connection[Any], statement: str, types: Sequence[int], rows: Sequence[Any]) -> None:
     with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         copy.set_types(types)
         for row in rows:
@@ -236,7 +245,7 @@ def _copy(driver: psycopg.Connection[Any], statement: str, types: Sequence[str],
 
 
 async def _copy_async(
-    driver: psycopg.AsyncConnection[Any], statement: str, types: Sequence[str], rows: Sequence[Any]
+    driver: psycopg.AsyncConnection[Any], statement: str, types: Sequence[int], rows: Sequence[Any]
 ) -> None:
     async with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         copy.set_types(types)
@@ -244,9 +253,16 @@ async def _copy_async(
             await copy.write_row(row)
 
 
+_KEY_TYPES = sa.text("""
+SELECT a.attname, CASE t.typbasetype WHEN 0 THEN t.oid ELSE t.typbasetype END::integer
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = to_regclass(:terms) AND a.attnum > 0""")
+
 _READ = """
 WITH claimed AS MATERIALIZED (
-    SELECT key, version FROM neural.pending WHERE space_id = :space ORDER BY changed_at, key LIMIT :rows
+    SELECT key, version FROM neural.pending
+     WHERE space_id = :space AND (NOT :own OR changed_by = pg_current_xact_id_if_assigned()::text::bigint)
+     ORDER BY changed_at, key LIMIT :rows
 )
 SELECT k.key::text, k.version, r.there, r.title::text, r.content::text, t.source_hash, {read_keys}
   FROM claimed k
@@ -255,7 +271,9 @@ SELECT k.key::text, k.version, r.there, r.title::text, r.content::text, t.source
 
 _READ_WORDS = """
 WITH claimed AS MATERIALIZED (
-    SELECT key, version FROM neural.pending WHERE space_id = :space ORDER BY changed_at, key LIMIT :rows
+    SELECT key, version FROM neural.pending
+     WHERE space_id = :space AND (NOT :own OR changed_by = pg_current_xact_id_if_assigned()::text::bigint)
+     ORDER BY changed_at, key LIMIT :rows
 )
 SELECT k.key::text, k.version, r.there, r.title::text, r.content::text, NULL::bytea, {read_keys}
   FROM claimed k
@@ -278,11 +296,8 @@ _DELETE_CHUNKS = f"DELETE FROM {{chunks}} t USING {_KEYS} WHERE {{of_kept}}"  # 
 
 _DELETE_TERMS = f"DELETE FROM {{terms}} t USING {_KEYS} WHERE {{of_kept}}"  # noqa: S608
 
-_CLAIM = sa.text("""
-WITH first AS (
-    UPDATE neural.spaces SET revision = :revision WHERE id = :space AND revision = '' RETURNING revision
-)
-SELECT coalesce((TABLE first), (SELECT revision FROM neural.spaces WHERE id = :space))""")
+# who comes second waits here, and then reads what the first has claimed
+_CLAIM = sa.text("UPDATE neural.spaces SET revision = :revision WHERE id = :space AND revision = ''")
 
 # no words yet: the mean length is that of the first rows
 _ESTIMATE = f"""

@@ -7,7 +7,7 @@ passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
 asked AS MATERIALIZED
-(SELECT CAST(CAST(%(vector)s AS REAL[]) AS VECTOR(3)) AS vector),
+(SELECT CAST(CAST(%(neural_vector)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
 (SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
 FROM asked),
@@ -30,7 +30,7 @@ FROM (SELECT near.source_id AS source_id, min(near.block) AS block
 FROM near GROUP BY near.source_id) AS rows),
 question AS MATERIALIZED
 (SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal
-FROM neural.lexical_query(CAST(%(param_8)s::BIGINT AS BIGINT), CAST(%(text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
+FROM neural.lexical_query(CAST(%(param_8)s::BIGINT AS BIGINT), CAST(%(neural_text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
 exact AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.ordinal AS ordinal, of_row.distance AS distance, 0 AS block
 FROM probe JOIN LATERAL (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector

@@ -5,7 +5,7 @@ FROM neural.documents_notes
 WHERE neural.documents_notes.ordinal = %(ordinal_1)s::INTEGER
 LIMIT 1 OFFSET 2000) AS beyond),
 asked AS MATERIALIZED
-(SELECT CAST(CAST(%(vector)s AS REAL[]) AS VECTOR(3)) AS vector),
+(SELECT CAST(CAST(%(neural_vector)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
 (SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
 FROM asked),

@@ -7,7 +7,7 @@ passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
 asked AS MATERIALIZED
-(SELECT CAST(CAST(%(vector)s AS REAL[]) AS VECTOR(3)) AS vector),
+(SELECT CAST(CAST(%(neural_vector)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
 (SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
 FROM asked),
