@@ -195,7 +195,7 @@ class Refined(Generic[E]):
     def _groups(self, hits: Sequence[Hit[E]], by: sa.SQLColumnExpression[Any]) -> dict[tuple[Any, ...], Hashable]:
         target = self.rows.target
         keys = list(target.keys.values())
-        statement = sa.select(*keys, by).select_from(target.source).where(one_of(keys, self._keys(hits)))
+        statement = sa.select(*keys, by).select_from(target.rows).where(one_of(keys, self._keys(hits)))
         with filter_errors(True, "group_by"):
             return {tuple(key): hashable(value) for *key, value in self.rows.execute(statement)}
 

@@ -54,7 +54,8 @@ class Syncing:
             made = self._made(batch, self._known(connection, batch))
             if not self._store(connection, made):
                 break  # all that is left is changed by others just now
-        self._finish(connection)
+        if not own:  # which would lock the words of rows that others are writing
+            self._finish(connection)
         return self.report
 
     def by(self, engine: sa.Engine) -> Synced:
@@ -82,8 +83,7 @@ class Syncing:
         return stored
 
     def _finish(self, connection: sa.Connection) -> None:
-        if self.report.rows:
-            lexical.settle(connection, self._kept.space.id, self._kept.sql("{terms}").text, self.report.rows)
+        lexical.settle(connection, self._kept.space.id, self._kept.sql("{terms}").text, self.report.rows)
         if self.report.rows >= WORTH_ANALYZING:
             self._kept.analyze(connection)
 

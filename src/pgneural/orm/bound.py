@@ -190,6 +190,7 @@ class BoundSearch(Generic[E]):
             sa.select(space).scalar_subquery(),
             scope,
             keys={f"source_{column.name}": column for column in declared.key},
+            entity=self.mapper.class_,
             composed=composed,
         )
 

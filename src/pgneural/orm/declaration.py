@@ -171,7 +171,8 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
     kept = required_storage(distance, dimensions, storage)
     index: VectorIndex = options["index"] or chosen(kept, distance, dimensions)
     if column is not None and options["index"] is None:
-        index, distance = _index_of(column, index, distance if options["distance"] is None else None)
+        index, found = _index_of(column, index)
+        distance = found if options["distance"] is None and found is not None else distance
     Indexed(index, kept, distance, dimensions).check()
     fields: Sequence[Field] = options["fields"]
     if not fields and column is None:
@@ -184,7 +185,7 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
         source=source.name,
         schema=source.schema,
         attribute=attribute,
-        key=tuple(source.primary_key),
+        key=tuple(source.c[column.name] for column in source.primary_key),
         reads=content.text() if content else None,
         watched=content.watched() if content else {},
         encoder=name,
@@ -251,7 +252,7 @@ def _vector_column(where: str, mapper: Mapper[Any], name: str) -> sa.Column[Any]
     return found
 
 
-def _index_of(column: sa.Column[Any], usual: VectorIndex, distance: Distance | None) -> tuple[VectorIndex, Distance]:
+def _index_of(column: sa.Column[Any], usual: VectorIndex) -> tuple[VectorIndex, Distance | None]:
     """Return how a column is indexed, and by what distance, as the index of it in the models says."""
     for index in column.table.indexes:
         options = index.dialect_options["postgresql"]
@@ -261,10 +262,9 @@ def _index_of(column: sa.Column[Any], usual: VectorIndex, distance: Distance | N
             found = VectorIndex(Method(method), Precision.FULL, options=given)
             operators = str(next(iter((options["ops"] or {}).values()), "vector_l2_ops"))
             kind = operators.removesuffix("_ops").partition("_")[2].replace("ip", "inner_product")
-            return found, Distance(kind) if distance is None else distance
-    return replace(
-        usual, precision=Precision.FULL
-    ) if usual.method is not Method.NONE else usual, distance or Distance.COSINE
+            return found, Distance(kind)
+    whole = usual if usual.method is Method.NONE else replace(usual, precision=Precision.FULL)
+    return whole, None
 
 
 def _storage_of(where: str, column: sa.Column[Any], dimensions: int) -> Storage:

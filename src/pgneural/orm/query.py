@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
 from pgneural.asking import Asked, SearchOptions, query_of, refinement_of
@@ -141,7 +141,8 @@ class SearchQuery(Generic[E]):
     def select(self) -> sa.Select[Any]:
         """Return an ordinary ``Select`` of the entity and the columns of its rank, to compose and to execute.
 
-        Columns: the entity, ``rank`` from 1, ``score`` (larger is better), ``semantic`` and ``lexical`` (what each leg
+        A ``with_loader_criteria`` holds for the ranking itself if the search has a filter (`where`). Columns: the
+        entity, ``rank`` from 1, ``score`` (larger is better), ``semantic`` and ``lexical`` (what each leg
         contributed), ``chunk`` (the text of the best chunk). The rows come by rank. Conditions added to the ``Select``
         hold after the ranking, those of `where` before.
 
@@ -176,6 +177,8 @@ class SearchQuery(Generic[E]):
         if not isinstance(session, Session):
             raise InvalidQuery(f"{type(session).__name__} is no session; give one, or execute select() on a connection")
         query = self._query
+        if query.where is None and self._may_have_criteria(session):
+            query = replace(query, where=sa.true())  # so that each candidate's row is looked up
         if self.search.declared.sync is Sync.INLINE:
             self.search.sync_own(self.search.connected(session))
         rows = Entities(self.search, session, self._revision, self.loading)
@@ -205,6 +208,11 @@ class SearchQuery(Generic[E]):
         hits: Any = self.all(session)
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
         return explain(connection, self.search.target(self._revision), query, hits)
+
+    def _may_have_criteria(self, session: Session) -> bool:
+        """Whether ``with_loader_criteria`` may narrow the rows: by an option, or by a listener of the session."""
+        listening = bool(session.dispatch.do_orm_execute)
+        return listening or any(isinstance(option, LoaderCriteriaOption) for option in self.loading)
 
     @property
     def _revision(self) -> str:

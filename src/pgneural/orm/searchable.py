@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, deferred, relationship
+from sqlalchemy.orm import Mapper, deferred, foreign, relationship, remote
 
 from pgneural.errors import InvalidDeclaration, SchemaNotInstalled
 from pgneural.orm.bound import BoundSearch
@@ -180,10 +180,6 @@ def _relate(mapper: Mapper[Any], declared: Declared, chunks: sa.Table) -> None:
     entity.__doc__ = f"A chunk of {mapper.class_.__name__}.{attribute}."
     unread = {name: deferred(chunks.c[name]) for name in ("embedding", "hash", "source_hash")}
     mapper.registry.map_imperatively(entity, chunks, properties=unread)
-    keys = [(chunks.c[f"source_{column.name}"], column) for column in declared.key]
-    same_row = sa.and_(*(kept == column for kept, column in keys))
-    foreign = [kept for kept, _ in keys]
-    chunked = relationship(
-        entity, primaryjoin=same_row, foreign_keys=foreign, viewonly=True, order_by=chunks.c.ordinal, uselist=True
-    )
+    same_row = sa.and_(*(remote(foreign(chunks.c[f"source_{key.name}"])) == key for key in declared.key))
+    chunked = relationship(entity, primaryjoin=same_row, viewonly=True, order_by=chunks.c.ordinal, uselist=True)
     mapper.add_property(f"{attribute}_chunks", chunked)

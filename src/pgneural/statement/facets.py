@@ -31,5 +31,5 @@ def facets(
         conditions.append(matching_words(target, text))
     value: sa.Label[Any] = by.label("value")
     rows = sa.func.count().label("rows")
-    counted = sa.select(value, rows).select_from(target.source).where(*conditions).group_by(sa.text("1"))
+    counted = sa.select(value, rows).select_from(target.rows).where(*conditions).group_by(sa.text("1"))
     return counted.order_by(sa.text("2 DESC, 1")).limit(constant(limit))

@@ -278,8 +278,8 @@ class _Parts:
 
     def _boosts(self, pool: sa.CTE) -> LateralFromClause:
         values = [_number(boost.by).label(f"boost_{place}") for place, boost in enumerate(self.boosts, start=1)]
-        source = self.target.source
-        return row_by_row(sa.select(*values).select_from(source).where(self.target.same_row(source, pool)), "boosts")
+        same_row = self.target.same_row(self.target.source, pool)
+        return row_by_row(sa.select(*values).select_from(self.target.rows).where(same_row), "boosts")
 
     def _score(self, name: str, rows: sa.FromClause) -> sa.ColumnElement[Any]:
         """Return what a leg says of a row, larger is better."""

@@ -45,7 +45,7 @@ class Probe:
         if self.where is None:
             return []
         target = self.target
-        row = sa.select(self.where).select_from(target.source).where(target.same_row(table, target.source))
+        row = sa.select(self.where).select_from(target.rows).where(target.same_row(table, target.source))
         return [row.correlate(table).scalar_subquery()]
 
     def _few(self, exact_rows: int, by_words: bool) -> sa.ColumnElement[bool]:
@@ -67,4 +67,4 @@ class Probe:
         if self.where is None:
             return self._every_row(by_words)
         keys = (column.label(name) for name, column in target.keys.items())
-        return sa.select(*keys).select_from(target.source).where(*self.conditions())
+        return sa.select(*keys).select_from(target.rows).where(*self.conditions())

@@ -57,6 +57,7 @@ class Target:
         tokens: The table of the vectors of its tokens, if it has one.
         keys: The names of the key columns in the chunk table, mapped to those of the source; by default the primary
             key of the source.
+        entity: The class that is mapped to the source, so that the loader criteria of a session hold within, too.
         composed: Whether the statement becomes part of others, where its names must not be those of another search.
     """
 
@@ -68,6 +69,7 @@ class Target:
     sparse: Vectors | None = None
     tokens: sa.Table | None = None
     keys: Mapping[str, sa.ColumnElement[Any]] = field(default_factory=dict)
+    entity: Any = None
     composed: bool = False
 
     def __post_init__(self) -> None:
@@ -75,6 +77,11 @@ class Target:
         if not self.keys:
             assert isinstance(self.source, sa.Table)
             object.__setattr__(self, "keys", source_columns(self.source))
+
+    @property
+    def rows(self) -> Any:
+        """What rows of the source are selected from."""
+        return self.source if self.entity is None else self.entity
 
     @property
     def chunks(self) -> sa.FromClause:

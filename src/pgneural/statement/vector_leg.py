@@ -266,9 +266,9 @@ class VectorLeg:
 
     def _fallback(self) -> sa.CTE:
         target = self.target
-        rows = target.source.join(self.table, target.same_row(self.table, target.source))
         condition = sa.and_(sa.not_(self.probe.few), self.short, *self.probe.conditions())
-        fallback = self._candidates().select_from(rows).where(condition)
+        fallback = self._candidates().select_from(target.rows)
+        fallback = fallback.join(self.table, target.same_row(self.table, target.source)).where(condition)
         return self._named(fallback.add_columns(constant(self.blocks).label("block")), "fallback")
 
     def _rows(self, exact: sa.CTE, fallback: sa.CTE) -> sa.CTE:

@@ -153,8 +153,15 @@ class Kept:
         """Return the types of a row that is copied; what psycopg does not know is sent as the text that it is."""
         keys = {row[0]: row[1] for row in connection.execute(_KEY_TYPES, {"terms": self._names["terms"]})}
         oids = [keys[name] for name in self._keys(self.terms)]
-        known = [oid if driver.adapters.types.get(oid) else TEXT for oid in oids]
-        return [*known, INTEGER, TEXT, BYTEA, BYTEA, BYTEA, BYTEA]
+        return [
+            *(oid if _has_binary_form(driver, oid) else TEXT for oid in oids),
+            INTEGER,
+            TEXT,
+            BYTEA,
+            BYTEA,
+            BYTEA,
+            BYTEA,
+        ]
 
     def analyze(self, connection: sa.Connection) -> None:
         """Make the statistics of the tables anew; a role that may not gets a warning from the server."""
@@ -211,6 +218,13 @@ def _json(keys: Iterable[str]) -> str:
 def _numbers(vector: Any) -> Any:
     """Return a vector as numbers, whatever the connection makes of it."""
     return json.loads(vector) if isinstance(vector, str) and vector.startswith("[") else vector
+
+
+def _has_binary_form(driver: Any, oid: int) -> bool:
+    try:
+        return bool(driver.adapters.get_dumper_by_oid(oid, psycopg.pq.Format.BINARY))
+    except psycopg.ProgrammingError:
+        return False
 
 
 def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
