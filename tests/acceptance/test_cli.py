@@ -120,7 +120,7 @@ def test_database_commands(run: Run, empty_url: str) -> None:
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "Error: the database has no schema neural; run: pgneural db upgrade\n"
     assert run("db", "check", env=env).returncode == 1
-    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0003\n"
+    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0004\n"
     assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
     status = printed(run("db", "status", "--json", env=env))
     assert status["url"] == empty_url

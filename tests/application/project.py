@@ -32,6 +32,7 @@ class Application:
         shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns(*ignored))
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connect(url))
         self.output = io.StringIO()
+        self.connected: dict[str, Any] = {}
 
     def config(self, metadata: sa.MetaData | None = None, **options: Any) -> Config:
         self.output = io.StringIO()
@@ -66,11 +67,12 @@ class Application:
             "include_name": lambda name, kind, _: kind != "schema" or name in (None, "shop"),
             "autogenerate_plugins": ["alembic.autogenerate.*", "pgneural.migrate"],
         }
-        with self.engine.connect() as connection:
+        with self.engine.connect().execution_options(**self.connected) as connection:
             context = MigrationContext.configure(connection, opts={**usual, **options})
             found = produce_migrations(context, metadata).upgrade_ops
         assert found is not None
-        assert [str(vars(operation)) for operation in found.ops] == []
+        said = " ".join(str(vars(operation)) for operation in found.ops)
+        assert said == "", said
 
     def dump(self, pg_dump: str) -> str:
         command = [pg_dump, "--schema-only", "--dbname", libpq_url(self.url)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -30,7 +31,8 @@ def write(path: Path, language: str, code: str) -> None:
     """Write a block that names a file; one with a * says what is in a file that is there."""
     if "*" in path.name:
         (found,) = path.parent.glob(path.name)
-        assert code.strip() in found.read_text()
+        written = {ast.dump(node) for node in ast.walk(ast.parse(found.read_text())) if isinstance(node, ast.Expr)}
+        assert all(ast.dump(node) in written for node in ast.parse(code).body), found.read_text()
     elif language == "diff":
         text, before = path.read_text(), ""
         for line in code.splitlines():

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
+import pgneural
 from pgneural import Database, Searchable, VectorIndex
 from pgneural.errors import SchemaNotInstalled
 from pgneural.store.engine import libpq_url
@@ -383,3 +384,116 @@ def test_upgrades_of_both_schemas_live_side_by_side(project: Application, db: Da
     with project.engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM public.alembic_version")) == "one"
         assert connection.scalar(sa.text("SELECT version_num FROM neural.alembic_version")) == "0004"
+
+
+# what a fresh read of the first version found wrong
+
+
+def test_our_own_vector_types_are_written_as_pgvectors(project: Application) -> None:
+    metadata = sa.MetaData()
+    sa.Table("items", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("v", pgneural.VECTOR(3)))
+    text = project.autogenerate(metadata, "one")
+    assert "pgvector.sqlalchemy.VECTOR(dim=3)" in text
+    project.upgrade()
+    project.check(metadata)
+
+
+@pytest.mark.parametrize("where", ["id % 2 = 0", "lang LIKE 'en%'", "lang = 'a:b'"])
+def test_conditions_with_signs_of_placeholders(project: Application, where: str) -> None:
+    metadata = items(plain(postgresql_where=sa.text(where.replace(":", "\\:"))))
+    project.autogenerate(metadata, "one")
+    project.upgrade()
+    assert "%%" not in definition(project, "items_embedding_idx")
+    project.check(metadata)
+
+
+def test_methods_in_capitals_and_names_that_are_too_long(project: Application) -> None:
+    convention = {"ix": "a_very_long_convention_for_the_names_of_indexes_%(table_name)s_%(column_0_name)s"}
+    metadata = sa.MetaData(naming_convention=convention)
+    table = sa.Table("items", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("v", VECTOR(3)))
+    sa.Index(None, table.c.v, postgresql_using="HNSW", postgresql_ops={"v": "vector_l2_ops"})
+    project.autogenerate(metadata, "one")
+    project.upgrade()
+    project.check(metadata)
+
+
+def test_connections_that_commit_by_themselves_or_only_read(project: Application) -> None:
+    project.autogenerate(notes(), "one")
+    project.upgrade()
+    for options in ({"isolation_level": "AUTOCOMMIT"}, {"postgresql_readonly": True}):
+        project.connected = options
+        project.check(notes())
+
+
+def test_the_default_schema_by_its_name(project: Application) -> None:
+    project.autogenerate(notes(schema="public"), "one")
+    project.upgrade()
+    project.check(notes(schema="public"))
+    project.check(notes())
+
+
+@pytest.mark.filterwarnings("ignore:autoincrement")
+def test_another_type_or_name_of_the_key_makes_the_search_anew(project: Application) -> None:
+    def keyed(name: str, type_: Any) -> sa.MetaData:
+        class Base(DeclarativeBase):
+            pass
+
+        columns = {name: mapped_column(type_, primary_key=True, autoincrement=False), "text": mapped_column(sa.Text)}
+        type("Note", (Base,), {"__tablename__": "notes", **columns, "search": Searchable("text", encoder="hash")})
+        return Base.metadata
+
+    project.autogenerate(keyed("id", sa.Integer), "one")
+    project.upgrade()
+    text = project.autogenerate(keyed("id", sa.BigInteger), "two")
+    assert text.count("op.create_search(") == text.count("op.drop_search(") == 2
+    project.upgrade()
+    project.check(keyed("id", sa.BigInteger))
+    project.autogenerate(keyed("nr", sa.BigInteger), "three")
+    changes = {}
+    for old, new in (("id", "nr"), ("nr", "id")):
+        renamed = f"op.alter_column('notes', '{old}', new_column_name='{new}')\n"
+        changes[rf"op\.add_column\('notes', sa\.Column\('{new}'[^\n]*\n"] = renamed
+        changes[rf" *op\.drop_column\('notes', '{old}'\)\n"] = ""
+    project.rewrite("three", changes)
+    project.upgrade()
+    project.check(keyed("nr", sa.BigInteger))
+    project.downgrade("-1")
+    project.check(keyed("id", sa.BigInteger))
+
+
+def test_a_renamed_table_leaves_nothing_behind(project: Application) -> None:
+    project.autogenerate(notes(), "one")
+    project.upgrade()
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE notes RENAME TO posts"))
+
+    class Base(DeclarativeBase):
+        pass
+
+    columns = {"id": mapped_column(sa.Integer, primary_key=True), "text": mapped_column(sa.Text)}
+    type("Post", (Base,), {"__tablename__": "posts", **columns, "search": Searchable("text", encoder="hash")})
+    text = project.autogenerate(Base.metadata, "two")
+    assert "op.drop_table" not in text
+    project.upgrade()
+    assert tables(project) == {"posts", "posts_search", "posts_search_terms"}
+    project.check(Base.metadata)
+    with project.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM neural.spaces")) == 1
+        triggers = connection.scalars(sa.text("SELECT tgname FROM pg_trigger WHERE tgrelid = 'posts'::regclass"))
+        assert {name for name in triggers if not name.startswith("RI_")} == {
+            "posts_search_insert",
+            "posts_search_update",
+        }
+
+
+@pytest.mark.parametrize(
+    "lost", ["TABLE notes_search", "TABLE notes_search_terms", "INDEX notes_search_terms_idx", "TABLE notes CASCADE"]
+)
+def test_what_was_dropped_by_hand_is_made_again(project: Application, lost: str) -> None:
+    project.autogenerate(notes(), "one")
+    project.upgrade()
+    with project.engine.begin() as connection:
+        connection.execute(sa.text(f"DROP {lost}"))
+    project.autogenerate(notes(), "two")
+    project.upgrade()
+    project.check(notes())

@@ -68,7 +68,7 @@ class _Comparison:
         for key, declared in self.declared.items():
             if self._is_new(key):
                 after.append(CreateSearchOp(declared))
-            elif changes(self.installed[key], self._unqualified(declared)) or self._lacks_triggers(declared):
+            elif self._differ(self.installed[key], declared) or self._lacks_triggers(declared):
                 after.append(ChangeSearchOp(self.installed[key], declared))
         for key, index in self.modelled.items():
             if not self._same_index(key) or (index.schema, index.table) in made:
@@ -261,12 +261,14 @@ class _Comparison:
         return (index.schema, index.table) in kept | models
 
     def _unqualified(self, declared: Declared) -> Declared:
-        """Return a search of the default schema as one that does not name it, if the database's does not."""
-        if declared.schema is None or declared.schema != self.default or declared.reads is None:
-            return declared
-        prefix = f"{declared.schema}."
+        """Return a search as one that does not name the default schema."""
+        prefix = f"{self.default}."
         watched = {table.removeprefix(prefix): columns for table, columns in declared.watched.items()}
-        return replace(declared, schema=None, reads=declared.reads.replace(prefix, ""), watched=watched)
+        reads = declared.reads and declared.reads.replace(prefix, "")
+        return replace(declared, schema=self._normal(declared.schema), reads=reads, watched=watched)
+
+    def _differ(self, installed: Declared, declared: Declared) -> bool:
+        return bool(changes(self._unqualified(installed), self._unqualified(declared)))
 
     def _normal(self, schema: str | None) -> str | None:
         return None if schema == self.default else schema

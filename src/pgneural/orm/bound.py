@@ -161,14 +161,14 @@ class BoundSearch(Generic[E]):
             connection = session.connection(bind_arguments={"mapper": self.mapper})
             if self._chunks is not None:
                 self._per_row = rows_per_key(connection, quoted_table(self._chunks.name, self._chunks.schema))
-            self._searched.clear()
+            self._searched = {}
             self._believed = time.monotonic() + STATISTICS_SECONDS
-        if revision not in self._searched:
-            mapper = self.mapper
-            self._searched[revision] = Statements(
+        known, mapper = self._searched, self.mapper  # another thread may put a new one in its place
+        if revision not in known:
+            known[revision] = Statements(
                 self.target(revision), lambda target, query: with_entities(mapper, target, query, whole=True)
             )
-        return self._searched[revision]
+        return known[revision]
 
     def target(self, revision: str = "", *, composed: bool = False) -> Target:
         """Return what is searched.

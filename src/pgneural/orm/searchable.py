@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -97,11 +96,12 @@ class Searchable:
             "encoder_options": encoder_options,
         }
         self._name = ""
-        self._bound: weakref.WeakKeyDictionary[type, BoundSearch[Any]] = weakref.WeakKeyDictionary()
+        if not sa.event.contains(Mapper, "after_mapper_constructed", _constructed):
+            sa.event.listen(Mapper, "after_mapper_constructed", _constructed)
 
     def __set_name__(self, owner: type, name: str) -> None:
+        del owner
         self._name = name
-        sa.event.listen(owner, "after_mapper_constructed", self._bind, propagate=True)
 
     @overload
     def __get__(self, instance: None, owner: type[E]) -> BoundSearch[E]: ...
@@ -113,36 +113,47 @@ class Searchable:
         Raises:
             InvalidDeclaration: The class is not mapped.
         """
-        if owner not in self._bound:
+        found: BoundSearch[E] | None = vars(owner).get(_BOUND, {}).get(self._name)
+        if found is None:
             if not self._name:
                 raise AttributeError(f"a Searchable of {owner.__name__} is to be written in the body of a class")
             raise AttributeError(f"{owner.__name__}.{self._name}: the class is not mapped yet, or to no table; map it")
-        return self._bound[owner]
+        return found
 
-    def _bind(self, mapper: Mapper[Any], class_: type) -> None:
+    def bind(self, mapper: Mapper[Any], class_: type) -> None:
         """Join the search to a class when it is mapped: a child has that of its parent."""
-        if self._of(class_) is not self:
-            return
         if not isinstance(mapper.local_table, sa.Table):
             return  # an abstract base of concrete classes: each of them has a search of its own
-        inherited = mapper.inherits and not mapper.concrete and self._bound.get(mapper.inherits.class_)
-        if inherited:
-            self._bound[class_] = inherited.of(mapper)
+        bound = vars(class_).get(_BOUND, {})
+        type.__setattr__(class_, _BOUND, bound)
+        if mapper.inherits and not mapper.concrete and getattr(mapper.inherits.class_, self._name, None):
+            bound[self._name] = getattr(mapper.inherits.class_, self._name).of(mapper)
             return
         register()
         declared = declared_of(mapper, self._name, self._options)
         source = mapper.local_table
         assert isinstance(source, sa.Table)
         chunks, terms = declared.tables(source, source.metadata)
-        self._bound[class_] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"])
+        bound[self._name] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"])
         _follow(declared, source, [table for table in (chunks, terms) if table is not None])
         if chunks is not None:
             _relate(mapper, declared, chunks)
         if declared.sync is Sync.INLINE:
-            encode_inline(self._bound[class_])
+            encode_inline(bound[self._name])
 
-    def _of(self, class_: type) -> Any:
-        return next((vars(base)[self._name] for base in class_.__mro__ if self._name in vars(base)), None)
+
+_BOUND = "_pgneural_searches"
+"""Where a mapped class keeps its searches: in itself, so that they go when it goes."""
+
+
+def _constructed(mapper: Mapper[Any], class_: type) -> None:
+    """Join the searches in the body of a class, or of its bases, to it."""
+    attributes: dict[str, Any] = {}
+    for base in reversed(class_.__mro__):
+        attributes |= vars(base)
+    for name, value in attributes.items():
+        if isinstance(value, Searchable) and value._name == name:
+            value.bind(mapper, class_)
 
 
 def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> None:
