@@ -517,6 +517,15 @@ def test_hits_with_every_option(articles: Session) -> None:
     assert asked.where(Article.author.has(Author.name == "author 2")).all(articles)[0].entity.author.name == "author 2"
     assert len(asked.where(Article.views.in_([1, 2, 3])).all(articles)) == 3
     assert len(asked.where(Article.views.in_([4, 5])).all(articles)) == 2  # of another length, in the same shape
+    read: list[str] = []
+
+    class Reader:
+        def score(self, query: str, texts: Any) -> Any:
+            read.extend(texts)
+            return np.arange(len(texts), 0, -1, dtype=np.float32)
+
+    assert asked.rerank(Reader()).limit(2).all(articles)[0].legs["rerank"] > 0
+    assert read[0].startswith("a red fox")  # the title is above the chunk
     assert asked.options(joinedload(Article.author)).all(articles)[0].entity.author.name
     assert Article.search({"fox": 1.0, "red": -0.5}).all(articles)
     assert len(Article.search(np.ones(256, dtype=np.float32)).all(articles)) == 10

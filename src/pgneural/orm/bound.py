@@ -56,11 +56,13 @@ class BoundSearch(Generic[E]):
         chunks: sa.Table | None,
         terms: sa.Table | None,
         encoder: str | Path | Encoder,
+        *,
+        title: str | None = None,
         parent: BoundSearch[Any] | None = None,
     ) -> None:
         self.mapper, self.declared, self.terms = mapper, declared, terms
         self._chunks = chunks
-        self._encoder, self._parent = encoder, parent
+        self._encoder, self._title, self._parent = encoder, title, parent
         self._searched: dict[str, Statements] = {}
         self._believed, self._per_row = 0.0, 1.0
 
@@ -114,7 +116,8 @@ class BoundSearch(Generic[E]):
 
     def of(self, mapper: Mapper[Any]) -> BoundSearch[Any]:
         """Return the same search over the rows of a child class."""
-        return BoundSearch(mapper, self.declared, self._chunks, self.terms, self._encoder, self)
+        kept = self._chunks, self.terms
+        return BoundSearch(mapper, self.declared, *kept, self._encoder, title=self._title, parent=self)
 
     @property
     def declaring(self) -> Mapper[Any]:
@@ -142,9 +145,8 @@ class BoundSearch(Generic[E]):
         return tuple(getattr(entity, property_.key) for property_ in properties)
 
     def heading(self, entity: Any) -> str:
-        """Return nothing: what stands above a chunk is known to the database alone."""
-        del entity
-        return ""
+        """Return the title of a row, where it is an attribute."""
+        return str(getattr(entity, self._title, None) or "") if self._title else ""
 
     def restricted(self) -> sa.ColumnElement[bool] | None:
         """Return the condition that a row of the search is one of the class; None where every row is."""

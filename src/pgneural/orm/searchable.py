@@ -134,7 +134,9 @@ class Searchable:
         source = mapper.local_table
         assert isinstance(source, sa.Table)
         chunks, terms = declared.tables(source, source.metadata)
-        bound[self._name] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"])
+        first, *more = self._options["fields"] or [None]
+        title = first if more and isinstance(first, str) else None
+        bound[self._name] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"], title=title)
         _follow(declared, source, [table for table in (chunks, terms) if table is not None])
         if chunks is not None:
             _relate(mapper, declared, chunks)
