@@ -188,18 +188,20 @@ def compared(session: Session, label: str, queries: Sequence[SearchQuery[Article
     teach(connection)
     driver: Any = connection.connection.driver_connection
     target = Article.search.target(Article.search.encoder.revision)
-    ours, bare = [], []
+    ours: list[float] = []
+    bare: list[float] = []
     for run in range(runs + 1):
-        for query in queries:
+        for place, query in enumerate(queries):
             asked = query._query
             done = with_entities(Article.search.mapper, target, asked, whole=True).compile(dialect=connection.dialect)
             text, parameters = str(done), {**done.params, **asked.parameters(target)}
-            started = time.perf_counter()
-            driver.execute(text, parameters).fetchall()
-            between = time.perf_counter()
-            query.all(session)
-            if run:
-                bare.append(between - started)
-                ours.append(time.perf_counter() - between)
+            for first in (place % 2 == 0, place % 2 == 1):  # who comes second finds the pages in memory
+                started = time.perf_counter()
+                if first:
+                    query.all(session)
+                else:
+                    driver.execute(text, parameters).fetchall()
+                if run:
+                    (ours if first else bare).append(time.perf_counter() - started)
     p50, baseline = 1000 * median(ours), 1000 * median(bare)
     return [label, p50, baseline, p50 / baseline, "≤ 1.3"]
