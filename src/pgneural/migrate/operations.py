@@ -199,12 +199,8 @@ class CreateVectorIndexOp(ops.MigrateOperation):
         table_name: str,
         expression: str,
         *,
-        operator_class: str,
-        method: str = "hnsw",
-        options: Mapping[str, int] | None = None,
-        where: str | None = None,
-        schema: str | None = None,
         concurrently: bool = False,
+        **given: Any,
     ) -> None:
         """Make an index of pgvector.
 
@@ -213,20 +209,15 @@ class CreateVectorIndexOp(ops.MigrateOperation):
             index_name: Its name.
             table_name: The table.
             expression: The column, or an expression in parentheses, as SQL.
-            operator_class: For example ``vector_cosine_ops``.
-            method: ``hnsw`` or ``ivfflat``.
-            options: ``m`` and ``ef_construction``, or ``lists``.
-            where: The condition of a partial index, as SQL.
-            schema: Of the table.
             concurrently: Without keeping writers waiting; within ``op.get_context().autocommit_block()``. What an
                 interrupted build of this name has left is removed first.
+            **given: ``operator_class`` (for example ``vector_cosine_ops``), ``method``, ``options`` (``m`` and
+                ``ef_construction``, or ``lists``), ``where`` and ``schema``, as of `VectorIndexDefinition`.
 
         Raises:
             InvalidIndex: pgvector has no such method.
         """
-        index = VectorIndexDefinition(
-            index_name, table_name, expression, operator_class, method, dict(options or {}), where, schema
-        )
+        index = VectorIndexDefinition(index_name, table_name, expression, **given)
         operations.invoke(cls(index, concurrently=concurrently))
 
     def reverse(self) -> DropVectorIndexOp:
@@ -252,17 +243,11 @@ class DropVectorIndexOp(ops.MigrateOperation):
         table_name: str,
         expression: str,
         *,
-        operator_class: str,
-        method: str = "hnsw",
-        options: Mapping[str, int] | None = None,
-        where: str | None = None,
-        schema: str | None = None,
         concurrently: bool = False,
+        **given: Any,
     ) -> None:
         """Drop an index of pgvector; arguments are those of `create_vector_index`, so that it can be made again."""
-        index = VectorIndexDefinition(
-            index_name, table_name, expression, operator_class, method, dict(options or {}), where, schema
-        )
+        index = VectorIndexDefinition(index_name, table_name, expression, **given)
         operations.invoke(cls(index, concurrently=concurrently))
 
     def reverse(self) -> CreateVectorIndexOp:
