@@ -119,6 +119,24 @@ def test_two_first_syncs_at_once(engine: sa.Engine) -> None:
     assert texts(engine, note) == ["a", "b"]
 
 
+def test_copy_merge_and_upsert_are_noted(engine: sa.Engine, url: str) -> None:
+    note = created(engine, declare())
+    with psycopg.connect(libpq_url(url)) as connection:
+        with connection.cursor().copy("COPY notes FROM STDIN") as copy:
+            for number in range(5):
+                copy.write_row((number, f"fox {number}"))
+        connection.execute(
+            "MERGE INTO notes t USING (VALUES (1, 'wolf'), (9, 'owl')) s(id, text) ON t.id = s.id "
+            "WHEN MATCHED THEN UPDATE SET text = s.text WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.text)"
+        )
+        connection.execute("INSERT INTO notes VALUES (2, 'ibis') ON CONFLICT (id) DO UPDATE SET text = excluded.text")
+    with Session(engine) as session:
+        assert note.search.pending(session) == 6
+        assert note.search.sync(session).rows == 6
+        session.commit()
+    assert texts(engine, note) == ["fox 0", "fox 3", "fox 4", "ibis", "owl", "wolf"]
+
+
 def test_writes_into_partitions(engine: sa.Engine) -> None:
     parts = "parts_en PARTITION OF parts FOR VALUES IN ('en')", "parts_de PARTITION OF parts FOR VALUES IN ('de')"
     lang = mapped_column(sa.Text, primary_key=True)
