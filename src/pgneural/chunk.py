@@ -16,6 +16,13 @@ from pgneural.types import Chunk, Record, Tokenizer, below
 
 Span = tuple[int, int]
 
+CHUNK_TOKENS = 512
+"""The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
+are trained on. A longer one blurs several subjects into one vector."""
+
+OVERLAP_SHARE = 8
+"""Neighbouring chunks share at most one part in so many of their tokens."""
+
 HEADING_SHARE = 4
 """A title is put before every chunk while it takes at most one part in so many of the tokens."""
 

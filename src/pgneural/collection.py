@@ -38,6 +38,7 @@ from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.statement import Query, Target, Vectors, facets
 from pgneural.store.catalog import (
+    STATISTICS_SECONDS,
     chunks_of,
     chunks_per_row,
     current_space,
@@ -56,9 +57,6 @@ from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
 from pgneural.types import Encoder, Mode, Vector
-
-STATISTICS_SECONDS = 60
-"""For so long a collection believes what it knows of its tables: rows, chunks, kind of index."""
 
 
 class Collection:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgneural import encoders, migrate
+from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.collection import Collection
 from pgneural.derive import Derived
 from pgneural.derive import made as further_encoder
@@ -29,13 +30,6 @@ from pgneural.store.indexes import one_builder
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Encoder, FurtherEncoder
-
-CHUNK_TOKENS = 512
-"""The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
-are trained on. A longer one blurs several subjects into one vector."""
-
-OVERLAP_SHARE = 8
-"""Neighbouring chunks share at most one part in so many of their tokens."""
 
 
 @dataclass(frozen=True)

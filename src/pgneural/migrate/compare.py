@@ -53,20 +53,21 @@ class _Comparison:
         self.installed = dict(self._installed())
         self.modelled = dict(self._modelled())
         self.existing = dict(self._existing())
+        self.new = {key for key in self.declared if self._is_new(key)}
 
     def operations(self) -> tuple[list[ops.MigrateOperation], list[ops.MigrateOperation]]:
         """Return what has to be done before the tables are changed, and after."""
         before: list[ops.MigrateOperation] = []
         after: list[ops.MigrateOperation] = []
-        made = {(s, f"{t}_{a}") for (s, t, a) in self.declared if self._is_new((s, t, a))}
+        made = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.new}
         for key, index in self.existing.items():
             if not self._same_index(key) or (index.schema, index.table) in made:
-                before.append(DropVectorIndexOp(index, concurrently=self._concurrently(index, key)))
+                before.append(DropVectorIndexOp(index, concurrently=self._stays(index)))
         for key, installed in self.installed.items():
-            if key not in self.declared or self._is_new(key):
+            if key not in self.declared or key in self.new:
                 before.append(DropSearchOp(installed))
         for key, declared in self.declared.items():
-            if self._is_new(key):
+            if key in self.new:
                 after.append(CreateSearchOp(declared))
             elif self._differ(self.installed[key], declared) or self._lacks_triggers(declared):
                 after.append(ChangeSearchOp(self.installed[key], declared))
@@ -189,7 +190,7 @@ class _Comparison:
 
     def _kept_tables(self) -> Iterator[tuple[str | None, str]]:
         for schema, table, attribute in {**self.declared, **self.installed}:
-            for suffix in ("", "_terms", "_sparse", "_tokens"):
+            for suffix in ("", "_terms"):
                 yield schema, f"{table}_{attribute}{suffix}"
 
     def _is_vector_index(self, operation: ops.MigrateOperation) -> bool:
@@ -253,10 +254,9 @@ class _Comparison:
         """Whether the table of an index is there already, so that others may be writing to it."""
         return bool(self.context.inspector.has_table(index.table, index.schema))
 
-    def _concurrently(self, index: VectorIndexDefinition, key: Key) -> bool:
-        """Whether an index is dropped from a table that stays."""
-        del key
-        kept = {(s, f"{t}_{a}") for (s, t, a) in self.declared if not self._is_new((s, t, a))}
+    def _stays(self, index: VectorIndexDefinition) -> bool:
+        """Whether the table of an index stays, so that others may be writing to it."""
+        kept = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.declared.keys() - self.new}
         models = {(self._normal(t.schema), t.name) for t in self.tables} - set(self._kept_tables())
         return (index.schema, index.table) in kept | models
 

@@ -21,7 +21,7 @@ from alembic.operations import Operations, ops
 from pgneural.errors import InvalidIndex, SchemaNotInstalled
 from pgneural.store.declared import Declared, change_statements, create_statements, drop_statements
 from pgneural.store.engine import quoted, quoted_table
-from pgneural.store.vectors import Method, Storage, VectorIndex
+from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
 
 VECTOR_METHODS = ("hnsw", "ivfflat")
@@ -173,11 +173,11 @@ class VectorIndexDefinition:
         if self.method not in VECTOR_METHODS:
             raise InvalidIndex(f"method is {self.method!r}, expected {' or '.join(VECTOR_METHODS)}")
 
-    def create(self, *, concurrently: bool = False, name: str | None = None, table: str | None = None) -> str:
+    def create(self, *, concurrently: bool = False, table: str | None = None) -> str:
         """Return the statement that makes it."""
         options = ", ".join(f"{key} = {value}" for key, value in sorted(self.options.items()))
         return (
-            f"CREATE INDEX {'CONCURRENTLY ' * concurrently}{quoted(name or self.name)} "
+            f"CREATE INDEX {'CONCURRENTLY ' * concurrently}{quoted(self.name)} "
             f"ON {table or quoted_table(self.table, self.schema)} "
             f"USING {self.method} ({f'{self.expression} {self.operator_class}'.strip()})"
             + (f" WITH ({options})" if options else "")
@@ -332,12 +332,12 @@ def _require_schema(operations: Operations) -> None:
 
 
 def plain(declared: Declared) -> dict[str, Any]:
-    """Return a search as `declared` takes it, without what it says by default."""
-    default = Declared(declared.source, declared.attribute, (), None, declared.encoder, declared.dimensions)
-    values: dict[str, Any] = {"reads": declared.reads, "watched": {k: list(v) for k, v in declared.watched.items()}}
-    values |= {"encoder": declared.encoder, "dimensions": declared.dimensions}
-    index = {key: value for key, value in declared.index.as_json().items() if value != default.index.as_json()[key]}
-    given = {
+    """Return a search as `declared` takes it: the key left out, the rest as plain values."""
+    return {
+        "reads": declared.reads,
+        "watched": {table: list(columns) for table, columns in declared.watched.items()},
+        "encoder": declared.encoder,
+        "dimensions": declared.dimensions,
         "options": dict(declared.options),
         "distance": str(declared.distance),
         "storage": str(declared.storage),
@@ -348,10 +348,20 @@ def plain(declared: Declared) -> dict[str, Any]:
         "sync": str(declared.sync),
         "column": declared.column,
         "schema": declared.schema,
+        "index": {name: str(v) if isinstance(v, str) else v for name, v in declared.index.as_json().items()},
     }
-    changed = {name: value for name, value in given.items() if value != getattr(default, name)}
-    plain_index = {k: str(v) if isinstance(v, (Method, str)) else v for k, v in index.items()}
-    return {**values, **changed, **({"index": plain_index} if index else {})}
+
+
+def unusual(declared: Declared) -> dict[str, Any]:
+    """Return the same without what it says by default."""
+    default = plain(Declared(declared.source, declared.attribute, (), "", declared.encoder, declared.dimensions))
+    said = {name: value for name, value in plain(declared).items() if name in _ALWAYS or value != default[name]}
+    if "index" in said:
+        said["index"] = {name: value for name, value in said["index"].items() if value != default["index"][name]}
+    return said
+
+
+_ALWAYS = ("reads", "watched", "encoder", "dimensions")
 
 
 def changes(before: Declared, after: Declared) -> Sequence[str]:

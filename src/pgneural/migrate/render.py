@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +17,7 @@ from pgneural.migrate.operations import (
     VectorIndexDefinition,
     changes,
     plain,
+    unusual,
 )
 from pgneural.store.declared import Declared
 
@@ -79,19 +78,8 @@ def _drop_search(context: Any, operation: DropSearchOp) -> str:
 
 def _change_search(context: Any, operation: ChangeSearchOp) -> str:
     before, after = operation.before, operation.after
-    names = changes(before, after)
-    written = {**plain(before), "index": before.index.as_json(), **_missing(before)}
-    return _search(context, "change_search", after, existing={name: _value(written[name]) for name in names})
-
-
-def _missing(declared: Declared) -> dict[str, Any]:
-    """Return what `plain` leaves out because it is the default."""
-    names = ("max_tokens", "overlap", "language", "title_boost", "options")
-    return {**{name: getattr(declared, name) for name in names}, "sync": str(declared.sync), "reads": declared.reads}
-
-
-def _value(value: Any) -> Any:
-    return json.loads(json.dumps(value)) if isinstance(value, Mapping) else value
+    existing = {name: plain(before)[name] for name in changes(before, after)}
+    return _search(context, "change_search", after, existing=existing)
 
 
 def _search(context: Any, name: str, declared: Declared, **more: Any) -> str:
@@ -99,7 +87,7 @@ def _search(context: Any, name: str, declared: Declared, **more: Any) -> str:
     arguments = [f"{declared.source!r}, {declared.attribute!r}"]
     columns = ", ".join(f"sa.Column({column.name!r}, {_repr_type(column.type, context)})" for column in declared.key)
     arguments.append(f"key=[{columns}]")
-    arguments += [f"{key}={_written(value)}" for key, value in {**plain(declared), **more}.items()]
+    arguments += [f"{key}={_written(value)}" for key, value in {**unusual(declared), **more}.items()]
     return _call(context, name, arguments)
 
 

@@ -22,9 +22,9 @@ from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
 from pgneural.statement import Statements, Target, Vectors
-from pgneural.store.catalog import rows_per_key
+from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key
 from pgneural.store.declared import Declared
-from pgneural.store.engine import quoted_table, translated
+from pgneural.store.engine import literal, quoted_table, translated
 from pgneural.store.pending import Kept
 from pgneural.store.schema import PENDING, Space
 from pgneural.store.vectors import Storage
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 E = TypeVar("E")
-
-STATISTICS_SECONDS = 60
-"""For so long a search believes what it knows of its tables."""
 
 
 class BoundSearch(Generic[E]):
@@ -180,9 +177,9 @@ class BoundSearch(Generic[E]):
             composed: Whether the statement becomes part of others.
         """
         declared = self.declared
-        relation = sa.cast(sa.literal_column(_literal(quoted_table(declared.source, declared.schema))), REGCLASS)
+        relation = sa.cast(sa.literal_column(literal(quoted_table(declared.source, declared.schema))), REGCLASS)
         space = sa.func.neural.space_id(
-            relation, sa.literal_column(_literal(declared.attribute)), sa.literal_column(_literal(revision))
+            relation, sa.literal_column(literal(declared.attribute)), sa.literal_column(literal(revision))
         )
         scope = single_table_condition(self.mapper) if self._parent is None else None
         return Target(
@@ -313,7 +310,3 @@ class BoundSearch(Generic[E]):
 @functools.cache
 def _encoder(name: str, options: str) -> Encoder:
     return encoders.get(name, **json.loads(options))
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

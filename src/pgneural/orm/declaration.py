@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, MappedColumn, Mapper, Relation
 from sqlalchemy.sql import visitors
 
 from pgneural import encoders
+from pgneural.chunk import OVERLAP_SHARE
 from pgneural.errors import InvalidDeclaration, PgneuralError
 from pgneural.store.declared import Declared
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, required_storage
@@ -178,7 +179,7 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
     if not fields and column is None:
         raise InvalidDeclaration(f'{where} reads nothing; name attributes of the class: Searchable("title", "body")')
     content = Content(mapper, attribute, fields, options["language_by"]) if fields else None
-    overlap = options["max_tokens"] // 8 if options["overlap"] is None else options["overlap"]
+    overlap = options["max_tokens"] // OVERLAP_SHARE if options["overlap"] is None else options["overlap"]
     if not 0 <= overlap < options["max_tokens"]:
         raise InvalidDeclaration(f"{where}: overlap is {overlap}, expected 0 to less than max_tokens")
     return Declared(

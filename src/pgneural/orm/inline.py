@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _CONNECTIONS = "pgneural connections"
 
 _searches: weakref.WeakSet[BoundSearch[Any]] = weakref.WeakSet()
-_without_us: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
 
 def encode_inline(search: BoundSearch[Any]) -> None:
@@ -52,10 +51,9 @@ def _committing(session: Session) -> None:
 
 def _encode(connection: sa.Connection) -> None:
     """Encode what the transaction of a connection has noted."""
-    if connection.dialect.name != "postgresql" or connection.engine in _without_us:
+    if connection.dialect.name != "postgresql":
         return
     if connection.scalar(sa.text("SELECT to_regclass('neural.pending') IS NULL")):
-        _without_us.add(connection.engine)
         return
     noted = set(connection.scalars(_NOTED))
     for search in list(_searches):

@@ -51,7 +51,7 @@ class SearchQuery(Generic[E]):
     Attributes:
         search: What is searched.
         asked: A text, a vector, several texts with weights, or stored rows.
-        options: As of `pgneural.Collection.search`.
+        given: Options, as of `pgneural.Collection.search`.
         conditions: The filter.
         loading: Loader options.
     """
@@ -150,7 +150,7 @@ class SearchQuery(Generic[E]):
             InvalidQuery: An option is of hits and not of a statement (`rerank`, `diverse`, `group_by`).
         """
         query = self._query
-        if refinement_of(query, self._options()):
+        if refinement_of(query, self.given):
             raise InvalidQuery("rerank, diverse and group_by come after the statement; use all(), or leave them out")
         target = self.search.target(self._revision, composed=True)
         return with_entities(self.search.mapper, target, query).options(*self.loading)
@@ -182,7 +182,7 @@ class SearchQuery(Generic[E]):
         if self.search.declared.sync is Sync.INLINE:
             self.search.sync_own(self.search.connected(session))
         rows = Entities(self.search, session, self._revision, self.loading)
-        refinement = refinement_of(query, self._options())
+        refinement = refinement_of(query, self.given)
         with translated():
             if refinement is not None:
                 return Refined(rows, query, refinement).hits()
@@ -203,7 +203,7 @@ class SearchQuery(Generic[E]):
         if isinstance(session, AsyncSession):
             raise InvalidQuery("explain wants a Session; use: await session.run_sync(query.explain)")
         query = self._query
-        if refinement_of(query, self._options()):
+        if refinement_of(query, self.given):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
         hits: Any = self.all(session)
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
@@ -219,9 +219,6 @@ class SearchQuery(Generic[E]):
         """The revision of the encoder, where it made the vector of the query."""
         encoded = isinstance(self.asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
         return self.search.encoder.revision if encoded else ""
-
-    def _options(self) -> SearchOptions:
-        return self.given
 
     @functools.cached_property
     def _query(self) -> Query:

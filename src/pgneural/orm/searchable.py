@@ -9,12 +9,13 @@ from typing import Any, TypeVar, overload
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, deferred, foreign, relationship, remote
 
+from pgneural.chunk import CHUNK_TOKENS
 from pgneural.errors import InvalidDeclaration, SchemaNotInstalled
 from pgneural.orm.bound import BoundSearch
 from pgneural.orm.declaration import Field, declared_of
 from pgneural.orm.entities import refuse_translated_schemas
 from pgneural.orm.inline import encode_inline
-from pgneural.store.declared import MAX_TOKENS, Declared, attach_statements, detach_statements, searches_of
+from pgneural.store.declared import Declared, attach_statements, detach_statements, searches_of
 from pgneural.store.vectors import Storage, VectorIndex, register
 from pgneural.types import Distance, Encoder, Sync
 
@@ -70,7 +71,7 @@ class Searchable:
         storage: Storage | str | None = None,
         index: VectorIndex | None = None,
         distance: Distance | str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int = CHUNK_TOKENS,
         overlap: int | None = None,
         **encoder_options: Any,
     ) -> None:
@@ -111,7 +112,7 @@ class Searchable:
         """Return the search of the class.
 
         Raises:
-            InvalidDeclaration: The class is not mapped.
+            AttributeError: The class is not mapped.
         """
         found: BoundSearch[E] | None = vars(owner).get(_BOUND, {}).get(self._name)
         if found is None:
@@ -122,7 +123,8 @@ class Searchable:
 
     def bind(self, mapper: Mapper[Any], class_: type) -> None:
         """Join the search to a class when it is mapped: a child has that of its parent."""
-        if not isinstance(mapper.local_table, sa.Table):
+        source = mapper.local_table
+        if not isinstance(source, sa.Table):
             return  # an abstract base of concrete classes: each of them has a search of its own
         bound = vars(class_).get(_BOUND, {})
         type.__setattr__(class_, _BOUND, bound)
@@ -131,8 +133,6 @@ class Searchable:
             return
         register()
         declared = declared_of(mapper, self._name, self._options)
-        source = mapper.local_table
-        assert isinstance(source, sa.Table)
         chunks, terms = declared.tables(source, source.metadata)
         first, *more = self._options["fields"] or [None]
         title = first if more and isinstance(first, str) else None

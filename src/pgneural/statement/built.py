@@ -39,8 +39,6 @@ class Built:
 class Statements:
     """The statements over one target; those that differ only in their values are built once.
 
-    Building costs some milliseconds, as much as PostgreSQL needs for many a search.
-
     Args:
         target: What is searched.
         build: Makes the whole statement of a query.

@@ -27,6 +27,9 @@ from pgneural.types import Distance, Encoder, FurtherEncoder
 NAME_BYTES = 39
 """A collection's name is part of table, constraint and index names, which end at 63 bytes."""
 
+STATISTICS_SECONDS = 60
+"""For so long a collection, or a search of a class, believes what it knows of its tables."""
+
 SOURCE = DOCUMENTS.fullname
 
 

@@ -15,15 +15,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
+from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.errors import InvalidDeclaration
-from pgneural.store.engine import quoted, quoted_table
+from pgneural.store.engine import literal, quoted, quoted_table
 from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table, vector_index
 from pgneural.store.vectors import Indexed, Method, Storage, VectorIndex
 from pgneural.types import Distance, Sync
-
-MAX_TOKENS = 512
-"""The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
-are trained on. A longer one blurs several subjects into one vector."""
 
 CONTENT = ("reads", "max_tokens", "overlap", "language", "title_boost")
 """What decides the chunks and words of a row."""
@@ -68,8 +65,8 @@ class Declared:
     distance: Distance = Distance.COSINE
     storage: Storage = Storage.VECTOR
     index: VectorIndex = field(default_factory=VectorIndex)
-    max_tokens: int = MAX_TOKENS
-    overlap: int = MAX_TOKENS // 8
+    max_tokens: int = CHUNK_TOKENS
+    overlap: int = CHUNK_TOKENS // OVERLAP_SHARE
     language: str = "english"
     title_boost: float = 1.0
     sync: Sync = Sync.MANUAL
@@ -279,7 +276,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return "'" + text.replace("'", "''") + "'"
+    return literal(text)
 
 
 def _sql(text: str) -> sa.TextClause:

@@ -146,6 +146,11 @@ def quoted(*names: str) -> str:
     return psycopg.sql.Identifier(*names).as_string()
 
 
+def literal(text: str) -> str:
+    """Quote a text as a value, for a statement that takes no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def quoted_table(name: str, schema: str | None = None) -> str:
     """Quote the name of a table, with its schema if it is not the default one."""
     return quoted(schema, name) if schema else quoted(name)

@@ -34,7 +34,7 @@ class Changed:
 
     Attributes:
         key: The row's primary key, as JSON.
-        version: Counts its changes.
+        version: Another one for every change.
         values: The primary key; None where the row is gone.
         title: What is put before each of its chunks.
         content: What is cut into chunks.
@@ -72,18 +72,16 @@ class Kept:
         self.space, self.chunks, self.terms = space, chunks, terms
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         types = {name: terms.c[name].type.compile(dialect) for name in self._keys(terms)}
-        quote = quoted
         self._names = {
             "reads": str(space.reads),
             "source": space.source,
             "terms": quoted_table(terms.name, terms.schema),
             "chunks": quoted_table(chunks.name, chunks.schema) if chunks is not None else "",
-            "keys": ", ".join(map(quote, types)),
-            "read_keys": ", ".join(f"r.{quote(name)}" for name in types),
-            "source_keys": ", ".join(f"s.{quote(name.removeprefix('source_'))}" for name in types),
-            "of_read": _same("r", types, quote),
-            "of_kept": _same("t", types, quote),
-            "of_source": _same("s", types, lambda name: quote(name.removeprefix("source_"))),
+            "keys": ", ".join(map(quoted, types)),
+            "read_keys": ", ".join(f"r.{quoted(name)}" for name in types),
+            "of_read": _same("r", types, quoted),
+            "of_kept": _same("t", types, quoted),
+            "of_source": _same("s", types, lambda name: quoted(name.removeprefix("source_"))),
         }
 
     @staticmethod
