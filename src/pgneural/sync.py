@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from pgneural.chunk import OVERLAP_SHARE, chunk
+from pgneural.chunk import chunk
 from pgneural.store import lexical
 from pgneural.store.pending import Changed, Kept, Made
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
@@ -116,9 +116,8 @@ class Syncing:
         encoder, space = self._encoder(), self._kept.space
         longest = min(space.max_tokens, encoder.max_tokens or space.max_tokens)
         record = Record(row.key, row.content, row.title)
-        return chunk(
-            record, encoder.tokenizer, max_tokens=longest, overlap=min(space.overlap, longest // OVERLAP_SHARE)
-        )
+        overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
+        return chunk(record, encoder.tokenizer, max_tokens=longest, overlap=overlap)
 
     def _vectors(self, chunks: Sequence[Chunk], known: Mapping[bytes, Vector]) -> Vector:
         """Return a vector for each chunk, shape (n, d); equal chunks are encoded once."""

@@ -17,6 +17,7 @@ OLD = Path(sys.prefix) / "sqlalchemy-2.0"
 def test_on_sqlalchemy_20(server_url: str) -> None:
     tests = [
         "tests/integration/test_orm.py",
+        "tests/integration/test_orm_mapping.py",
         "tests/acceptance/test_application.py",
         "tests/migration/test_alembic_plugin.py",
     ]

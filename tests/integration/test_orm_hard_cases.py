@@ -6,7 +6,7 @@ import datetime
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,6 @@ from pgneural.sync import Syncing
 Make = Callable[..., Any]
 
 
-@pytest.fixture
-def engine(url: str) -> Iterator[sa.Engine]:
-    made = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(libpq_url(url)))
-    yield made
-    made.dispose()
-
-
 def declare(table: str = "notes", options: dict[str, Any] | None = None, args: Any = (), **namespace: Any) -> Any:
     class Base(DeclarativeBase):
         pass
@@ -67,6 +60,16 @@ def texts(engine: sa.Engine, note: Any) -> list[str]:
 
 
 # what is pending
+
+
+def test_a_declared_overlap_is_kept(engine: sa.Engine) -> None:
+    note = created(engine, declare(options={"max_tokens": 20, "overlap": 15}))
+    with Session(engine) as session:
+        session.add(note(text=" ".join(f"Word{n}." for n in range(100))))
+        note.search.sync(session)
+        chunks = session.scalars(sa.select(note.search.chunks.c.text).order_by("ordinal")).all()
+    shared = set(chunks[0].split()) & set(chunks[1].split())
+    assert len(shared) == 5  # a word and its stop are two tokens; half a chunk is the most that is shared
 
 
 def test_what_changes_while_it_is_encoded_stays_pending(engine: sa.Engine) -> None:

@@ -42,7 +42,7 @@ class Searchable:
         index: How the vectors are indexed.
         distance: How they are compared; by default as the encoder says.
         max_tokens: The longest chunk; shorter where the encoder reads less.
-        overlap: How many tokens neighbouring chunks may share; by default an eighth.
+        overlap: How many tokens neighbouring chunks may share, half a chunk at most; by default an eighth.
         **encoder_options: What the encoder is made with, for example ``dimensions=256``.
 
     Raises:
