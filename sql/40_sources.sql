@@ -20,7 +20,7 @@ DECLARE
     space record;
 BEGIN
     SELECT s.id, s.encoder, s.revision INTO space FROM neural.spaces s
-     WHERE s.source = neural.qualified(space_id.source) AND s.attribute = space_id.attribute AND s.kind = 'dense';
+     WHERE s.source = neural.qualified(space_id.source) AND s.attribute = space_id.attribute AND s.kind = 'dense' AND s.state = 'serving';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'table % has no search %', source, attribute
         USING ERRCODE = 'PN404', HINT = 'Upgrade the database: its migrations make it with op.create_search.';
@@ -37,19 +37,6 @@ $$;
 COMMENT ON FUNCTION neural.space_id(regclass, text, text) IS
 'The space of a search of a table; an error where there is none, or where another revision of its encoder made the
 vectors, so that a vector of another space never gives a wrong answer. An empty revision goes with any';
-
-CREATE OR REPLACE FUNCTION neural.mark_pending(space bigint, keys jsonb[])
-RETURNS void
-LANGUAGE sql
-AS $$
-    INSERT INTO neural.pending AS p (space_id, key)
-    SELECT space, k FROM (SELECT DISTINCT unnest(keys) AS k) changed ORDER BY k
-        ON CONFLICT (space_id, key)
-        DO UPDATE SET version = DEFAULT, changed_at = DEFAULT, changed_by = DEFAULT
-$$;
-
-COMMENT ON FUNCTION neural.mark_pending(bigint, jsonb[]) IS
-'Notes that rows of a source, given by their keys as JSON arrays, are to be encoded';
 
 CREATE OR REPLACE FUNCTION neural.key_columns(relation regclass)
 RETURNS text[]
@@ -71,8 +58,11 @@ AS $$
 DECLARE
     keys text := (SELECT string_agg(format('s.%I', k), ', ') FROM unnest(neural.key_columns(source)) k);
 BEGIN
-    EXECUTE format('SELECT neural.mark_pending(%s, array_agg(jsonb_build_array(%s))) FROM %s s HAVING count(*) > 0',
-                   space, keys, source);
+    EXECUTE format('INSERT INTO neural.changes (space_id, keys, rows)
+                    SELECT %s, jsonb_agg(key), count(*)
+                      FROM (SELECT jsonb_build_array(%s) AS key, (row_number() OVER () - 1) / 1000 AS slice FROM %s s) k
+                     GROUP BY slice', space, keys, source);
+    PERFORM pg_notify('neural_changes', '');
 END
 $$;
 
@@ -83,21 +73,26 @@ CREATE OR REPLACE FUNCTION neural.note_changes()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET work_mem = '32MB'
 AS $$
 DECLARE
-    space bigint;
+    spaces bigint[];
     keys text[] := neural.key_columns(TG_RELID);
     watched text[] := TG_ARGV[2];
     known text[];
-    changed text := 'new_rows n';
-    noted jsonb[];
+    key text := (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k);
+    changed text := CASE TG_OP WHEN 'DELETE' THEN 'old_rows n' ELSE 'new_rows n' END;
 BEGIN
-    SELECT s.id INTO space FROM neural.spaces s
+    SELECT array_agg(every.id) INTO spaces
+      FROM neural.spaces s JOIN neural.spaces every USING (source, attribute, kind)
      WHERE s.chunk_table = TG_ARGV[0] AND s.kind = 'dense'
        AND (parse_ident(s.source))[1] = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
-    IF NOT FOUND THEN
+    IF spaces IS NULL THEN
         RAISE WARNING 'trigger % of %.% belongs to no search; drop it', TG_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME;
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'TRUNCATE' THEN  -- of one partition: what was made of the others is gone with it
+        PERFORM neural.mark_all(s.id, s.source::regclass) FROM neural.spaces s WHERE s.id = ANY (spaces);
         RETURN NULL;
     END IF;
     SELECT array_agg(a.attname::text) INTO known FROM pg_attribute a
@@ -108,18 +103,22 @@ BEGIN
                       string_agg(format('o.%I::text', w), ', '), string_agg(format('n.%I::text', w), ', '))
           INTO changed FROM unnest(known || keys) w;
     END IF;
-    EXECUTE format('SELECT array_agg(jsonb_build_array(%s)) FROM %s',
-                   (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k), changed)
-       INTO noted;
-    IF noted IS NOT NULL THEN
-        PERFORM neural.mark_pending(space, noted);
+    EXECUTE format('INSERT INTO neural.changes (space_id, keys, rows)
+                    SELECT s.id, k.keys, k.rows
+                      FROM (SELECT jsonb_agg(key) AS keys, count(*) AS rows
+                              FROM (SELECT jsonb_build_array(%s) AS key, (row_number() OVER () - 1) / 1000 AS slice
+                                      FROM %s) c GROUP BY slice) k, unnest($1) AS s(id)', key, changed)
+      USING spaces;
+    IF FOUND AND NOT EXISTS (SELECT FROM neural.changes WHERE space_id = spaces[1]
+                                AND changed_by <> pg_current_xact_id()::text::bigint) THEN
+        PERFORM pg_notify('neural_changes', '');  -- else workers are awake, and look again before they sleep
     END IF;
     RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION neural.note_changes() IS
-'Trigger of a source: marks inserted rows, and those of which a watched column changed, as pending. Arguments: the chunk
+'Trigger of a source: notes inserted and deleted rows, and those of which a watched column changed. Arguments: the chunk
 table, its schema or an empty text for that of the source, the watched columns as an array';
 
 CREATE OR REPLACE FUNCTION neural.watch_table(relation regclass, chunk_table text, schema text, columns text[])
@@ -127,15 +126,18 @@ RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    part regclass;
+    event record;
 BEGIN
-    FOR part IN SELECT relation UNION SELECT relid FROM pg_partition_tree(relation) LOOP
-        EXECUTE format('CREATE TRIGGER %I AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows
-                        FOR EACH STATEMENT EXECUTE FUNCTION neural.note_changes(%L, %L, %L)',
-                       chunk_table || '_insert', part, chunk_table, schema, columns);
-        EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-                        FOR EACH STATEMENT EXECUTE FUNCTION neural.note_changes(%L, %L, %L)',
-                       chunk_table || '_update', part, chunk_table, schema, columns);
+    FOR event IN
+        SELECT part.name, e.* FROM (SELECT relation AS name UNION SELECT relid FROM pg_partition_tree(relation)) part,
+               (VALUES ('INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('DELETE', 'REFERENCING OLD TABLE AS old_rows'),
+                       ('UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'), ('TRUNCATE', ''))
+               AS e(kind, referencing)
+    LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT
+                        EXECUTE FUNCTION neural.note_changes(%L, %L, %L)',
+                       chunk_table || '_' || lower(event.kind), event.kind, event.name, event.referencing,
+                       chunk_table, schema, columns);
     END LOOP;
 END
 $$;
@@ -143,7 +145,7 @@ $$;
 COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
 'Has the changes of a table, and of its partitions, noted for the search of a chunk table; see note_changes';
 
-CREATE OR REPLACE FUNCTION neural.unwatch(chunk_table text, schema text)
+CREATE OR REPLACE FUNCTION neural.unwatch_table(chunk_table text, schema text)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -153,7 +155,7 @@ BEGIN
     FOR noting IN
         SELECT t.tgname, t.tgrelid::regclass AS relation
           FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-         WHERE t.tgfoid = 'neural.note_changes'::regproc AND t.tgname IN (chunk_table || '_insert', chunk_table || '_update')
+         WHERE t.tgfoid = 'neural.note_changes'::regproc AND starts_with(t.tgname, chunk_table || '_')
            AND position(convert_to(chunk_table, 'UTF8') || '\x00'::bytea || convert_to(schema, 'UTF8') || '\x00'::bytea
                         IN t.tgargs) = 1
            AND (schema <> '' OR c.relnamespace IN (SELECT to_regnamespace(quote_ident(s)) FROM unnest(current_schemas(false)) s))
@@ -163,7 +165,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION neural.unwatch(text, text) IS
+COMMENT ON FUNCTION neural.unwatch_table(text, text) IS
 'The reverse of watch_table, wherever the triggers are by now';
 
 CREATE OR REPLACE FUNCTION neural.follow_row_security(kept regclass, source regclass)
@@ -210,10 +212,12 @@ BEGIN
         EXECUTE format('GRANT %s ON %s TO %s', privilege.granted, kept, privilege.grantee);
         BEGIN  -- what a search reads besides, and what an encoding session writes
             EXECUTE format('GRANT USAGE ON SCHEMA neural TO %s', privilege.grantee);
-            EXECUTE format('GRANT SELECT ON neural.spaces, neural.pending, neural.term_counts, neural.corpus_counts TO %s',
+            EXECUTE format('GRANT SELECT ON neural.spaces, neural.changes, neural.pending, neural.failed, neural.term_counts,
+                            neural.corpus_counts, neural.vectors TO %s',
                            privilege.grantee);
             IF privilege.granted LIKE '%INSERT%' THEN
-                EXECUTE format('GRANT INSERT, DELETE, UPDATE ON neural.pending, neural.term_counts, neural.corpus_counts TO %s',
+                EXECUTE format('GRANT INSERT, DELETE, UPDATE ON neural.changes, neural.pending, neural.failed, neural.term_counts,
+                                neural.corpus_counts, neural.vectors TO %s',
                                privilege.grantee);
                 EXECUTE format('GRANT UPDATE (revision, mean_length) ON neural.spaces TO %s', privilege.grantee);
             END IF;

@@ -31,7 +31,7 @@ SELECT s.attribute AS name,
        ) AS indexed,
        s.created_at
   FROM neural.spaces s
- WHERE s.source = 'neural.documents' AND s.kind = 'dense'
+ WHERE s.source = 'neural.documents' AND s.kind = 'dense' AND s.state = 'serving'
  ORDER BY s.attribute;
 
 COMMENT ON VIEW neural.collections IS

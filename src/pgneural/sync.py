@@ -1,16 +1,18 @@
-"""Bringing the vectors and words of a source up to date with its rows: read what is pending, encode it, store it."""
+"""Bringing the vectors and words of a source up to date with its rows: take what changed, encode it, store it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import sqlalchemy as sa
 
 from pgneural.chunk import chunk
-from pgneural.store import lexical
-from pgneural.store.pending import Changed, Kept, Made
+from pgneural.store import lexical, queue
+from pgneural.store.kept import Changed, Kept, Made
+from pgneural.store.remembered import recall, remember
+from pgneural.store.schema import Space
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_ROWS = 512
@@ -36,11 +38,74 @@ class Synced:
     chunks_reused: int = 0
 
 
+@dataclass
+class Batch:
+    """Rows of one space on their way: read, cut, and given their vectors.
+
+    Attributes:
+        kept: The tables of the space.
+        rows: What is made of them.
+        known: Vectors that are there already, by the hash of what was read.
+    """
+
+    kept: Kept
+    rows: list[Made]
+    known: dict[bytes, Vector] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, connection: sa.Connection, kept: Kept, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
+        """Read the first of these rows, as many as memory allows, and cut those that changed."""
+        changed = kept.read(connection, keys)
+        rows = [cut(kept.space, row, encoder) for row in changed]
+        known = kept.known(connection, [made.row for made in rows if made.chunks])
+        return cls(kept, rows, known)
+
+    @property
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks that need a vector."""
+        return (piece for made in self.rows for piece in made.chunks or ())
+
+    def give(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Give each row the vectors of its chunks, shape (n, d)."""
+        for made in self.rows:
+            if made.chunks:
+                made.vectors = np.array([vectors[piece.hash] for piece in made.chunks], dtype=np.float32)
+
+
+def cut(space: Space, row: Changed, encoder: Callable[[], Encoder]) -> Made:
+    """Cut a row; one whose stored chunks are right has none."""
+    hash_ = fingerprint(row.title, row.content, f"{space.max_tokens} {space.overlap}")
+    if row.values is None or hash_ == row.source_hash:
+        return Made(row, hash_)
+    if not row.title.strip() and not row.content.strip():
+        return Made(row, hash_, [])
+    made = encoder()
+    longest = min(space.max_tokens, made.max_tokens or space.max_tokens)
+    overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
+    record = Record(row.key, row.content, row.title)
+    return Made(row, hash_, chunk(record, made.tokenizer, max_tokens=longest, overlap=overlap))
+
+
+def recalled(connection: sa.Connection, encoder: Encoder, batches: Sequence[Batch]) -> dict[bytes, Vector]:
+    """Return the vectors that are there already for chunks of some batches, by their hash."""
+    wanted = {piece.hash for batch in batches for piece in batch.chunks}
+    found = {hash_: vector for batch in batches for hash_, vector in batch.known.items() if hash_ in wanted}
+    return found | recall(connection, encoder, sorted(wanted - found.keys()))
+
+
+def encoded(encoder: Encoder, batches: Sequence[Batch], found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
+    """Encode, in one call, the chunks that have no vector yet; equal ones once."""
+    missing = {piece.hash: piece.input for batch in batches for piece in batch.chunks if piece.hash not in found}
+    if not missing:
+        return {}
+    return dict(zip(missing, encoder.encode_documents(list(missing.values())), strict=True))
+
+
 class Syncing:
-    """One run over one search; a batch is read, encoded and stored at a time.
+    """One run over one space, for who waits for it; a batch is taken, encoded and stored at a time.
 
     Args:
-        kept: The tables of the search.
+        kept: The tables of the space.
         encoder: Makes its encoder; called when the first text needs a vector.
     """
 
@@ -50,81 +115,27 @@ class Syncing:
 
     def within(self, connection: sa.Connection, *, own: bool = False) -> Synced:
         """Bring all rows, or only those that the transaction itself has changed, up to date in it."""
-        while batch := self._kept.read(connection, BATCH_ROWS, own=own):
-            made = self._made(batch, self._known(connection, batch))
-            if not self._store(connection, made):
-                break  # all that is left is changed by others just now
+        while keys := queue.take(connection, self._kept.space.id, BATCH_ROWS, own=own):
+            self.report.rows += len(keys)
+            while keys and self._kept.chunks is not None:
+                keys = keys[self._stored(connection, keys) :]
         if not own:  # which would lock the words of rows that others are writing
-            self._finish(connection)
+            lexical.settle(connection, self._kept.space.id, self._kept.terms, self.report.rows)
+            if self.report.rows >= WORTH_ANALYZING:
+                self._kept.analyze(connection)
         return self.report
 
-    def by(self, engine: sa.Engine) -> Synced:
-        """Bring all rows up to date, each batch in a transaction of its own; nothing is encoded inside of one."""
-        while True:
-            with engine.begin() as connection:
-                batch = self._kept.read(connection, BATCH_ROWS)
-                known = self._known(connection, batch)
-            if not batch:
-                break
-            made = self._made(batch, known)
-            with engine.begin() as connection:
-                if not self._store(connection, made):
-                    break
-        with engine.begin() as connection:
-            self._finish(connection)
-        return self.report
-
-    def _store(self, connection: sa.Connection, made: Sequence[Made]) -> int:
-        if any(one.chunks for one in made):
+    def _stored(self, connection: sa.Connection, keys: Sequence[str]) -> int:
+        """Encode and store the first of these rows; return how many."""
+        batch = Batch.read(connection, self._kept, keys, self._encoder)
+        if any(batch.chunks):
             encoder = self._encoder()
-            self._kept.claim(connection, encoder.name, encoder.revision)
-        stored = self._kept.store(connection, made)
-        self.report.rows += stored
-        return stored
-
-    def _finish(self, connection: sa.Connection) -> None:
-        lexical.settle(connection, self._kept.space.id, self._kept.sql("{terms}").text, self.report.rows)
-        if self.report.rows >= WORTH_ANALYZING:
-            self._kept.analyze(connection)
-
-    def _known(self, connection: sa.Connection, batch: Sequence[Changed]) -> Mapping[bytes, Vector]:
-        """Return the vectors that rows which were encoded before can keep."""
-        before = [row for row in batch if row.source_hash is not None]
-        return self._kept.known(connection, before) if before else {}
-
-    def _made(self, batch: Sequence[Changed], known: Mapping[bytes, Vector]) -> list[Made]:
-        if self._kept.chunks is None:
-            return [Made(row, b"") for row in batch]
-        cut = [(row, self._source_hash(row)) for row in batch]
-        chunks = [None if row.source_hash == hash_ else self._chunks(row) for row, hash_ in cut]
-        every = [piece for pieces in chunks for piece in pieces or ()]
-        vectors = self._vectors(every, known)
-        made, start = [], 0
-        for (row, hash_), pieces in zip(cut, chunks, strict=True):
-            stop = start + len(pieces or ())
-            made.append(Made(row, hash_, pieces, vectors[start:stop]))
-            start = stop
-        return made
-
-    def _source_hash(self, row: Changed) -> bytes:
-        space = self._kept.space
-        return fingerprint(row.title, row.content, f"{space.max_tokens} {space.overlap}")
-
-    def _chunks(self, row: Changed) -> list[Chunk]:
-        if not row.title.strip() and not row.content.strip():
-            return []
-        encoder, space = self._encoder(), self._kept.space
-        longest = min(space.max_tokens, encoder.max_tokens or space.max_tokens)
-        record = Record(row.key, row.content, row.title)
-        overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
-        return chunk(record, encoder.tokenizer, max_tokens=longest, overlap=overlap)
-
-    def _vectors(self, chunks: Sequence[Chunk], known: Mapping[bytes, Vector]) -> Vector:
-        """Return a vector for each chunk, shape (n, d); equal chunks are encoded once."""
-        wanted = {piece.hash: piece.input for piece in chunks if piece.hash not in known}
-        found = dict(known)
-        if wanted:
-            found |= zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True)
-        self.report.chunks_encoded += len(wanted)
-        self.report.chunks_reused += len(chunks) - len(wanted)
-        return np.array([found[piece.hash] for piece in chunks], dtype=np.float32)
+            self._kept.claim_revision(connection, encoder.name, encoder.revision)
+            found = recalled(connection, encoder, [batch])
+            made = encoded(encoder, [batch], found)
+            remember(connection, encoder, made)
+            batch.give(found | made)
+            self.report.chunks_encoded += len(made)
+            self.report.chunks_reused += sum(1 for _ in batch.chunks) - len(made)
+        self._kept.store(connection, batch.rows)
+        return len(batch.rows)

@@ -28,9 +28,10 @@ from pgneural import Searchable
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidDeclaration, InvalidQuery, MissingPrivilege
 from pgneural.orm import BoundSearch
+from pgneural.rounds import Round
+from pgneural.store import queue
 from pgneural.store.engine import libpq_url
-from pgneural.store.pending import Made
-from pgneural.sync import Syncing
+from pgneural.sync import encoded
 
 Make = Callable[..., Any]
 
@@ -75,23 +76,41 @@ def test_a_declared_overlap_is_kept(engine: sa.Engine) -> None:
 def test_what_changes_while_it_is_encoded_stays_pending(engine: sa.Engine) -> None:
     """Also where another sync has taken the row in between, so that it is pending for a second time."""
     note = created(engine, declare())
+    search: BoundSearch[Any] = note.search
     with Session(engine) as session:
         session.add(note(text="old fox"))
         session.commit()
-        search: BoundSearch[Any] = note.search
-        kept = search._kept(session.connection())
-        slow = Syncing(kept, lambda: search.encoder)
-        with engine.begin() as connection:
-            batch = kept.read(connection, 10)
-            made: list[Made] = slow._made(batch, {})
-        search.sync(engine)
+        slow = claimed(engine, search)
         session.execute(sa.update(note).values(text="new zebra"))
+        session.flush()
+        search.sync(session)
+        session.commit()
+        slow.run()
+        assert slow.shares[0].done.rows == 0
+        session.execute(sa.update(note).values(text="newest ibis"))
+        session.commit()
+        slow = claimed(engine, search)
+        batch = slow._read(slow.shares[0])
+        batch.give(encoded(search.encoder, [batch], {}))
+        session.execute(sa.update(note).values(text="newest gnu"))
         session.commit()
         with engine.begin() as connection:
-            assert slow._store(connection, made) == 0
+            assert queue.collect(connection, search.space(connection).id) == 1
+        slow._store(slow.shares[0], batch)
+        assert slow.shares[0].done.rows == 0
         assert search.pending(session) == 1
         search.sync(engine)
-    assert texts(engine, note) == ["new zebra"]
+    assert texts(engine, note) == ["newest gnu"]
+
+
+def claimed(engine: sa.Engine, search: BoundSearch[Any]) -> Round:
+    """Return a round of what is pending."""
+    with engine.begin() as connection:
+        queue.collect(connection, search.space(connection).id)
+        kept = search._kept(connection)
+    round_ = Round(engine, "slow", lambda: search.encoder, strict=True)
+    assert round_.add(kept) == 1
+    return round_
 
 
 def test_two_first_syncs_at_once(engine: sa.Engine) -> None:
@@ -103,7 +122,7 @@ def test_two_first_syncs_at_once(engine: sa.Engine) -> None:
         second.commit()
         connection = first.connection()
         kept = note.search._kept(connection)
-        kept.claim(connection, "hash", note.search.encoder.revision)
+        kept.claim_revision(connection, "hash", note.search.encoder.revision)
         failed: list[Exception] = []
 
         def sync() -> None:

@@ -128,7 +128,7 @@ class _Comparison:
         return next((t for t in self.tables if (self._normal(t.schema), t.name) == (schema, name)), None)
 
     def _installed(self) -> Iterator[tuple[Key, Declared]]:
-        if self.connection.scalar(sa.text("SELECT to_regclass('neural.pending')")) is None:
+        if self.connection.scalar(sa.text("SELECT to_regclass('neural.changes')")) is None:
             return
         for row in self.connection.execute(sa.text(_SPACES)).mappings().all():
             schema = self._normal(row["schema"])
@@ -180,7 +180,7 @@ class _Comparison:
         """Whether a trigger that watches the source, or the index of its words, is not there."""
         if declared.reads is None:
             return False
-        names = [f"{declared.name}_insert", f"{declared.name}_update"]
+        names = [f"{declared.name}_{event}" for event in ("insert", "update", "delete", "truncate")]
         for (schema, table), _ in declared.tables_watched():
             relation = {"relation": quoted_table(table, schema), "names": names}
             if self.connection.scalar(sa.text(_UNWATCHED), relation):

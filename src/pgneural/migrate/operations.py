@@ -325,7 +325,7 @@ def _invalid(operations: Operations, index: VectorIndexDefinition) -> bool:
 def _require_schema(operations: Operations) -> None:
     if operations.get_context().as_sql:
         return
-    if operations.get_bind().scalar(sa.text("SELECT to_regclass('neural.pending')")) is None:
+    if operations.get_bind().scalar(sa.text("SELECT to_regclass('neural.changes')")) is None:
         raise SchemaNotInstalled(
             "the database has no schema neural, or an old one; run: pgneural db upgrade, then this migration again"
         )

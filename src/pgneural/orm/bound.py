@@ -21,12 +21,14 @@ from pgneural.errors import InvalidQuery, SchemaNotInstalled
 from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
+from pgneural.rounds import drained
 from pgneural.statement import Statements, Target, Vectors
+from pgneural.store import queue
 from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key
 from pgneural.store.declared import Declared
 from pgneural.store.engine import literal, quoted_table, translated
-from pgneural.store.pending import Kept
-from pgneural.store.schema import PENDING, Space
+from pgneural.store.kept import Kept
+from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage
 from pgneural.sync import Synced, Syncing
 from pgneural.types import Encoder
@@ -231,7 +233,7 @@ class BoundSearch(Generic[E]):
             with translated():
                 with where.begin() as connection:
                     kept = self._kept(connection)
-                return Syncing(kept, lambda: self.encoder).by(where)
+                return drained(where, kept, lambda: self.encoder)
         with translated():
             connection = self.connected(where)
             return Syncing(self._kept(connection), lambda: self.encoder).within(connection)
@@ -265,8 +267,7 @@ class BoundSearch(Generic[E]):
         if isinstance(where, (AsyncSession, AsyncConnection)):
             return where.run_sync(self.pending)
         connection = self.connected(where)
-        counting = sa.select(sa.func.count()).where(PENDING.c.space_id == self.space(connection).id)
-        return connection.scalar(counting) or 0
+        return queue.waiting(connection, self.space(connection).id)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -295,7 +296,8 @@ class BoundSearch(Generic[E]):
             SchemaNotInstalled: The database has no such search.
         """
         source = sa.func.to_regclass(quoted_table(self.declared.source, self.declared.schema))
-        wanted = Space.source == sa.func.neural.qualified(source), Space.attribute == self.declared.attribute
+        found = Space.source == sa.func.neural.qualified(source), Space.attribute == self.declared.attribute
+        wanted = *found, Space.kind == "dense", Space.state == "serving"
         with Session(connection, expire_on_commit=False) as session:
             space = session.scalar(sa.select(Space).where(*wanted))
         if space is None:
@@ -303,8 +305,7 @@ class BoundSearch(Generic[E]):
         return space
 
     def _kept(self, connection: sa.Connection) -> Kept:
-        assert self.terms is not None
-        return Kept(self.space(connection), self._chunks, self.terms)
+        return Kept.of(connection, self.space(connection))
 
 
 @functools.cache

@@ -53,7 +53,7 @@ def _encode(connection: sa.Connection) -> None:
     """Encode what the transaction of a connection has noted."""
     if connection.dialect.name != "postgresql":
         return
-    if connection.scalar(sa.text("SELECT to_regclass('neural.pending') IS NULL")):
+    if connection.scalar(sa.text("SELECT to_regclass('neural.changes') IS NULL")):
         return
     noted = set(connection.scalars(_NOTED))
     for search in list(_searches):
@@ -62,5 +62,5 @@ def _encode(connection: sa.Connection) -> None:
 
 
 _NOTED = sa.text("""
-SELECT DISTINCT s.chunk_table FROM neural.pending p JOIN neural.spaces s ON s.id = p.space_id
- WHERE s.sync = 'inline' AND p.changed_by = pg_current_xact_id_if_assigned()::text::bigint""")
+SELECT DISTINCT s.chunk_table FROM neural.changes c JOIN neural.spaces s ON s.id = c.space_id
+ WHERE s.sync = 'inline' AND s.state = 'serving' AND c.changed_by = pg_current_xact_id_if_assigned()::text::bigint""")

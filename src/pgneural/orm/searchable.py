@@ -182,7 +182,7 @@ def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> N
 
 
 def _require_schema(connection: sa.Connection) -> None:
-    if connection.scalar(sa.text("SELECT to_regclass('neural.pending')")) is None:
+    if connection.scalar(sa.text("SELECT to_regclass('neural.changes')")) is None:
         raise SchemaNotInstalled("the database has no schema neural, or an old one; run: pgneural db upgrade")
 
 

@@ -107,7 +107,12 @@ def collections(connection: sa.Connection) -> list[CollectionStatus]:
 def find_space(connection: sa.Connection, collection: str) -> Space | None:
     """Return the space of a collection, or None."""
     with Session(connection) as session:
-        wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind == "dense")
+        wanted = (
+            Space.source == SOURCE,
+            Space.attribute == collection,
+            Space.kind == "dense",
+            Space.state == "serving",
+        )
         return session.scalar(sa.select(Space).where(*wanted))
 
 
@@ -126,7 +131,9 @@ def require_space(connection: sa.Connection, collection: str) -> Space:
     space = find_space(connection, collection)
     if space is None:
         names = connection.scalars(
-            sa.select(Space.attribute).where(Space.source == SOURCE, Space.kind == "dense").order_by("attribute")
+            sa.select(Space.attribute)
+            .where(Space.source == SOURCE, Space.kind == "dense", Space.state == "serving")
+            .order_by("attribute")
         )
         listed = ", ".join(names) or "none yet"
         raise UnknownCollection(f"no collection {collection!r}; the database has: {listed}")

@@ -69,7 +69,7 @@ class Declared:
     overlap: int = CHUNK_TOKENS // OVERLAP_SHARE
     language: str = "english"
     title_boost: float = 1.0
-    sync: Sync = Sync.MANUAL
+    sync: Sync = Sync.QUEUE
     column: str | None = None
     schema: str | None = None
 
@@ -210,7 +210,7 @@ def watch_statements(declared: Declared) -> Iterator[sa.TextClause]:
 
 def unwatch_statement(declared: Declared) -> sa.TextClause:
     """Return the reverse of `watch_statements`."""
-    return _sql(f"SELECT {SCHEMA}.unwatch({_literal(declared.name)}, {_literal(declared.schema or '')})")
+    return _sql(f"SELECT {SCHEMA}.unwatch_table({_literal(declared.name)}, {_literal(declared.schema or '')})")
 
 
 def mark_all(declared: Declared) -> sa.TextClause:

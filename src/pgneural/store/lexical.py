@@ -30,6 +30,9 @@ SAMPLE_ROWS = 1000
 DRIFT = 0.05
 """How far the mean length may move before the weights are made again. At the mean a weight changes by a third of it."""
 
+REFRESH_BLOCKS = 128
+"""Of a terms table, in one transaction: 1 MB, some hundred rows."""
+
 FOLD_EVERY = 500
 """Rows after which, on average, the counts are summed up."""
 
@@ -51,6 +54,28 @@ def complete(engine: sa.Engine, space: Space) -> int:
             _run(engine, space, _FOLD, parameters)
         _index(engine, space, analyze=completed >= BATCH_ROWS)
     return completed
+
+
+def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
+    """The same as `settle`, but in transactions of their own: nobody waits long for a row."""
+    parameters = {"space": space, "drift": DRIFT}
+    with engine.begin() as connection:
+        if not connection.scalar(sa.text(_DRIFTED), parameters):
+            return
+        connection.execute(sa.text(_NEW_MEAN), parameters)
+        blocks = (
+            connection.scalar(sa.text("SELECT pg_relation_size(to_regclass(:terms)) / 8192"), {"terms": terms}) or 0
+        )
+    for first in range(0, blocks + 1, REFRESH_BLOCKS):
+        with engine.begin() as connection:
+            part = {"space": space, "first": f"({first},0)", "last": f"({first + REFRESH_BLOCKS},0)"}
+            connection.execute(sa.text(_REFRESH_PART.replace("{terms}", terms)), part)
+
+
+def fold(engine: sa.Engine, space: int) -> None:
+    """Sum up the counts of a space."""
+    with engine.begin() as connection:
+        connection.execute(sa.text(_FOLD), {"space": space})
 
 
 def settle(connection: sa.Connection, space: int, terms: str, changed: int) -> None:
@@ -155,5 +180,18 @@ WITH counted AS (
 )
 UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, updated.title_boost, counted.mean)
   FROM updated, counted"""
+
+_NEW_MEAN = """
+UPDATE neural.spaces SET mean_length = c.mean
+  FROM (SELECT sum(tokens) / sum(documents) AS mean FROM neural.corpus_counts WHERE space_id = :space) c
+ WHERE id = :space"""
+
+# who is busy with a row makes its weights by the new mean anyway
+_REFRESH_PART = """
+UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, s.title_boost, s.mean_length)
+  FROM neural.spaces s
+ WHERE s.id = :space AND t.ctid IN (
+       SELECT f.ctid FROM {terms} f WHERE f.ctid >= CAST(:first AS tid) AND f.ctid < CAST(:last AS tid)
+          FOR UPDATE SKIP LOCKED)"""
 
 _FOLD = "SELECT neural.fold_counts(:space)"

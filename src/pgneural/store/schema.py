@@ -10,12 +10,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC, VECTOR
 from sqlalchemy import (
+    DDL,
     BigInteger,
     CheckConstraint,
     Column,
     Connection,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -96,7 +98,10 @@ class Space(Catalog):
 
     __tablename__ = "spaces"
     __table_args__ = (
-        UniqueConstraint("source", "attribute", "kind"),
+        UniqueConstraint("source", "attribute", "kind", "name"),
+        Index(
+            "spaces_serving_idx", "source", "attribute", "kind", unique=True, postgresql_where=text("state = 'serving'")
+        ),
         {"comment": "Which encoder made the vectors of which chunk table"},
     )
 
@@ -147,6 +152,19 @@ class Space(Catalog):
     sync: Mapped[str] = mapped_column(
         Text, server_default="manual", comment="When changed rows are encoded: inline, queue or manual"
     )
+    name: Mapped[str] = mapped_column(Text, server_default="main", comment="Tells the spaces of one search apart")
+    state: Mapped[str] = mapped_column(
+        Text,
+        server_default="serving",
+        comment="serving: answers searches; building: is to; kept: did, and can be brought back",
+    )
+    rows_per_second: Mapped[float | None] = mapped_column(
+        Double, comment="How many rows all workers together encode at most, while it does not serve; NULL for no limit"
+    )
+    resumes_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="When the next rows may be encoded, where there is a limit"
+    )
+    switched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="When its state last changed")
 
 
 class SqlFile(Catalog):
@@ -186,12 +204,13 @@ CORPUS_COUNTS = Table(
     comment="Rows and words of each space, to be summed up as term_counts",
 )
 
-PENDING = Table(
-    "pending",
+CHANGES = Table(
+    "changes",
     Catalog.metadata,
     _of_space(),
-    Column("key", JSONB, nullable=False, comment="The primary key of the source row, as an array"),
     Column("version", BigInteger, Identity(always=True), nullable=False, comment="Another one for every change"),
+    Column("keys", JSONB, nullable=False, comment="The primary keys of the rows, each an array"),
+    Column("rows", Integer, nullable=False, comment="How many keys there are"),
     Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column(
         "changed_by",
@@ -200,9 +219,82 @@ PENDING = Table(
         server_default=text("pg_current_xact_id()::text::bigint"),
         comment="The transaction",
     ),
-    PrimaryKeyConstraint("space_id", "key"),
-    comment="Rows of sources that changed and are not encoded yet: a set, kept by triggers",
+    PrimaryKeyConstraint("space_id", "version"),
+    comment="What statements changed, as triggers note it; neural.collect makes words and pending rows of it",
 )
+PENDING = Table(
+    "pending",
+    Catalog.metadata,
+    _of_space(),
+    Column("key", JSONB, nullable=False, comment="The primary key of the source row, as an array"),
+    Column("version", BigInteger, nullable=False, comment="That of its last change"),
+    Column("changed_at", DateTime(timezone=True), nullable=False, comment="When it changed first"),
+    Column(
+        "due",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.now(),
+        comment="When it may be claimed: later while a worker has it, or after a failure",
+    ),
+    Column("claimed_by", Text, comment="The worker that has it"),
+    Column("attempts", Integer, nullable=False, server_default="0", comment="How often it failed"),
+    Column("error", Text, comment="Why, the last time"),
+    PrimaryKeyConstraint("space_id", "key"),
+    Index(None, "space_id", "due"),
+    comment="Rows that changed and are not encoded yet: a set",
+)
+FAILED = Table(
+    "failed",
+    Catalog.metadata,
+    _of_space(),
+    Column("key", JSONB, nullable=False, comment="The primary key of the source row, as an array"),
+    Column("error", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("failed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("space_id", "key"),
+    comment="Rows that were given up after several attempts; another change, or neural.retry, tries again",
+)
+VECTORS = Table(
+    "vectors",
+    Catalog.metadata,
+    Column("encoder", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, comment="Of what the encoder read"),
+    Column("embedding", VECTOR, nullable=False),
+    Column("used_on", Date, nullable=False, server_default=func.current_date(), comment="Old ones are removed"),
+    PrimaryKeyConstraint("encoder", "revision", "hash"),
+    comment="Vectors that were made, so that nothing is encoded twice",
+)
+WORKERS = Table(
+    "workers",
+    Catalog.metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("process", Integer, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    comment="The workers that were seen of late",
+)
+WORK = Table(
+    "work",
+    Catalog.metadata,
+    _of_space(),
+    Column("worker", Text, nullable=False),
+    Column("minute", DateTime(timezone=True), nullable=False),
+    Column("rows", BigInteger, nullable=False, comment="How many were stored"),
+    Column("encoded", BigInteger, nullable=False, comment="How many chunks got a vector"),
+    Column("reused", BigInteger, nullable=False, comment="How many had one already"),
+    Column("encode_seconds", Double, nullable=False),
+    Column("write_seconds", Double, nullable=False),
+    PrimaryKeyConstraint("space_id", "worker", "minute"),
+    comment="What workers did in each minute of the last hour",
+)
+
+CLEANED = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0"
+"""Rows of the queue come and go: what is dead must be cleaned before claims have to step over it."""
+
+for _table in (CHANGES, PENDING):
+    event.listen(_table, "after_create", DDL(f"ALTER TABLE %(fullname)s SET ({CLEANED})"))
 
 DOCUMENTS: Table = Document.metadata.tables[f"{SCHEMA}.documents"]
 

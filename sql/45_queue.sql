@@ -1,0 +1,319 @@
+-- The queue: from what triggers noted (neural.changes) to words and rows to be encoded (neural.pending), and on to workers.
+--
+--     triggers --> changes -- collect --> words, and pending -- claim --> a worker encodes --> stored, no longer pending
+--
+-- Writers only add to changes, so none of them ever waits for a worker. Collecting is all SQL: words need no encoder.
+
+CREATE OR REPLACE FUNCTION neural.kept_tables(
+    space bigint, OUT chunks text, OUT terms text, OUT key_names text[], OUT key_types text[], OUT key_oids bigint[]
+)
+LANGUAGE sql STABLE STRICT
+AS $$
+    SELECT CASE WHEN s.vector_column IS NULL THEN format('%I.%I', n.schema, s.chunk_table) END,
+           format('%I.%I', n.schema, s.chunk_table || '_terms'), k.names, k.types, k.oids
+      FROM neural.spaces s
+     CROSS JOIN LATERAL (SELECT (parse_ident(s.source))[1] AS schema) n
+      LEFT JOIN LATERAL (
+           SELECT array_agg(a.attname::text ORDER BY k.place) AS names,
+                  array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY k.place) AS types,
+                  array_agg(coalesce(nullif(t.typbasetype, 0), t.oid)::bigint ORDER BY k.place) AS oids
+             FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_catalog.pg_attribute a
+             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+            WHERE i.indrelid = to_regclass(format('%I.%I', n.schema, s.chunk_table || '_terms')) AND i.indisprimary
+              AND a.attrelid = i.indrelid AND a.attnum = k.number) k ON true
+     WHERE s.id = space
+$$;
+
+COMMENT ON FUNCTION neural.kept_tables(bigint) IS
+'The chunk table (NULL where the vectors are in a column of the source) and the terms table of a space, and their key';
+
+CREATE OR REPLACE FUNCTION neural.same_key(alias text, names text[], types text[])
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+AS $$
+    SELECT string_agg(format('%s.%I = (k.key ->> %s)::%s', alias, n.name, n.place - 1, n.type), ' AND ' ORDER BY n.place)
+      FROM unnest(names, types) WITH ORDINALITY AS n(name, type, place)
+$$;
+
+COMMENT ON FUNCTION neural.same_key(text, text[], text[]) IS
+'The condition, as text, that a row has the key of k.key, a JSON array';
+
+CREATE OR REPLACE FUNCTION neural.index_words(space bigint, keys jsonb)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    s neural.spaces;
+    kept record;
+    names text;
+    rows_of text;
+    there bigint;
+    done bigint;
+BEGIN
+    SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
+    SELECT * INTO kept FROM neural.kept_tables(space);
+    names := (SELECT string_agg(quote_ident(n), ', ') FROM unnest(kept.key_names) n);
+    -- looked up row by row, by the key
+    rows_of := format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
+                      s.reads, neural.same_key('r', kept.key_names, kept.key_types));
+    IF s.mean_length IS NULL THEN  -- no words yet: that of the first rows
+        EXECUTE format(
+            'UPDATE neural.spaces SET mean_length = greatest(sampled.mean, 1)
+               FROM (SELECT avg((SELECT sum(frequency) FROM neural.term_frequencies(l, $3))) AS mean
+                       FROM %s, LATERAL neural.lexemes($4, r.title::text, r.content::text) l) sampled
+              WHERE id = $2 AND mean_length IS NULL AND sampled.mean IS NOT NULL', rows_of)
+          USING keys, space, s.title_boost, s.language;
+        SELECT * INTO s FROM neural.spaces WHERE id = space;
+    END IF;
+    LOOP
+        EXECUTE format('DELETE FROM %s t USING jsonb_array_elements($1) AS k(key) WHERE %s',
+                       kept.terms, neural.same_key('t', kept.key_names, kept.key_types))
+          USING keys;
+        EXECUTE format(
+            'WITH spoken AS (
+                 SELECT %1$s, r.title::text, r.content::text,
+                        coalesce(neural.text_search_configuration(nullif(r.language::text, '''')), $3) AS spoken
+                   FROM %2$s
+             ), done AS (
+                 INSERT INTO %3$s (%1$s, language, lexemes, length, weights)
+                 SELECT %1$s, spoken, l.lexemes, coalesce(f.length, 0), neural.bm25_weights(l.lexemes, spoken, $4, $5)
+                   FROM spoken r
+                  CROSS JOIN LATERAL (SELECT neural.lexemes(r.spoken, r.title, r.content) AS lexemes OFFSET 0) l
+                  CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, $4)) f
+                     ON CONFLICT DO NOTHING RETURNING 1
+             )
+             SELECT (SELECT count(*) FROM spoken), (SELECT count(*) FROM done)', names, rows_of, kept.terms)
+           INTO there, done USING keys, space, s.language, s.title_boost, coalesce(s.mean_length, 1);
+        EXIT WHEN there = done;  -- else somebody else was quicker, with another state of the row perhaps
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.index_words(bigint, jsonb) IS
+'Makes the words of rows anew, given by their keys as a JSON array of arrays; those of rows that are gone are removed';
+
+CREATE OR REPLACE FUNCTION neural.index_words_singly(space bigint, keys jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    one jsonb;
+    later jsonb := '[]';
+BEGIN
+    FOR one IN SELECT jsonb_array_elements(keys) LOOP
+        BEGIN
+            PERFORM neural.index_words(space, jsonb_build_array(one));
+        EXCEPTION
+            WHEN foreign_key_violation THEN NULL;  -- deleted meanwhile
+            WHEN lock_not_available OR deadlock_detected THEN later := later || jsonb_build_array(one);
+            WHEN OTHERS THEN
+                IF SQLSTATE ~ '^(08|53|57|58|XX|42501)' THEN
+                    RAISE;  -- of the server, not of the row
+                END IF;
+                INSERT INTO neural.failed (space_id, key, error, attempts) VALUES (space, one, 'words: ' || SQLERRM, 1)
+                    ON CONFLICT (space_id, key) DO UPDATE SET error = excluded.error, failed_at = DEFAULT;
+        END;
+    END LOOP;
+    RETURN later;
+END
+$$;
+
+COMMENT ON FUNCTION neural.index_words_singly(bigint, jsonb) IS
+'index_words row by row: a row that fails goes to neural.failed; returns the keys of rows that others have locked';
+
+CREATE OR REPLACE FUNCTION neural.take_changes(
+    space bigint, most integer, own boolean, OUT keys jsonb[], OUT versions bigint[], OUT since timestamptz[]
+)
+LANGUAGE sql
+AS $$
+    WITH noted AS (
+        SELECT c.version, c.rows FROM neural.changes c
+         WHERE c.space_id = space AND (NOT own OR c.changed_by = pg_current_xact_id_if_assigned()::text::bigint)
+         ORDER BY c.version LIMIT 512 FOR UPDATE SKIP LOCKED
+    ), enough AS (
+        SELECT n.version FROM (SELECT version, sum(rows) OVER (ORDER BY version) - rows AS before FROM noted) n
+         WHERE n.before < most
+    ), taken AS (
+        DELETE FROM neural.changes c USING enough e WHERE c.space_id = space AND c.version = e.version
+        RETURNING c.version, c.keys, c.changed_at
+    ), key AS (
+        SELECT k.key, max(t.version) AS version, min(t.changed_at) AS since
+          FROM taken t, jsonb_array_elements(t.keys) AS k(key) GROUP BY k.key
+    )
+    SELECT array_agg(key ORDER BY key), array_agg(version ORDER BY key), array_agg(since ORDER BY key) FROM key
+$$;
+
+COMMENT ON FUNCTION neural.take_changes(bigint, integer, boolean) IS
+'Removes what was noted first, about so many rows: their keys, the versions and times of their changes';
+
+CREATE OR REPLACE FUNCTION neural.collect(space bigint, most integer DEFAULT 1000)
+RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    noted record;
+    busy jsonb[];
+    later jsonb;
+    has_chunks boolean := (SELECT chunks IS NOT NULL FROM neural.kept_tables(space));
+BEGIN
+    IF NOT EXISTS (SELECT FROM neural.changes WHERE space_id = space)
+       OR NOT pg_try_advisory_xact_lock(hashtextextended('pgneural collect ' || space, 0)) THEN
+        RETURN 0;  -- somebody else is at it
+    END IF;
+    SELECT * INTO noted FROM neural.take_changes(space, most, false);
+    IF noted.keys IS NULL THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM neural.failed WHERE space_id = space AND key = ANY (noted.keys);
+    IF has_chunks THEN
+        WITH given AS (
+            SELECT * FROM unnest(noted.keys, noted.versions, noted.since) AS g(key, version, since)
+        ), known AS (
+            SELECT p.key FROM neural.pending p WHERE p.space_id = space AND p.key = ANY (noted.keys)
+        ), free AS (
+            SELECT p.key FROM neural.pending p WHERE p.space_id = space AND p.key = ANY (noted.keys) FOR UPDATE SKIP LOCKED
+        ), changed AS (  -- who has claimed it is left alone, and will find the version changed
+            UPDATE neural.pending p
+               SET version = g.version, attempts = 0, error = NULL,
+                   due = CASE WHEN p.claimed_by IS NULL THEN now() ELSE p.due END
+              FROM given g JOIN free USING (key) WHERE p.space_id = space AND p.key = g.key
+        ), added AS (
+            INSERT INTO neural.pending (space_id, key, version, changed_at)
+            SELECT space, g.key, g.version, g.since FROM given g WHERE g.key NOT IN (TABLE known)
+        )
+        SELECT array_agg(key) INTO busy FROM known WHERE key NOT IN (TABLE free);
+    END IF;
+    later := coalesce(to_jsonb(busy), '[]');
+    noted.keys := (SELECT array_agg(k) FROM unnest(noted.keys) k WHERE busy IS NULL OR k <> ALL (busy));
+    IF noted.keys IS NOT NULL THEN
+        BEGIN
+            PERFORM neural.index_words(space, to_jsonb(noted.keys));
+        EXCEPTION WHEN OTHERS THEN
+            later := later || neural.index_words_singly(space, to_jsonb(noted.keys));
+        END;
+    END IF;
+    IF later <> '[]' THEN
+        INSERT INTO neural.changes (space_id, keys, rows) VALUES (space, later, jsonb_array_length(later));
+    END IF;
+    RETURN coalesce(cardinality(noted.keys), 0);
+END
+$$;
+
+COMMENT ON FUNCTION neural.collect(bigint, integer) IS
+'Takes about so many noted rows: indexes their words and makes them pending; returns how many. Of several at once only
+one does, the others return 0';
+
+CREATE OR REPLACE FUNCTION neural.take(space bigint, most integer, own boolean)
+RETURNS jsonb
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    noted record;
+    taken jsonb;
+BEGIN
+    SELECT * INTO noted FROM neural.take_changes(space, most, own);
+    IF noted.keys IS NOT NULL THEN
+        DELETE FROM neural.pending WHERE space_id = space AND key = ANY (noted.keys);
+        DELETE FROM neural.failed WHERE space_id = space AND key = ANY (noted.keys);
+        PERFORM neural.index_words(space, to_jsonb(noted.keys));
+        RETURN to_jsonb(noted.keys);
+    ELSIF NOT own THEN
+        WITH due AS (
+            SELECT key FROM neural.pending
+             WHERE space_id = space AND claimed_by IS NULL AND due <= now() ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED
+        ), gone AS (
+            DELETE FROM neural.pending p USING due d WHERE p.space_id = space AND p.key = d.key RETURNING p.key
+        )
+        SELECT jsonb_agg(key ORDER BY key) INTO taken FROM gone;
+    END IF;
+    RETURN taken;
+END
+$$;
+
+COMMENT ON FUNCTION neural.take(bigint, integer, boolean) IS
+'For who encodes in the same transaction: takes changed rows off the queue, indexes their words, and returns their keys,
+NULL if there are none. With own, only rows that the transaction itself has changed';
+
+CREATE OR REPLACE FUNCTION neural.claim(space bigint, worker text, most integer, lease interval)
+RETURNS TABLE (key jsonb, version bigint)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    rate double precision := (SELECT rows_per_second FROM neural.spaces WHERE id = space AND state <> 'serving');
+BEGIN
+    IF rate IS NOT NULL THEN
+        most := least(most, greatest(rate, 1)::integer);
+        UPDATE neural.spaces SET resumes_at = now() + interval '1 second' * (most / rate)
+         WHERE id = space AND coalesce(resumes_at, now()) <= now();
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    RETURN QUERY
+    WITH free AS (
+        SELECT p.key FROM neural.pending p
+         WHERE p.space_id = space AND p.due <= now() ORDER BY p.due LIMIT most FOR UPDATE SKIP LOCKED
+    )
+    UPDATE neural.pending p SET claimed_by = worker, due = now() + lease
+      FROM free f WHERE p.space_id = space AND p.key = f.key
+    RETURNING p.key, p.version;
+END
+$$;
+
+COMMENT ON FUNCTION neural.claim(bigint, text, integer, interval) IS
+'Gives pending rows to a worker for a while: no other gets them before the lease ends';
+
+CREATE OR REPLACE FUNCTION neural.release(space bigint, worker text, keys jsonb)
+RETURNS void
+LANGUAGE sql
+AS $$
+    UPDATE neural.pending p SET claimed_by = NULL, due = now()
+      FROM jsonb_array_elements(keys) AS k(key)
+     WHERE p.space_id = space AND p.key = k.key AND p.claimed_by = worker
+$$;
+
+COMMENT ON FUNCTION neural.release(bigint, text, jsonb) IS
+'Gives claimed rows back: what changed while it was encoded, or was not begun';
+
+CREATE OR REPLACE FUNCTION neural.fail(space bigint, worker text, failures jsonb, most integer)
+RETURNS void
+LANGUAGE sql
+AS $$
+    WITH failure AS (
+        SELECT f.key, f.error FROM jsonb_to_recordset(failures) AS f(key jsonb, error text)
+    ), given_up AS (
+        DELETE FROM neural.pending p USING failure f
+         WHERE p.space_id = space AND p.key = f.key AND p.claimed_by = worker AND p.attempts + 1 >= most
+        RETURNING p.key, f.error, p.attempts + 1 AS attempts
+    ), again AS (
+        UPDATE neural.pending p
+           SET claimed_by = NULL, attempts = p.attempts + 1, error = f.error, due = now() + interval '1 second' * 4 ^ p.attempts
+          FROM failure f
+         WHERE p.space_id = space AND p.key = f.key AND p.claimed_by = worker AND p.attempts + 1 < most
+    )
+    INSERT INTO neural.failed (space_id, key, error, attempts)
+    SELECT space, key, error, attempts FROM given_up
+        ON CONFLICT (space_id, key) DO UPDATE
+       SET error = excluded.error, attempts = excluded.attempts, failed_at = DEFAULT
+$$;
+
+COMMENT ON FUNCTION neural.fail(bigint, text, jsonb, integer) IS
+'Says of claimed rows why they failed, [{"key": …, "error": …}]: they are tried again after 1, 4, 16, … seconds, and
+after so many attempts given up';
+
+CREATE OR REPLACE FUNCTION neural.retry(space bigint DEFAULT NULL)
+RETURNS bigint
+LANGUAGE sql
+AS $$
+    WITH failed AS (
+        DELETE FROM neural.failed f WHERE space IS NULL OR f.space_id = space RETURNING f.space_id, f.key
+    ), noted AS (
+        INSERT INTO neural.changes (space_id, keys, rows)
+        SELECT space_id, jsonb_agg(key), count(*)
+          FROM (SELECT space_id, key, (row_number() OVER () - 1) / 1000 AS slice FROM failed) f GROUP BY space_id, slice
+    )
+    SELECT count(pg_notify('neural_changes', '')) FROM failed
+$$;
+
+COMMENT ON FUNCTION neural.retry(bigint) IS
+'Has rows that were given up tried again, of one space or of all; returns how many';

@@ -1,0 +1,267 @@
+"""One round of work: rows of one or several spaces are claimed, read, encoded together, and stored.
+
+A claim and each store are short transactions; nothing is read or encoded inside of one. So a round may be cut off
+anywhere: what is not stored is claimed again by somebody when its lease ends.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from pgneural.store import lexical, queue
+from pgneural.store.kept import Kept, Made
+from pgneural.store.queue import Claim
+from pgneural.store.remembered import remember
+from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, Synced, encoded, recalled
+from pgneural.types import Encoder, Vector
+
+LOCK_MILLISECONDS = 500
+"""For so long a store waits for a row that somebody is deleting: less than PostgreSQL's deadlock_timeout, so that
+in a deadlock it is never the application that is cancelled."""
+
+
+@dataclass
+class Done:
+    """What a round did for one space."""
+
+    rows: int = 0
+    encoded: int = 0
+    reused: int = 0
+    failed: int = 0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
+
+
+@dataclass
+class Share:
+    """The rows of one space in a round.
+
+    Attributes:
+        kept: The tables of the space.
+        claim: Which rows.
+        left: Their keys, but for those that are done with.
+        done: What was done so far.
+    """
+
+    kept: Kept
+    claim: Claim
+    left: list[str]
+    done: Done = field(default_factory=Done)
+
+
+class Round:
+    """A round of spaces with one encoder.
+
+    Args:
+        engine: Where they are.
+        worker: Who works.
+        encoder: Makes the encoder; called when the first text is to be cut.
+        strict: An error is raised, as by who waits for the rows; otherwise it is noted with its row, and the others
+            go on.
+    """
+
+    def __init__(self, engine: sa.Engine, worker: str, encoder: Callable[[], Encoder], *, strict: bool = False) -> None:
+        self._engine, self._worker, self._encoder, self._strict = engine, worker, encoder, strict
+        self.shares: list[Share] = []
+
+    def add(self, kept: Kept, most: int = BATCH_ROWS) -> int:
+        """Claim rows of a space; return how many."""
+        with self._engine.begin() as connection:
+            claim = queue.claim(connection, kept.space.id, self._worker, most)
+        if claim.versions:
+            self.shares.append(Share(kept, claim, list(claim.versions)))
+        return len(claim.versions)
+
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Encode and store what was claimed; where it is to stop, the slice that was begun is finished."""
+        try:
+            with queue.renewed(self._engine, [share.claim for share in self.shares]):
+                while any(share.left for share in self.shares) and not stopping():
+                    self._slice([share for share in self.shares if share.left])
+        finally:
+            self._release()
+
+    def _slice(self, shares: Sequence[Share]) -> None:
+        """Take as much of each share as is read at a time."""
+        batches = {id(share): self._read(share) for share in shares}
+        found, made = self._vectors(shares, batches)
+        for share in shares:
+            batch = batches[id(share)]
+            share.done.encoded += sum(piece.hash in made for piece in batch.chunks)
+            share.done.reused += sum(piece.hash not in made for piece in batch.chunks)
+            batch.give(found | made)
+            self._store(share, batch)
+
+    def _read(self, share: Share) -> Batch:
+        """Read and cut the next rows of a share; those that cannot be are noted."""
+        with self._reading() as connection:
+            try:
+                batch = Batch.read(connection, share.kept, share.left, self._encoder)
+                share.left = share.left[len(batch.rows) :]
+                return batch
+            except Exception as error:
+                self._refuse(error)
+        batch, errors = Batch(share.kept, []), {}
+        for key in share.left:
+            with self._reading() as connection:
+                try:
+                    one = Batch.read(connection, share.kept, [key], self._encoder)
+                except Exception as error:
+                    errors[key] = self._refuse(error)
+                else:
+                    batch.rows += one.rows
+                    batch.known |= one.known
+        share.left = []
+        self._fail(share, errors)
+        return batch
+
+    def _vectors(
+        self, shares: Sequence[Share], batches: Mapping[int, Batch]
+    ) -> tuple[dict[bytes, Vector], dict[bytes, Vector]]:
+        """Return the vectors that were known, and those that were made; rows that could not be encoded are left out."""
+        every = list(batches.values())
+        if not any(piece for batch in every for piece in batch.chunks):
+            return {}, {}
+        encoder = self._encoder()
+        with self._reading() as connection:
+            found = recalled(connection, encoder, every)
+        started = time.perf_counter()
+        try:
+            made = encoded(encoder, every, found)
+        except Exception as error:
+            self._refuse(error)
+            made = {}
+            for share in shares:
+                made |= self._encoded_singly(share, batches[id(share)], found)
+        with self._engine.begin() as connection:
+            remember(connection, encoder, made)
+        for share in shares:
+            share.done.encode_seconds += (time.perf_counter() - started) / len(shares)
+        return found, made
+
+    def _encoded_singly(self, share: Share, batch: Batch, found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
+        made: dict[bytes, Vector] = {}
+        errors = {}
+        for row in list(batch.rows):
+            try:
+                made |= encoded(self._encoder(), [Batch(share.kept, [row])], {**found, **made})
+            except Exception as error:
+                errors[row.row.key] = self._refuse(error)
+                batch.rows.remove(row)
+        self._fail(share, errors)
+        return made
+
+    def _store(self, share: Share, batch: Batch) -> None:
+        started = time.perf_counter()
+        try:
+            self._store_together(share, batch.rows)
+        except DBAPIError as error:
+            self._refuse(error)
+            for made in batch.rows:
+                self._store_singly(share, made)
+        share.done.write_seconds += time.perf_counter() - started
+
+    def _store_singly(self, share: Share, made: Made) -> None:
+        try:
+            self._store_together(share, [made])
+        except DBAPIError as error:
+            busy = (
+                psycopg.errors.LockNotAvailable,
+                psycopg.errors.DeadlockDetected,
+                psycopg.errors.ForeignKeyViolation,
+            )
+            if isinstance(error.orig, busy):
+                share.left.append(made.row.key)  # it is being deleted: its deletion is noted, too
+                self._give_back(share, [made.row.key])
+            else:
+                self._fail(share, {made.row.key: self._refuse(error)})
+
+    def _store_together(self, share: Share, rows: Sequence[Made]) -> None:
+        """Store what is still ours and as it was; the rest goes back to the queue."""
+        kept, keys = share.kept, [made.row.key for made in rows]
+        with self._engine.begin() as connection:
+            connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
+            ours = queue.still_ours(connection, share.claim, keys)
+            if any(made.chunks for made in rows):
+                encoder = self._encoder()
+                kept.claim_revision(connection, encoder.name, encoder.revision)
+            there = kept.existing(connection, sorted(ours))
+            kept.store(connection, [made for made in rows if made.row.key in ours and _agrees(made, there)])
+            finished = [made.row.key for made in rows if made.row.key in ours and _agrees(made, there)]
+            queue.done(connection, share.claim, finished)
+        share.done.rows += len(finished)
+        if others := set(keys) - set(finished):
+            self._give_back(share, sorted(others))
+
+    def _refuse(self, error: Exception) -> str:
+        """Return what an error says of a row; raise it where it is not the row's."""
+        if self._strict or not of_a_row(error):
+            raise error
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        return f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
+
+    def _fail(self, share: Share, errors: Mapping[str, str]) -> None:
+        if errors:
+            with self._engine.begin() as connection:
+                queue.fail(connection, share.claim, errors)
+            share.done.failed += len(errors)
+
+    def _give_back(self, share: Share, keys: Sequence[str]) -> None:
+        with self._engine.begin() as connection:
+            queue.release(connection, share.claim, keys)
+        share.left = [key for key in share.left if key not in set(keys)]
+
+    def _release(self) -> None:
+        """Give back what was not begun, as far as the server can be reached."""
+        for share in self.shares:
+            if share.left:
+                self._give_back(share, share.left)
+
+    def _reading(self) -> sa.Connection:
+        """Return a connection that is in no transaction while texts are cut or encoded."""
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _agrees(made: Made, there: set[str]) -> bool:
+    """Whether a row still exists, or still does not."""
+    return (made.row.values is not None) == (made.row.key in there)
+
+
+def of_a_row(error: Exception) -> bool:
+    """Whether an error is of the row that was worked at, so that the others can go on."""
+    if not isinstance(error, DBAPIError):
+        return not isinstance(error, (MemoryError, sa.exc.SQLAlchemyError))
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return bool(state) and state[:2] not in {"08", "53", "57", "58", "XX", "28"} and state != "42501"
+
+
+def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Synced:
+    """Bring a space up to date, for who waits for it; return what was done."""
+    report, worker = Synced(), f"sync {uuid.uuid4()}"
+    while True:
+        with engine.begin() as connection:
+            collected = queue.collect(connection, kept.space.id)
+        report.rows += collected if kept.chunks is None else 0
+        if collected:
+            continue
+        round_ = Round(engine, worker, encoder, strict=True)
+        if kept.chunks is None or not round_.add(kept):
+            break
+        round_.run()
+        done = round_.shares[0].done
+        report.rows += done.rows
+        report.chunks_encoded += done.encoded
+        report.chunks_reused += done.reused
+    lexical.settle_apart(engine, kept.space.id, kept.terms)
+    lexical.fold(engine, kept.space.id)
+    if report.rows >= WORTH_ANALYZING:
+        with engine.begin() as connection:
+            kept.analyze(connection)
+    return report

@@ -1,0 +1,278 @@
+"""The tables that are made of a source: reading what is searchable of its rows, and storing what was made of it.
+
+Reading takes no locks, so a row may change while it is encoded. Who stores what a worker has claimed first locks
+the claims, and leaves alone what is no longer its own or has another version by then: that stays pending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.util import await_only
+
+from pgneural.errors import EncoderMismatch
+from pgneural.store.engine import quoted
+from pgneural.store.schema import Space
+from pgneural.store.vectors import Storage
+from pgneural.types import Chunk, Vector
+
+TEXT, INTEGER, BYTEA = 25, 23, 17
+"""The numbers of PostgreSQL's types."""
+
+READ_BYTES = 8_000_000
+"""The text that is read at a time: rows beyond wait, so that memory is bounded whatever their size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A row that changed.
+
+    Attributes:
+        key: The row's primary key, as JSON.
+        values: The primary key; None where the row is gone.
+        title: What is put before each of its chunks.
+        content: What is cut into chunks.
+        source_hash: That of its stored chunks, None if there are none.
+    """
+
+    key: str
+    values: tuple[Any, ...] | None
+    title: str
+    content: str
+    source_hash: bytes | None
+
+
+@dataclass(slots=True)
+class Made:
+    """What was made of a row: its chunks and their vectors; without chunks where the stored ones are right."""
+
+    row: Changed
+    source_hash: bytes
+    chunks: Sequence[Chunk] | None = None
+    vectors: Vector | None = None
+
+
+class Kept:
+    """The tables of a space, and the statements about them; made by `of`."""
+
+    def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
+        self.space, self.chunks, self.terms = space, chunks, terms
+        self._oids = [oid for _, oid in types.values()]
+        self._keys = list(types)
+        self._names = {
+            "reads": str(space.reads),
+            "source": space.source,
+            "terms": terms,
+            "chunks": chunks or "",
+            "keys": ", ".join(map(quoted, types)),
+            "read_keys": ", ".join(f"r.{quoted(name)}" for name in types),
+            "of_read": _same("r", types, quoted),
+            "of_kept": _same("t", types, quoted),
+            "of_source": _same("s", types, lambda name: quoted(name.removeprefix("source_"))),
+        }
+
+    @classmethod
+    def of(cls, connection: sa.Connection, space: Space) -> Kept:
+        """Look up the tables of a space."""
+        found = connection.execute(sa.text(_TABLES), {"space": space.id}).one()
+        types = {
+            name: (type_, oid)
+            for name, type_, oid in zip(found.key_names, found.key_types, found.key_oids, strict=True)
+        }
+        return cls(space, found.chunks, found.terms, types)
+
+    def sql(self, statement: str) -> sa.TextClause:
+        """Fill in the names of the tables and of their keys."""
+        filled = re.sub(r"\{(\w+)\}", lambda found: self._names[found[1]].replace(":", "\\:"), statement)
+        return sa.text(filled)
+
+    def read(self, connection: sa.Connection, keys: Sequence[str]) -> list[Changed]:
+        """Return the first of these rows: as many as `READ_BYTES` allow, at least one."""
+        with _planned_anew(connection):
+            found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
+        return [
+            Changed(key, tuple(values) if there else None, title or "", content or "", hash_)
+            for key, there, title, content, hash_, *values in found
+        ]
+
+    def known(self, connection: sa.Connection, rows: Sequence[Changed]) -> dict[bytes, Vector]:
+        """Return the vectors of these rows' chunks, by the hash of what the encoder read."""
+        before = [row.key for row in rows if row.source_hash is not None]
+        if not before:
+            return {}
+        storage = Storage(self.space.storage)
+        with _planned_anew(connection):
+            found = connection.execute(self.sql(_KNOWN), {"keys": as_json(before)}).all()
+        return {bytes(hash_): storage.parse(numbers(vector)) for hash_, vector in found}
+
+    def store(self, connection: sa.Connection, batch: Sequence[Made]) -> None:
+        """Store the chunks of rows; those of rows that are gone are removed."""
+        rechunked = [made for made in batch if made.chunks is not None or made.row.values is None]
+        if not rechunked:
+            return
+        with _planned_anew(connection):
+            connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(made.row.key for made in rechunked)})
+        self._insert(connection, rechunked)
+
+    def claim_revision(self, connection: sa.Connection, encoder: str, revision: str) -> None:
+        """Make sure that the vectors of the space are of one revision of its encoder: the first that stores any.
+
+        Raises:
+            EncoderMismatch: They are of another.
+        """
+        if self.space.revision != revision:
+            connection.execute(_CLAIM, {"space": self.space.id, "revision": revision})
+            found = connection.scalar(sa.select(Space.revision).where(Space.id == self.space.id))
+            if found != revision:
+                raise EncoderMismatch(
+                    f"the vectors of {self.space.source}.{self.space.attribute} were made by {self.space.encoder} "
+                    f"revision {found}, but this is {encoder} revision {revision}; use the same model files, or make "
+                    "another space: pgneural space create"
+                )
+
+    def analyze(self, connection: sa.Connection) -> None:
+        """Make the statistics of the tables anew; a role that may not gets a warning from the server."""
+        for table in filter(None, (self.chunks, self.terms)):
+            connection.execute(sa.text(f"ANALYZE {table}"))
+
+    def existing(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
+        """Return those of these rows that are there."""
+        with _planned_anew(connection):
+            return set(connection.scalars(self.sql(_EXISTING), {"keys": as_json(keys)}))
+
+    def _types(self, driver: Any) -> list[int]:
+        """Return the types of a row that is copied; what psycopg does not know is sent as the text that it is."""
+        keys = [oid if _has_binary_form(driver, oid) else TEXT for oid in self._oids]
+        return [*keys, INTEGER, TEXT, BYTEA, BYTEA, BYTEA, BYTEA]
+
+    def _insert(self, connection: sa.Connection, batch: Sequence[Made]) -> None:
+        columns = ["ordinal", "text", "locator", "hash", "source_hash", "embedding"]
+        statement = f"COPY {self.chunks} ({self._names['keys']}, {', '.join(columns)}) FROM STDIN (FORMAT binary)"
+        driver: Any = connection.connection.driver_connection
+        storage = Storage(self.space.storage)
+        if isinstance(driver, psycopg.Connection):
+            _copy(driver, statement, self._types(driver), list(_copied(batch, storage)))
+        elif isinstance(driver, psycopg.AsyncConnection):
+            await_only(_copy_async(driver, statement, self._types(driver), list(_copied(batch, storage))))
+        elif rows := list(_inserted(batch, self._keys)):
+            typed = {"locator": JSONB(), "embedding": storage.type(self.space.dimensions)}
+            names = [sa.column(name, typed.get(name)) for name in (*self._keys, *columns)]
+            schema, table = connection.execute(sa.text("SELECT * FROM parse_ident(:name)"), {"name": self.chunks}).one()
+            connection.execute(sa.insert(sa.table(table, *names, schema=schema)), rows)
+
+
+@contextlib.contextmanager
+def _planned_anew(connection: sa.Connection) -> Iterator[None]:
+    """Have statements planned for the tables as they are.
+
+    A plan that was kept from when they were empty would read them from end to end for every row.
+    """
+    local = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    before = connection.scalar(sa.text("SELECT current_setting('plan_cache_mode')"))
+    setting = sa.text("SELECT set_config('plan_cache_mode', :mode, :local)")
+    connection.execute(setting, {"mode": "force_custom_plan", "local": local})
+    yield
+    connection.execute(setting, {"mode": before, "local": local})
+
+
+def _same(alias: str, types: dict[str, tuple[str, int]], quote: Any) -> str:
+    """Return the condition that a row has the key of ``k.key``, a JSON array."""
+    return " AND ".join(
+        f"{alias}.{quote(name)} = (k.key ->> {place})::{type_}"
+        for place, (name, (type_, _)) in enumerate(types.items())
+    )
+
+
+def as_json(keys: Iterable[str]) -> str:
+    """Return keys, each as JSON, as a JSON array."""
+    return "[" + ",".join(keys) + "]"
+
+
+def numbers(vector: Any) -> Any:
+    """Return a vector as numbers, whatever the connection makes of it."""
+    return json.loads(vector) if isinstance(vector, str) and vector.startswith("[") else vector
+
+
+def _has_binary_form(driver: Any, oid: int) -> bool:
+    try:
+        return bool(driver.adapters.get_dumper_by_oid(oid, psycopg.pq.Format.BINARY))
+    except psycopg.ProgrammingError:
+        return False
+
+
+def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
+    for made in batch:
+        if not made.chunks or made.vectors is None or made.row.values is None:
+            continue
+        for ordinal, (chunk, vector) in enumerate(zip(made.chunks, storage.to_binary(made.vectors), strict=True)):
+            locator = b"\x01" + json.dumps(chunk.locator).encode()  # the binary form of jsonb: a version, then the text
+            yield (*made.row.values, ordinal, chunk.text, locator, chunk.hash, made.source_hash, vector)
+
+
+def _inserted(batch: Sequence[Made], keys: Sequence[str]) -> Iterable[dict[str, Any]]:
+    for made in batch:
+        if not made.chunks or made.vectors is None or made.row.values is None:
+            continue
+        for ordinal, chunk in enumerate(made.chunks):
+            yield {
+                **dict(zip(keys, made.row.values, strict=True)),
+                "ordinal": ordinal,
+                "text": chunk.text,
+                "locator": chunk.locator,
+                "hash": chunk.hash,
+                "source_hash": made.source_hash,
+                "embedding": made.vectors[ordinal],
+            }
+
+
+def _copy(driver: psycopg.Connection[Any], statement: str, types: Sequence[int], rows: Sequence[Any]) -> None:
+    if not rows:
+        return
+    with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+
+
+async def _copy_async(
+    driver: psycopg.AsyncConnection[Any], statement: str, types: Sequence[int], rows: Sequence[Any]
+) -> None:
+    if not rows:
+        return
+    async with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.set_types(types)
+        for row in rows:
+            await copy.write_row(row)
+
+
+_TABLES = "SELECT chunks, terms, key_names, key_types, key_oids FROM neural.kept_tables(:space)"
+
+_KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"
+
+_READ = """
+SELECT key::text, there, title, content, source_hash, {keys}
+  FROM (SELECT k.key, k.place, r.there, r.title::text, r.content::text, t.source_hash, {read_keys},
+               coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0) AS size,
+               sum(coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0))
+                   OVER (ORDER BY k.place) AS so_far
+          FROM jsonb_array_elements((:keys)::jsonb) WITH ORDINALITY AS k(key, place)
+          LEFT JOIN LATERAL (SELECT true AS there, r.* FROM ({reads}) r WHERE {of_read} OFFSET 0) r ON true
+          LEFT JOIN {chunks} t ON t.ordinal = 0 AND {of_kept}) every
+ WHERE so_far - size < :bytes ORDER BY place"""
+
+_KNOWN = f"SELECT t.hash, t.embedding FROM {_KEYS} JOIN {{chunks}} t ON {{of_kept}}"  # noqa: S608
+
+_EXISTING = f"SELECT k.key::text FROM {_KEYS} JOIN {{source}} s ON {{of_source}}"  # noqa: S608
+
+_DELETE_CHUNKS = f"DELETE FROM {{chunks}} t USING {_KEYS} WHERE {{of_kept}}"  # noqa: S608
+
+# who comes second waits here, and then reads what the first has claimed
+_CLAIM = sa.text("UPDATE neural.spaces SET revision = :revision WHERE id = :space AND revision = ''")

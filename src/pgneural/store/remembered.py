@@ -1,0 +1,67 @@
+"""Vectors that were made once, by encoder, revision and what was read: nothing is encoded twice.
+
+Not after a row was deleted and inserted again, and not for another table with the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from pgneural.store.kept import numbers
+from pgneural.store.schema import VECTORS
+from pgneural.store.vectors import Storage
+from pgneural.types import Encoder, Vector
+
+KEPT_DAYS = 30
+"""A vector that nobody asked for in so long is removed. The chunks that have it keep theirs."""
+
+
+def recall(connection: sa.Connection, encoder: Encoder, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
+    """Return the vectors that this revision of an encoder made before, by the hash of what it read."""
+    if not hashes:
+        return {}
+    values = {"encoder": encoder.name, "revision": encoder.revision, "hashes": list(hashes)}
+    rows = connection.execute(_RECALL, values).all()
+    return {bytes(row.hash): Storage.VECTOR.parse(numbers(row.embedding)) for row in rows}
+
+
+def remember(connection: sa.Connection, encoder: Encoder, vectors: Mapping[bytes, Vector]) -> None:
+    """Keep vectors for the next time."""
+    if not vectors:
+        return
+    rows = sorted(vectors.items())
+    values: dict[str, Any] = {"encoder": encoder.name, "revision": encoder.revision}
+    values |= {"hashes": [hash_ for hash_, _ in rows], "vectors": [_text(vector) for _, vector in rows]}
+    connection.execute(_REMEMBER, values)
+
+
+def forget(connection: sa.Connection) -> None:
+    """Remove what nobody asked for in `KEPT_DAYS`."""
+    connection.execute(sa.delete(VECTORS).where(VECTORS.c.used_on < sa.func.current_date() - KEPT_DAYS))
+
+
+def _text(vector: Vector) -> str:
+    return "[" + ",".join(map(repr, vector.tolist())) + "]"
+
+
+_RECALL = sa.text("""
+WITH wanted AS (
+    SELECT v.hash, v.embedding, v.used_on FROM neural.vectors v
+     WHERE v.encoder = :encoder AND v.revision = :revision AND v.hash = ANY(CAST(:hashes AS bytea[]))
+), used AS (  -- once a day is enough, and whoever is busy with one lets it be
+    UPDATE neural.vectors v SET used_on = current_date
+     WHERE (v.encoder, v.revision, v.hash) IN (
+           SELECT o.encoder, o.revision, o.hash FROM neural.vectors o JOIN wanted w USING (hash)
+            WHERE o.encoder = :encoder AND o.revision = :revision AND w.used_on < current_date - 1
+              FOR UPDATE OF o SKIP LOCKED)
+)
+SELECT hash, embedding FROM wanted""")
+
+_REMEMBER = sa.text("""
+INSERT INTO neural.vectors (encoder, revision, hash, embedding)
+SELECT :encoder, :revision, r.hash, r.embedding::vector
+  FROM unnest(CAST(:hashes AS bytea[]), CAST(:vectors AS text[])) AS r(hash, embedding)
+    ON CONFLICT DO NOTHING""")
