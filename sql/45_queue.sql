@@ -263,17 +263,17 @@ $$;
 COMMENT ON FUNCTION neural.claim(bigint, text, integer, interval) IS
 'Gives pending rows to a worker for a while: no other gets them before the lease ends';
 
-CREATE OR REPLACE FUNCTION neural.release(space bigint, worker text, keys jsonb)
+CREATE OR REPLACE FUNCTION neural.release(space bigint, worker text, keys jsonb, wait interval DEFAULT '0')
 RETURNS void
 LANGUAGE sql
 AS $$
-    UPDATE neural.pending p SET claimed_by = NULL, due = now()
+    UPDATE neural.pending p SET claimed_by = NULL, due = now() + wait
       FROM jsonb_array_elements(keys) AS k(key)
      WHERE p.space_id = space AND p.key = k.key AND p.claimed_by = worker
 $$;
 
-COMMENT ON FUNCTION neural.release(bigint, text, jsonb) IS
-'Gives claimed rows back: what changed while it was encoded, or was not begun';
+COMMENT ON FUNCTION neural.release(bigint, text, jsonb, interval) IS
+'Gives claimed rows back, to be claimed after a while: what changed while it was encoded, or was not begun';
 
 CREATE OR REPLACE FUNCTION neural.fail(space bigint, worker text, failures jsonb, most integer)
 RETURNS void

@@ -36,3 +36,33 @@ SELECT s.attribute AS name,
 
 COMMENT ON VIEW neural.collections IS
 'Each collection with its encoder, its number of documents and chunks, and whether it has a vector index';
+
+CREATE OR REPLACE VIEW neural.status WITH (security_invoker = true) AS
+SELECT s.id,
+       s.source,
+       s.attribute,
+       s.name AS space,
+       s.state,
+       s.encoder,
+       s.sync,
+       (coalesce(p.rows, 0) + coalesce(c.rows, 0))::bigint AS pending,
+       extract(epoch FROM now() - least(p.since, c.since))::double precision AS oldest_seconds,
+       coalesce(f.rows, 0) AS failed,
+       coalesce(w.rows, 0) AS rows_per_second,
+       coalesce(w.encoded, 0) AS encoded_per_second
+  FROM neural.spaces s
+  LEFT JOIN (SELECT space_id, count(*) AS rows, min(changed_at) AS since FROM neural.pending GROUP BY space_id) p
+       ON p.space_id = s.id
+  LEFT JOIN (SELECT space_id, sum(rows) AS rows, min(changed_at) AS since FROM neural.changes GROUP BY space_id) c
+       ON c.space_id = s.id
+  LEFT JOIN (SELECT space_id, count(*) AS rows FROM neural.failed GROUP BY space_id) f ON f.space_id = s.id
+  LEFT JOIN (
+       SELECT space_id, (sum(rows) / 300.0)::double precision AS rows,
+              (sum(encoded) / 300.0)::double precision AS encoded
+         FROM neural.work WHERE minute > now() - interval '5 minutes' GROUP BY space_id) w ON w.space_id = s.id
+ WHERE s.kind = 'dense'
+ ORDER BY s.source, s.attribute, s.id;
+
+COMMENT ON VIEW neural.status IS
+'Each space: how many changed rows are not encoded yet and for how long the oldest has waited, how many were given up
+(neural.failed says why), and what workers did in the last five minutes';

@@ -16,7 +16,7 @@ from pgneural.collection import Collection
 from pgneural.derive import Derived
 from pgneural.derive import made as further_encoder
 from pgneural.errors import EncoderMismatch, InvalidIndex, UnknownLanguage
-from pgneural.store import catalog
+from pgneural.store import catalog, queue
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import (
     bm25_extensions,
@@ -29,6 +29,7 @@ from pgneural.store.engine import (
 from pgneural.store.indexes import one_builder
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage, VectorIndex
+from pgneural.store.work import SpaceStatus, WorkerStatus, statuses, workers
 from pgneural.types import Encoder, FurtherEncoder
 
 
@@ -78,6 +79,30 @@ class Database:
         """Compare the schema with what this version expects; see `pgneural.migrate.check`."""
         with translated(), self.engine.begin() as connection:
             return migrate.check(connection)
+
+    def require_current(self) -> None:
+        """Make sure that the schema is that of this version.
+
+        Raises:
+            SchemaNotInstalled, OutdatedSchema, NewerSchema: See `upgrade`.
+        """
+        with translated(), self.engine.begin() as connection:
+            migrate.require_current(connection)
+
+    def work(self) -> list[SpaceStatus]:
+        """Return what waits to be encoded, by space."""
+        with translated(), self.engine.begin() as connection:
+            return statuses(connection)
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return the workers that were seen in the last hour."""
+        with translated(), self.engine.begin() as connection:
+            return workers(connection)
+
+    def retry_failed(self) -> int:
+        """Have rows that were given up tried again; return how many."""
+        with translated(), self.engine.begin() as connection:
+            return queue.retry(connection)
 
     def status(self) -> DatabaseStatus:
         """Return versions, schema revision and the collections with their counts."""

@@ -18,6 +18,8 @@
     ├── InvalidQuery            (ValueError)
     ├── UnknownCollection       (LookupError)
     ├── UnknownDocument         (LookupError)
+    ├── UnknownSpace            (LookupError)
+    ├── UnfinishedWork
     ├── MissingExtra            (ImportError)
     └── DatabaseError
         ├── DatabaseUnreachable (ConnectionError)
@@ -92,6 +94,14 @@ class InvalidQuery(PgneuralError, ValueError):
 
 class UnknownCollection(PgneuralError, LookupError):
     """The database has no collection of this name."""
+
+
+class UnknownSpace(PgneuralError, LookupError):
+    """The database has no such search, or it has no space of this name."""
+
+
+class UnfinishedWork(PgneuralError):
+    """A worker that was to do all there is could not; the rest is done."""
 
 
 class UnknownDocument(PgneuralError, LookupError):

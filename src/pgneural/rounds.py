@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from pgneural.errors import EncoderMismatch
 from pgneural.store import lexical, queue
 from pgneural.store.kept import Kept, Made
 from pgneural.store.queue import Claim
@@ -25,6 +26,10 @@ from pgneural.types import Encoder, Vector
 LOCK_MILLISECONDS = 500
 """For so long a store waits for a row that somebody is deleting: less than PostgreSQL's deadlock_timeout, so that
 in a deadlock it is never the application that is cancelled."""
+
+
+BUSY_SECONDS = 1.0
+"""After so long a row that somebody was deleting is tried again."""
 
 
 @dataclass
@@ -55,6 +60,11 @@ class Share:
     left: list[str]
     done: Done = field(default_factory=Done)
 
+    def finish(self, keys: Iterable[str]) -> None:
+        """Be done with rows, in one way or another."""
+        finished = set(keys)
+        self.left = [key for key in self.left if key not in finished]
+
 
 class Round:
     """A round of spaces with one encoder.
@@ -79,14 +89,19 @@ class Round:
             self.shares.append(Share(kept, claim, list(claim.versions)))
         return len(claim.versions)
 
-    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Encode and store what was claimed; where it is to stop, the slice that was begun is finished."""
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
+        """Encode and store what was claimed; where it is to stop, the slice that was begun is finished.
+
+        Returns:
+            How many rows were stored.
+        """
         try:
             with queue.renewed(self._engine, [share.claim for share in self.shares]):
                 while any(share.left for share in self.shares) and not stopping():
                     self._slice([share for share in self.shares if share.left])
         finally:
             self._release()
+        return sum(share.done.rows for share in self.shares)
 
     def _slice(self, shares: Sequence[Share]) -> None:
         """Take as much of each share as is read at a time."""
@@ -98,14 +113,13 @@ class Round:
             share.done.reused += sum(piece.hash not in made for piece in batch.chunks)
             batch.give(found | made)
             self._store(share, batch)
+            share.finish(row.row.key for row in batch.rows)
 
     def _read(self, share: Share) -> Batch:
         """Read and cut the next rows of a share; those that cannot be are noted."""
         with self._reading() as connection:
             try:
-                batch = Batch.read(connection, share.kept, share.left, self._encoder)
-                share.left = share.left[len(batch.rows) :]
-                return batch
+                return Batch.read(connection, share.kept, share.left, self._encoder)
             except Exception as error:
                 self._refuse(error)
         batch, errors = Batch(share.kept, []), {}
@@ -118,7 +132,6 @@ class Round:
                 else:
                     batch.rows += one.rows
                     batch.known |= one.known
-        share.left = []
         self._fail(share, errors)
         return batch
 
@@ -162,7 +175,7 @@ class Round:
         started = time.perf_counter()
         try:
             self._store_together(share, batch.rows)
-        except DBAPIError as error:
+        except (DBAPIError, psycopg.Error) as error:
             self._refuse(error)
             for made in batch.rows:
                 self._store_singly(share, made)
@@ -171,15 +184,14 @@ class Round:
     def _store_singly(self, share: Share, made: Made) -> None:
         try:
             self._store_together(share, [made])
-        except DBAPIError as error:
+        except (DBAPIError, psycopg.Error) as error:
             busy = (
                 psycopg.errors.LockNotAvailable,
                 psycopg.errors.DeadlockDetected,
                 psycopg.errors.ForeignKeyViolation,
             )
-            if isinstance(error.orig, busy):
-                share.left.append(made.row.key)  # it is being deleted: its deletion is noted, too
-                self._give_back(share, [made.row.key])
+            if isinstance(cause_of(error), busy):  # it is being deleted: its deletion is noted, too
+                self._give_back(share, [made.row.key], BUSY_SECONDS)
             else:
                 self._fail(share, {made.row.key: self._refuse(error)})
 
@@ -204,7 +216,7 @@ class Round:
         """Return what an error says of a row; raise it where it is not the row's."""
         if self._strict or not of_a_row(error):
             raise error
-        cause = error.orig if isinstance(error, DBAPIError) else error
+        cause = cause_of(error)
         return f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
 
     def _fail(self, share: Share, errors: Mapping[str, str]) -> None:
@@ -212,11 +224,12 @@ class Round:
             with self._engine.begin() as connection:
                 queue.fail(connection, share.claim, errors)
             share.done.failed += len(errors)
+            share.finish(errors)
 
-    def _give_back(self, share: Share, keys: Sequence[str]) -> None:
+    def _give_back(self, share: Share, keys: Sequence[str], seconds: float = 0.0) -> None:
         with self._engine.begin() as connection:
-            queue.release(connection, share.claim, keys)
-        share.left = [key for key in share.left if key not in set(keys)]
+            queue.release(connection, share.claim, keys, seconds)
+        share.finish(keys)
 
     def _release(self) -> None:
         """Give back what was not begun, as far as the server can be reached."""
@@ -234,11 +247,16 @@ def _agrees(made: Made, there: set[str]) -> bool:
     return (made.row.values is not None) == (made.row.key in there)
 
 
+def cause_of(error: Exception) -> BaseException:
+    """Return the driver's error."""
+    return error.orig or error if isinstance(error, DBAPIError) else error
+
+
 def of_a_row(error: Exception) -> bool:
     """Whether an error is of the row that was worked at, so that the others can go on."""
-    if not isinstance(error, DBAPIError):
-        return not isinstance(error, (MemoryError, sa.exc.SQLAlchemyError))
-    state = getattr(error.orig, "sqlstate", None) or ""
+    if not isinstance(error, (DBAPIError, psycopg.Error)):
+        return not isinstance(error, (MemoryError, sa.exc.SQLAlchemyError, EncoderMismatch))
+    state = getattr(cause_of(error), "sqlstate", None) or ""
     return bool(state) and state[:2] not in {"08", "53", "57", "58", "XX", "28"} and state != "42501"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,7 @@ class SentenceTransformerEncoder:
         trust_remote_code: bool = False,
     ) -> None:
         self._model = _load(str(model), device, trust_remote_code)
+        self._tokenizing = threading.Lock()
         self.name = name or str(model)
         own: Mapping[str, str | None] = self._model.prompts
         self._query_prompt = own.get("query") or "" if query_prompt is None else query_prompt
@@ -135,7 +137,8 @@ class SentenceTransformerEncoder:
         import torch
 
         with torch.inference_mode():
-            features = self._model.preprocess(texts, prompt=prompt or None, task=task)
+            with self._tokenizing:  # which sets the tokenizer anew by every call
+                features = self._model.preprocess(texts, prompt=prompt or None, task=task)
             moved = {
                 key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
                 for key, value in features.items()

@@ -64,7 +64,7 @@ class Searchable:
         *fields: Field,
         encoder: str | Path | Encoder = "minilm",
         column: str | None = None,
-        sync: Sync | str = Sync.MANUAL,
+        sync: Sync | str = Sync.QUEUE,
         language: str = "english",
         language_by: Field | None = None,
         title_boost: float = 1.0,

@@ -48,12 +48,13 @@ def libpq_url(url: str) -> str:
     return re.sub(r"^(postgresql|postgres)(\+\w+)?://", "postgresql://", url)
 
 
-def create_engine(url: str, *, prepared: bool = True) -> sa.Engine:
+def create_engine(url: str, *, prepared: bool = True, connections: int = 5) -> sa.Engine:
     """Return an engine for a libpq URL or connection string; nothing is connected yet.
 
     Args:
         url: Where the server is.
         prepared: Whether a statement that comes again is prepared on the server.
+        connections: How many are kept open.
     """
     conninfo, threshold = libpq_url(url), PREPARE_AFTER if prepared else None
 
@@ -62,7 +63,7 @@ def create_engine(url: str, *, prepared: bool = True) -> sa.Engine:
         register(connection)
         return connection
 
-    engine = sa.create_engine("postgresql+psycopg://", creator=connect)
+    engine = sa.create_engine("postgresql+psycopg://", creator=connect, pool_size=connections)
     sa.event.listen(engine, "checkin", _left)
     sa.event.listen(engine, "checkout", _require_alive)
     return engine

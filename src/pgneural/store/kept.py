@@ -137,6 +137,7 @@ class Kept:
                     f"revision {found}, but this is {encoder} revision {revision}; use the same model files, or make "
                     "another space: pgneural space create"
                 )
+            self.space.revision = revision
 
     def analyze(self, connection: sa.Connection) -> None:
         """Make the statistics of the tables anew; a role that may not gets a warning from the server."""

@@ -15,7 +15,7 @@ from pgneural.store.kept import as_json
 COLLECT_ROWS = 1000
 """About how many rows a transaction makes the words of: some tenths of a second."""
 
-LEASE_SECONDS = 60
+LEASE_SECONDS = 30
 """For so long a claimed row is nobody else's. A worker that died leaves its rows to the others after it."""
 
 ATTEMPTS = 5
@@ -97,10 +97,11 @@ def done(connection: sa.Connection, claim: Claim, keys: Sequence[str]) -> None:
     connection.execute(_DONE, {"space": claim.space, "keys": as_json(keys)})
 
 
-def release(connection: sa.Connection, claim: Claim, keys: Sequence[str]) -> None:
-    """Give claimed rows back."""
-    statement = sa.text("SELECT neural.release(:space, :worker, (:keys)::jsonb)")
-    connection.execute(statement, {"space": claim.space, "worker": claim.worker, "keys": as_json(keys)})
+def release(connection: sa.Connection, claim: Claim, keys: Sequence[str], seconds: float = 0.0) -> None:
+    """Give claimed rows back; nobody gets them for so many seconds."""
+    statement = sa.text("SELECT neural.release(:space, :worker, (:keys)::jsonb, :seconds * interval '1 s')")
+    values = {"space": claim.space, "worker": claim.worker, "keys": as_json(keys), "seconds": seconds}
+    connection.execute(statement, values)
 
 
 def fail(connection: sa.Connection, claim: Claim, errors: Mapping[str, str]) -> None:

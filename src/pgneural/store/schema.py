@@ -167,6 +167,19 @@ class Space(Catalog):
     switched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="When its state last changed")
 
 
+class Worker(Catalog):
+    """A worker that was seen of late."""
+
+    __tablename__ = "workers"
+    __table_args__ = ({"comment": "The workers that were seen of late"},)
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    process: Mapped[int] = mapped_column(Integer)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
 class SqlFile(Catalog):
     """A file of ``sql/`` as it was last applied."""
 
@@ -265,16 +278,6 @@ VECTORS = Table(
     PrimaryKeyConstraint("encoder", "revision", "hash"),
     comment="Vectors that were made, so that nothing is encoded twice",
 )
-WORKERS = Table(
-    "workers",
-    Catalog.metadata,
-    Column("id", Text, primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("process", Integer, nullable=False),
-    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    comment="The workers that were seen of late",
-)
 WORK = Table(
     "work",
     Catalog.metadata,
@@ -294,7 +297,7 @@ CLEANED = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay =
 """Rows of the queue come and go: what is dead must be cleaned before claims have to step over it."""
 
 for _table in (CHANGES, PENDING):
-    event.listen(_table, "after_create", DDL(f"ALTER TABLE %(fullname)s SET ({CLEANED})"))
+    event.listen(_table, "after_create", DDL(f"ALTER TABLE %(fullname)s SET ({CLEANED})"))  # type: ignore[no-untyped-call]
 
 DOCUMENTS: Table = Document.metadata.tables[f"{SCHEMA}.documents"]
 

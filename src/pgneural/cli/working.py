@@ -1,0 +1,131 @@
+"""The commands about work: a worker, and what is still to be done."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from typing import Any
+
+import click
+
+from pgneural import metrics
+from pgneural.cli import output
+from pgneural.cli.options import Option, Target, json_option, target_options
+from pgneural.database import Database
+from pgneural.errors import DatabaseUnreachable, UnfinishedWork, UnknownSpace
+from pgneural.worker import Worker, unknown_spaces
+
+PATIENCE_SECONDS = 60.0
+"""For so long a worker waits at its start for a server that is not there: it may be starting, too."""
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End when nothing is left to do; exit 1 if rows failed.", cls=Option)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=2,
+    help="Threads: with two, one encodes while the other stores.",
+    cls=Option,
+)
+@click.option("--spaces", multiple=True, metavar="NAME", help="Only these: table.search, or a collection.", cls=Option)
+@click.option("--retry-failed", is_flag=True, help="First try again what was given up.", cls=Option)
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Answer Prometheus here.", cls=Option)
+@click.option("--metrics-address", default="127.0.0.1", help="On which address.", cls=Option)
+@json_option
+@target_options
+def worker(
+    target: Target,
+    once: bool,
+    concurrency: int,
+    spaces: tuple[str, ...],
+    retry_failed: bool,
+    metrics_port: int | None,
+    metrics_address: str,
+    as_json: bool,
+) -> None:
+    """Encode changed rows as they come, until it is stopped (SIGTERM or Ctrl-C).
+
+    Start as many as you like, on as many hosts: they share the work. What was begun is finished before it ends.
+    """
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("pgneural").setLevel(logging.INFO)
+    with target.open() as database:
+        _wait_for(database, 0.0 if once else PATIENCE_SECONDS)
+        if missing := unknown_spaces(database.engine, spaces):
+            raise UnknownSpace(f"no search and no collection {missing[0]!r}; pgneural status lists them")
+        if retry_failed:
+            database.retry_failed()
+        running = Worker(database.url, concurrency=concurrency, only=spaces)
+        _stop_on_signals(running)
+        server = metrics.serve(running, metrics_port, metrics_address) if metrics_port else None
+        try:
+            running.run(once=once)
+        finally:
+            if server is not None:
+                server.shutdown()
+        left = [status for status in database.work() if status.failed]
+    _report(running, as_json)
+    if once and (running.problems or left):
+        problems = [*running.problems, *(f"{s.failed} rows of {s.source}.{s.attribute} failed" for s in left)]
+        raise UnfinishedWork(f"{'; '.join(problems)}; neural.failed says why")
+
+
+def _wait_for(database: Database, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return database.require_current()
+        except DatabaseUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _stop_on_signals(worker: Worker) -> None:
+    def stop(*_: Any) -> None:
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _report(worker: Worker, as_json: bool) -> None:
+    totals = list(worker.totals.values())
+    done = {name: sum(getattr(total, name) for total in totals) for name in ("rows", "encoded", "reused", "failed")}
+    if as_json:
+        output.print_json(done)
+    else:
+        known = f"{done['encoded']:,} chunks encoded, {done['reused']:,} known already"
+        click.echo(f"{done['rows']:,} rows are up to date: {known}")
+
+
+@click.command()
+@json_option
+@target_options
+def status(target: Target, as_json: bool) -> None:
+    """Show what waits to be encoded, and who works on it."""
+    with target.open() as database:
+        database.require_current()
+        spaces, workers = database.work(), database.workers()
+    if as_json:
+        output.print_json({"spaces": [vars(space) for space in spaces], "workers": [vars(each) for each in workers]})
+        return
+    columns = ("search", "space", "state", "encoder", "pending", "oldest", "failed", "rows/s", "encoded/s")
+    rows = [
+        (
+            s.attribute if s.source == "neural.documents" else f"{s.source}.{s.attribute}",
+            s.space,
+            s.state,
+            s.encoder,
+            s.pending,
+            "" if s.oldest_seconds is None else f"{s.oldest_seconds:.0f} s",
+            s.failed,
+            f"{s.rows_per_second:.1f}",
+            f"{s.encoded_per_second:.1f}",
+        )
+        for s in spaces
+    ]
+    output.print_table(columns, rows)
+    output.print_table(("worker", "seen"), [(each.id, f"{each.seconds_ago:.0f} s ago") for each in workers])

@@ -1,0 +1,149 @@
+"""What workers do and have done, as the catalog knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pgneural.store.schema import SCHEMA, Space, Worker
+
+
+@dataclass(frozen=True)
+class SpaceStatus:
+    """One row of the view ``neural.status``.
+
+    Attributes:
+        id: Of the space.
+        source: The table, with its schema.
+        attribute: The name of the search, or of the collection.
+        space: Tells the spaces of one search apart.
+        state: ``serving``, ``building`` or ``kept``.
+        encoder: What makes its vectors.
+        sync: When changed rows are encoded.
+        pending: Rows that changed and are not encoded yet.
+        oldest_seconds: How long the oldest of them has waited; None if there is none.
+        failed: Rows that were given up; ``neural.failed`` says why.
+        rows_per_second: What workers stored in the last five minutes.
+        encoded_per_second: Chunks that they encoded for that.
+    """
+
+    id: int
+    source: str
+    attribute: str
+    space: str
+    state: str
+    encoder: str
+    sync: str
+    pending: int
+    oldest_seconds: float | None
+    failed: int
+    rows_per_second: float
+    encoded_per_second: float
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker that was seen of late.
+
+    Attributes:
+        id: Its name.
+        host: Where it runs.
+        process: Its process there.
+        seconds_ago: When it was seen last.
+    """
+
+    id: str
+    host: str
+    process: int
+    seconds_ago: float
+
+
+def statuses(connection: sa.Connection) -> list[SpaceStatus]:
+    """Return the state of every space."""
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in SpaceStatus.__dataclass_fields__]
+    rows = connection.execute(sa.select(*columns).select_from(sa.table("status", schema=SCHEMA))).mappings()
+    return [SpaceStatus(**dict(row)) for row in rows]
+
+
+def workers(connection: sa.Connection) -> list[WorkerStatus]:
+    """Return the workers that were seen of late, the last first."""
+    ago = sa.extract("epoch", sa.func.clock_timestamp() - Worker.seen_at)
+    rows = connection.execute(sa.select(Worker.id, Worker.host, Worker.process, ago).order_by(ago))
+    return [WorkerStatus(id_, host, process, float(seconds)) for id_, host, process, seconds in rows]
+
+
+def with_work(connection: sa.Connection, only: Sequence[str]) -> list[Space]:
+    """Return the spaces with changed rows, those that serve first.
+
+    Args:
+        connection: Where.
+        only: Names of searches (``articles.search``, ``schema.articles.search``) or collections; empty for all that
+            are not synced by hand.
+    """
+    ids = connection.scalars(_WITH_WORK, {"only": list(only)}).all()
+    with Session(connection, expire_on_commit=False) as session:
+        found = {space.id: space for space in session.scalars(sa.select(Space).where(Space.id.in_(ids)))}
+    return [found[id_] for id_ in ids if id_ in found]
+
+
+def unknown(connection: sa.Connection, names: Sequence[str]) -> list[str]:
+    """Return which of these are names of no space."""
+    return list(connection.scalars(_UNKNOWN, {"only": list(names)}))
+
+
+def seen(connection: sa.Connection, worker: str, host: str, process: int) -> None:
+    """Note that a worker lives; forget those that have not been seen for an hour, and what was done before."""
+    connection.execute(_SEEN, {"id": worker, "host": host, "process": process})
+    connection.execute(_FORGET)
+
+
+def gone(connection: sa.Connection, worker: str) -> None:
+    """Note that a worker has stopped."""
+    connection.execute(sa.delete(Worker).where(Worker.id == worker))
+
+
+def add(connection: sa.Connection, space: int, worker: str, done: Sequence[float]) -> None:
+    """Add to what a worker did for a space: rows, chunks encoded, chunks reused, seconds encoding and writing."""
+    rows, encoded, reused, encode_seconds, write_seconds = done
+    values = {"space": space, "worker": worker, "rows": rows, "encoded": encoded, "reused": reused}
+    connection.execute(_ADD, {**values, "encode_seconds": encode_seconds, "write_seconds": write_seconds})
+
+
+_NAMED = """
+       coalesce(s.attribute = ANY(CAST(:only AS text[])) AND s.source = 'neural.documents', false)
+    OR s.source || '.' || s.attribute = ANY(CAST(:only AS text[]))
+    OR (parse_ident(s.source))[2] || '.' || s.attribute = ANY(CAST(:only AS text[]))"""
+
+_WITH_WORK = sa.text(f"""
+SELECT s.id FROM neural.spaces s
+ WHERE s.kind = 'dense' AND s.reads IS NOT NULL
+   AND CASE WHEN CAST(:only AS text[]) = '{{}}' THEN s.sync <> 'manual' OR s.state <> 'serving' ELSE {_NAMED} END
+   AND (EXISTS (SELECT FROM neural.changes c WHERE c.space_id = s.id)
+        OR EXISTS (SELECT FROM neural.pending p WHERE p.space_id = s.id AND p.due <= now()))
+   AND (s.state = 'serving' OR coalesce(s.resumes_at, now()) <= now())
+ ORDER BY s.state = 'serving' DESC, s.id""")  # noqa: S608
+
+_UNKNOWN = sa.text(f"""
+SELECT name FROM unnest(CAST(:only AS text[])) AS name
+ WHERE NOT EXISTS (SELECT FROM neural.spaces s WHERE {_NAMED.replace(":only AS text[])", "ARRAY[name] AS text[])")})""")  # noqa: S608
+
+_SEEN = sa.text("""
+INSERT INTO neural.workers (id, host, process) VALUES (:id, :host, :process)
+    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()""")
+
+_FORGET = sa.text("""
+WITH silent AS (DELETE FROM neural.workers WHERE seen_at < now() - interval '1 hour')
+DELETE FROM neural.work WHERE minute < now() - interval '1 hour'""")
+
+_ADD = sa.text("""
+INSERT INTO neural.work AS w (space_id, worker, minute, rows, encoded, reused, encode_seconds, write_seconds)
+SELECT id, :worker, date_trunc('minute', clock_timestamp()), :rows, :encoded, :reused, :encode_seconds, :write_seconds
+  FROM neural.spaces WHERE id = :space
+    ON CONFLICT (space_id, worker, minute) DO UPDATE
+   SET rows = w.rows + excluded.rows, encoded = w.encoded + excluded.encoded, reused = w.reused + excluded.reused,
+       encode_seconds = w.encode_seconds + excluded.encode_seconds,
+       write_seconds = w.write_seconds + excluded.write_seconds""")

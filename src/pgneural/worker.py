@@ -1,0 +1,334 @@
+"""The worker: encodes what changed, on as many hosts and in as many processes as there are.
+
+::
+
+    listening thread    wakes the others when something was noted, and says that the worker lives
+    working threads     collect → claim → encode → store, each by itself; what one encodes, another stores meanwhile
+
+Workers know nothing of each other: the queue gives each row to one of them, and takes it back when its lease ends. A
+worker that is killed loses nothing, and one that cannot reach the server tries again until it can.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from pgneural import encoders
+from pgneural.errors import PgneuralError
+from pgneural.rounds import Round
+from pgneural.store import lexical, queue, remembered, work
+from pgneural.store.engine import create_engine, libpq_url
+from pgneural.store.kept import Kept
+from pgneural.store.schema import Space
+from pgneural.types import Encoder
+
+logger = logging.getLogger("pgneural.worker")
+
+CHANNEL = "neural_changes"
+"""What triggers notify."""
+
+POLL_SECONDS = 5.0
+"""After so long a worker that heard nothing looks by itself: a notification may be lost, a failed row be due again."""
+
+SHORTEST_POLL_SECONDS = 0.05
+"""After work it looks again so soon, then less and less often: while it is busy, writers do not notify it."""
+
+SEEN_SECONDS = 10.0
+"""So often a worker says that it lives."""
+
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between attempts to reach a server that is not there, or whose disk is full."""
+
+PAUSE_SECONDS = 60.0
+"""For so long a space is let be after an error that is its own, such as a model that is not on this host."""
+
+GIVEN = "vectors:"
+"""Names of encoders that encode nothing."""
+
+_State = Any
+
+
+@dataclass
+class Totals:
+    """What a worker did for one space since it started."""
+
+    rows: int = 0
+    encoded: int = 0
+    reused: int = 0
+    failed: int = 0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
+
+
+@dataclass
+class _Shared:
+    """What the threads of a worker share."""
+
+    totals: dict[int, Totals] = field(default_factory=dict)
+    paused: dict[int, float] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Worker:
+    """Encodes the changed rows of all searches that are not synced by hand, and of spaces that are being built.
+
+    Args:
+        url: Where the server is.
+        concurrency: How many threads work: with two, one encodes while the other stores.
+        only: Names of searches, ``articles.search``, or of collections; all by default.
+        make: Makes an encoder by its name and options.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        concurrency: int = 2,
+        only: Sequence[str] = (),
+        make: Callable[..., Encoder] = encoders.get,
+    ) -> None:
+        self.url, self.only, self._concurrency, self._make = url, list(only), concurrency, make
+        self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.engine = create_engine(url, connections=2 * concurrency + 2)
+        self._stopping, self._woken = threading.Event(), threading.Condition()
+        self._shared = _Shared()
+        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._making = threading.Lock()
+
+    @property
+    def totals(self) -> dict[int, Totals]:
+        """What was done, by the id of the space."""
+        with self._shared.lock:
+            return dict(self._shared.totals)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why spaces are let be."""
+        with self._shared.lock:
+            return sorted(self._shared.problems.values())
+
+    def stop(self) -> None:
+        """Have it finish what it has begun, and end."""
+        self._stopping.set()
+        with self._woken:
+            self._woken.notify_all()
+
+    def run(self, *, once: bool = False) -> None:
+        """Work until it is stopped.
+
+        Args:
+            once: Only until nothing is left to do. The first error of the server is then raised.
+        """
+        errors: list[BaseException] = []
+
+        def work_on() -> None:
+            try:
+                self._work(once)
+            except BaseException as error:
+                errors.append(error)
+                self.stop()
+
+        threads = [threading.Thread(target=work_on, name=f"work {n}") for n in range(self._concurrency)]
+        listening = threading.Thread(target=self._listen, name="listen", daemon=True)
+        for thread in threads if once else [listening, *threads]:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:
+            self.stop()
+            for thread in threads:
+                thread.join()
+            if not once:
+                listening.join()
+            self.engine.dispose()
+        if errors:
+            raise errors[0]
+
+    def _work(self, once: bool) -> None:
+        pause, failures = SHORTEST_POLL_SECONDS, 0
+        while not self._stopping.is_set():
+            try:
+                worked = self._turn()
+                failures = 0
+            except (SQLAlchemyError, psycopg.Error) as error:
+                if once:
+                    raise
+                failures += 1
+                self._wait(self._told(error, failures))
+                continue
+            if worked:
+                pause = SHORTEST_POLL_SECONDS
+            elif once:
+                break
+            else:
+                self._wait(pause)
+                pause = min(2 * pause, POLL_SECONDS)
+
+    def _told(self, error: Exception, failures: int) -> float:
+        """Log what the server said; return how long to wait."""
+        seconds = min(0.2 * 2**failures, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        logger.warning("%s; next attempt in %.1f s", " ".join(str(cause).split())[:300], seconds)
+        return float(seconds)
+
+    def _wait(self, seconds: float) -> None:
+        with self._woken:
+            if not self._stopping.is_set():
+                self._woken.wait(seconds)
+
+    def _turn(self) -> bool:
+        """Do one round; return whether there was anything to do."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            spaces = [space for space in work.with_work(connection, self.only) if self._ready(space)]
+        collected = sum(self._guarded(space, self._collect) for space in spaces)
+        serving = [space for space in spaces if space.state == "serving"]
+        claimed = self._encode(serving) or self._encode([space for space in spaces if space not in serving])
+        return bool(collected or claimed)
+
+    def _ready(self, space: Space) -> bool:
+        return not space.encoder.startswith(GIVEN) and self._shared.paused.get(space.id, 0.0) < time.monotonic()
+
+    def _guarded(self, space: Space, do: Callable[[Space], int]) -> int:
+        """Do something for a space; an error that is its own makes it wait, and not the others."""
+        try:
+            return do(space)
+        except (SQLAlchemyError, psycopg.Error) as error:
+            if not of_a_space(error):
+                raise
+            self._pause(space, error)
+        except PgneuralError as error:
+            self._pause(space, error)
+        return 0
+
+    def _pause(self, space: Space, error: Exception) -> None:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        said = f"{space.source}.{space.attribute} is let be for now: {' '.join(str(cause).split())[:500]}"
+        with self._shared.lock:
+            self._shared.paused[space.id] = time.monotonic() + PAUSE_SECONDS
+            self._shared.problems[space.id] = said
+        logger.error("%s", said)
+
+    def _collect(self, space: Space) -> int:
+        with self.engine.begin() as connection:
+            collected = queue.collect(connection, space.id)
+        if collected and random.random() < collected / lexical.FOLD_EVERY:
+            with self.engine.begin() as connection:
+                terms = Kept.of(connection, space).terms
+            lexical.settle_apart(self.engine, space.id, terms)
+            lexical.fold(self.engine, space.id)
+        return collected
+
+    def _encode(self, spaces: Sequence[Space]) -> int:
+        """Do a round of the first space that has rows to be encoded, with others of the same encoder."""
+        round_: Round | None = None
+        encoder: tuple[str, str] | None = None
+        for space in spaces:
+            key = space.encoder, json.dumps(space.options, sort_keys=True)
+            if encoder not in (None, key):
+                continue
+
+            def add(space: Space, key: tuple[str, str] = key) -> int:
+                nonlocal round_
+                with self.engine.begin() as connection:
+                    kept = Kept.of(connection, space)
+                if kept.chunks is None:
+                    return 0
+                made = self._encoder(*key)  # before anything is claimed: it may take long, or fail
+                with self.engine.begin() as connection:
+                    kept.claim_revision(connection, made.name, made.revision)
+                round_ = round_ or Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made)
+                return round_.add(kept)
+
+            if self._guarded(space, add):
+                encoder = key
+        if round_ is None or not round_.shares:
+            return 0
+        self._run(round_)
+        return len(round_.shares)
+
+    def _run(self, round_: Round) -> None:
+        first = round_.shares[0].kept.space
+        try:
+            self._guarded(first, lambda _: round_.run(self._stopping.is_set))
+        finally:
+            for share in round_.shares:
+                self._count(share.kept.space.id, share.done)
+
+    def _count(self, space: int, done: Any) -> None:
+        with self._shared.lock:
+            totals = self._shared.totals.setdefault(space, Totals())
+            for name in vars(totals):
+                setattr(totals, name, getattr(totals, name) + getattr(done, name))
+            if done.rows:
+                self._shared.problems.pop(space, None)
+        values = [done.rows, done.encoded, done.reused, done.encode_seconds, done.write_seconds]
+        with self.engine.begin() as connection:
+            work.add(connection, space, self.id, values)
+
+    def _encoder(self, name: str, options: str) -> Encoder:
+        with self._making:
+            if (name, options) not in self._encoders:
+                self._encoders[name, options] = self._make(name, **json.loads(options))
+            return self._encoders[name, options]
+
+    def _listen(self) -> None:
+        """Wake the others when something was noted, and say that the worker lives, until it stops."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                with psycopg.connect(libpq_url(self.url), autocommit=True, application_name="pgneural") as connection:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    self._wake()  # of what came before
+                    failures = 0
+                    self._hear(connection)
+            except (SQLAlchemyError, psycopg.Error) as error:
+                failures += 1
+                self._stopping.wait(self._told(error, failures))
+
+    def _hear(self, connection: psycopg.Connection[Any]) -> None:
+        said = 0.0
+        while not self._stopping.is_set():
+            if time.monotonic() > said + SEEN_SECONDS:
+                self._say()
+                said = time.monotonic()
+            for _ in connection.notifies(timeout=0.5, stop_after=1):
+                self._wake()
+        with self.engine.begin() as saying:
+            work.gone(saying, self.id)
+
+    def _say(self) -> None:
+        with self.engine.begin() as connection:
+            work.seen(connection, self.id, socket.gethostname(), os.getpid())
+            remembered.forget(connection)
+
+    def _wake(self) -> None:
+        with self._woken:
+            self._woken.notify_all()
+
+
+def of_a_space(error: Exception) -> bool:
+    """Whether an error is of one space, such as a table that is gone or a right that is missing."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+    return bool(state) and state[:2] not in {"08", "28", "53", "57", "58", "40", "XX"}
+
+
+def unknown_spaces(engine: sa.Engine, names: Sequence[str]) -> list[str]:
+    """Return which of these are names of no search and no collection."""
+    with engine.connect() as connection:
+        return work.unknown(connection, names)
