@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import click
 
-from bench import bm25, encode, errors, faults, filter, hybrid, indexes, ingest, kill, orm, overhead, pooler, search
+from bench import (
+    bm25,
+    encode,
+    errors,
+    faults,
+    filter,
+    hybrid,
+    indexes,
+    ingest,
+    kill,
+    orm,
+    overhead,
+    pooler,
+    search,
+    sync,
+)
 
 
 @click.group()
@@ -12,7 +27,22 @@ def main() -> None:
     """Print one benchmark's figures."""
 
 
-for module in (encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors, faults):
+for module in (
+    encode,
+    ingest,
+    kill,
+    search,
+    filter,
+    indexes,
+    bm25,
+    hybrid,
+    overhead,
+    orm,
+    pooler,
+    errors,
+    faults,
+    sync,
+):
     main.add_command(module.command)
 
 if __name__ == "__main__":

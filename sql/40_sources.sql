@@ -81,6 +81,8 @@ DECLARE
     watched text[] := TG_ARGV[2];
     known text[];
     key text := (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k);
+    col text;
+    hash text := '0';
     changed text := CASE TG_OP WHEN 'DELETE' THEN 'old_rows n' ELSE 'new_rows n' END;
 BEGIN
     SELECT array_agg(every.id) INTO spaces
@@ -98,16 +100,19 @@ BEGIN
     SELECT array_agg(a.attname::text) INTO known FROM pg_attribute a
      WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped;
     IF TG_OP = 'UPDATE' AND cardinality(known) = cardinality(watched) THEN  -- else one was renamed: any update counts
-        SELECT format('new_rows n LEFT JOIN old_rows o ON %s WHERE ROW(%s) IS DISTINCT FROM ROW(%s)',
-                      (SELECT string_agg(format('o.%1$I = n.%1$I', k), ' AND ') FROM unnest(keys) k),
-                      string_agg(format('o.%I::text', w), ', '), string_agg(format('n.%I::text', w), ', '))
-          INTO changed FROM unnest(known || keys) w;
+        FOREACH col IN ARRAY known LOOP  -- hashes, not whole rows: what is joined stays small
+            hash := format('hashtextextended(coalesce(r.%I::text, ''\x01 null''), %s)', col, hash);
+        END LOOP;
+        changed := format('(SELECT %1$s, %2$s AS hash FROM new_rows r OFFSET 0) n
+                           LEFT JOIN (SELECT %1$s, %2$s AS hash FROM old_rows r OFFSET 0) o ON %3$s
+                           WHERE o.hash IS DISTINCT FROM n.hash',
+                          (SELECT string_agg(format('r.%I', k), ', ') FROM unnest(keys) k), hash,
+                          (SELECT string_agg(format('o.%1$I = n.%1$I', k), ' AND ') FROM unnest(keys) k));
     END IF;
     EXECUTE format('INSERT INTO neural.changes (space_id, keys, rows)
                     SELECT s.id, k.keys, k.rows
-                      FROM (SELECT jsonb_agg(key) AS keys, count(*) AS rows
-                              FROM (SELECT jsonb_build_array(%s) AS key, (row_number() OVER () - 1) / 1000 AS slice
-                                      FROM %s) c GROUP BY slice) k, unnest($1) AS s(id)', key, changed)
+                      FROM (SELECT jsonb_agg(jsonb_build_array(%s)) AS keys, count(*) AS rows FROM %s) k,
+                           unnest($1) AS s(id) WHERE k.rows > 0', key, changed)
       USING spaces;
     IF FOUND AND NOT EXISTS (SELECT FROM neural.changes WHERE space_id = spaces[1]
                                 AND changed_by <> pg_current_xact_id()::text::bigint) THEN

@@ -126,9 +126,22 @@ CREATE OR REPLACE FUNCTION neural.take_changes(
 )
 LANGUAGE sql
 AS $$
+    WITH large AS (  -- a statement's keys are noted in one; who takes them cuts them up
+        DELETE FROM neural.changes c USING (
+            SELECT version FROM neural.changes
+             WHERE space_id = space AND rows > 1000 AND (NOT own OR changed_by = pg_current_xact_id_if_assigned()::text::bigint)
+             ORDER BY version LIMIT 1 FOR UPDATE SKIP LOCKED) l
+         WHERE c.space_id = space AND c.version = l.version
+        RETURNING c.keys, c.changed_at, c.changed_by
+    )
+    INSERT INTO neural.changes (space_id, keys, rows, changed_at, changed_by)
+    SELECT space, jsonb_agg(k.key), count(*), l.changed_at, l.changed_by
+      FROM large l, jsonb_array_elements(l.keys) WITH ORDINALITY AS k(key, place)
+     GROUP BY (k.place - 1) / 1000, l.changed_at, l.changed_by;
     WITH noted AS (
         SELECT c.version, c.rows FROM neural.changes c
          WHERE c.space_id = space AND (NOT own OR c.changed_by = pg_current_xact_id_if_assigned()::text::bigint)
+           AND c.rows <= 1000
          ORDER BY c.version LIMIT 512 FOR UPDATE SKIP LOCKED
     ), enough AS (
         SELECT n.version FROM (SELECT version, sum(rows) OVER (ORDER BY version) - rows AS before FROM noted) n

@@ -110,6 +110,8 @@ def queue() -> None:
         schema="neural",
         comment="Rows that were given up after several attempts; another change, or neural.retry, tries again",
     )
+    # a writer would wait for its compression
+    op.execute("ALTER TABLE neural.changes ALTER COLUMN keys SET STORAGE EXTERNAL")
     # rows come and go all the time: what is dead must be cleaned before claims have to step over it
     for table in ("changes", "pending"):
         op.execute(

@@ -298,6 +298,11 @@ CLEANED = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay =
 
 for _table in (CHANGES, PENDING):
     event.listen(_table, "after_create", DDL(f"ALTER TABLE %(fullname)s SET ({CLEANED})"))  # type: ignore[no-untyped-call]
+event.listen(  # a writer would wait for its compression
+    CHANGES,
+    "after_create",
+    DDL("ALTER TABLE %(fullname)s ALTER COLUMN keys SET STORAGE EXTERNAL"),  # type: ignore[no-untyped-call]
+)
 
 DOCUMENTS: Table = Document.metadata.tables[f"{SCHEMA}.documents"]
 
