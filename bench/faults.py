@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 WRITERS = 3
 
-LOG = "/tmp/workers.log"
-
 WORDS = [
     f"{a}{b}" for a in ("fox", "owl", "ibis", "gnu", "zebra", "wolf", "cat") for b in ("", "es", "ed", "ing", "ly")
 ]
@@ -129,8 +127,7 @@ def prepared(server: EmbeddedServer, rows: int) -> str:
 def started(url: str) -> subprocess.Popen[bytes]:
     """Start a worker."""
     program = [sys.executable, "-c", "from pgneural.cli import main; main()", "worker", "--database", url]
-    with open(LOG, "ab") as log:
-        return subprocess.Popen(program, stdout=log, stderr=log)
+    return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -82,6 +82,7 @@ DECLARE
     known text[];
     key text := (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k);
     col text;
+    kept record;
     hash text := '0';
     changed text := CASE TG_OP WHEN 'DELETE' THEN 'old_rows n' ELSE 'new_rows n' END;
 BEGIN
@@ -96,6 +97,17 @@ BEGIN
     IF TG_OP = 'TRUNCATE' THEN  -- of one partition: what was made of the others is gone with it
         PERFORM neural.mark_all(s.id, s.source::regclass) FROM neural.spaces s WHERE s.id = ANY (spaces);
         RETURN NULL;
+    END IF;
+    IF TG_OP IN ('DELETE', 'UPDATE') AND NOT EXISTS (SELECT FROM pg_class WHERE oid = TG_RELID AND (relispartition OR relkind = 'p'))
+       AND EXISTS (SELECT FROM pg_inherits WHERE TG_RELID IN (inhparent, inhrelid)) THEN
+        FOR kept IN  -- of tables that inherit: there is no foreign key that would do this
+            SELECT name FROM unnest(spaces) s, neural.kept_tables(s) k, unnest(ARRAY[k.chunks, k.terms]) AS name WHERE name IS NOT NULL
+        LOOP
+            EXECUTE format('DELETE FROM %s t USING old_rows o WHERE %s', kept.name,
+                           (SELECT string_agg(format('t.%I = o.%I', 'source_' || k, k), ' AND ') FROM unnest(keys) k))
+                    || CASE TG_OP WHEN 'UPDATE' THEN format(' AND NOT EXISTS (SELECT FROM new_rows n WHERE %s)',
+                           (SELECT string_agg(format('n.%1$I = o.%1$I', k), ' AND ') FROM unnest(keys) k)) ELSE '' END;
+        END LOOP;
     END IF;
     SELECT array_agg(a.attname::text) INTO known FROM pg_attribute a
      WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped;
@@ -126,6 +138,18 @@ COMMENT ON FUNCTION neural.note_changes() IS
 'Trigger of a source: notes inserted and deleted rows, and those of which a watched column changed. Arguments: the chunk
 table, its schema or an empty text for that of the source, the watched columns as an array';
 
+CREATE OR REPLACE FUNCTION neural.table_tree(relation regclass)
+RETURNS SETOF regclass
+LANGUAGE sql STABLE STRICT
+AS $$
+    WITH RECURSIVE tree AS (
+        SELECT relation AS name UNION SELECT i.inhrelid::regclass FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.name
+    )
+    SELECT name FROM tree
+$$;
+
+COMMENT ON FUNCTION neural.table_tree(regclass) IS 'A table with its partitions, or with the tables that inherit from it';
+
 CREATE OR REPLACE FUNCTION neural.watch_table(relation regclass, chunk_table text, schema text, columns text[])
 RETURNS void
 LANGUAGE plpgsql
@@ -134,7 +158,7 @@ DECLARE
     event record;
 BEGIN
     FOR event IN
-        SELECT part.name, e.* FROM (SELECT relation AS name UNION SELECT relid FROM pg_partition_tree(relation)) part,
+        SELECT part.name, e.* FROM neural.table_tree(relation) AS part(name),
                (VALUES ('INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('DELETE', 'REFERENCING OLD TABLE AS old_rows'),
                        ('UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'), ('TRUNCATE', ''))
                AS e(kind, referencing)

@@ -162,6 +162,7 @@ COMMENT ON FUNCTION neural.take_changes(bigint, integer, boolean) IS
 CREATE OR REPLACE FUNCTION neural.collect(space bigint, most integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE plpgsql
+SET lock_timeout = '500ms'  -- a row that somebody is deleting waits for the next time
 AS $$
 DECLARE
     noted record;
@@ -208,7 +209,7 @@ BEGIN
     IF later <> '[]' THEN
         INSERT INTO neural.changes (space_id, keys, rows) VALUES (space, later, jsonb_array_length(later));
     END IF;
-    RETURN coalesce(cardinality(noted.keys), 0);
+    RETURN greatest(coalesce(cardinality(noted.keys), 0) - jsonb_array_length(later), 0);
 END
 $$;
 

@@ -32,6 +32,8 @@ DECLARE
     followed text;
     reads text;
     watched text[] := columns || language_by;
+    method text := 'hnsw';
+    precision text;
     space bigint;
     event record;
 BEGIN
@@ -60,6 +62,16 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_ts_config WHERE cfgname = watch.language) THEN
         RAISE EXCEPTION 'the server has no text search configuration %', language
         USING ERRCODE = 'PN400', HINT = 'psql lists them with \dF.';
+    END IF;
+    IF distance NOT IN ('cosine', 'l2', 'inner_product', 'l1') THEN
+        RAISE EXCEPTION 'the distance is %, expected cosine, l2, inner_product or l1', distance USING ERRCODE = 'PN400';
+    ELSIF sync NOT IN ('queue', 'inline', 'manual') THEN
+        RAISE EXCEPTION 'sync is %, expected queue, inline or manual', sync USING ERRCODE = 'PN400';
+    END IF;
+    precision := CASE WHEN distance = 'cosine' OR dimensions > 2000 THEN 'half' ELSE 'full' END;  -- as Python chooses
+    IF dimensions > 4000 THEN
+        method := 'none';
+        RAISE WARNING 'pgvector indexes 4000 dimensions, these vectors have %: they get no index', dimensions;
     END IF;
     watched := array_remove(watched, NULL);
     SELECT string_agg(format('%I %s NOT NULL', 'source_' || k, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY place),
@@ -93,15 +105,20 @@ BEGIN
                            event.kept, event.key, followed, source);
         END LOOP;
     END IF;
-    EXECUTE format('CREATE INDEX %I ON %s USING hnsw ((embedding::halfvec(%s)) %s) WITH (ef_construction = 128)',
-                   name || '_embedding_idx', chunks, dimensions,
-                   'halfvec_' || CASE distance WHEN 'inner_product' THEN 'ip' ELSE distance END || '_ops');
+    IF method <> 'none' THEN
+        EXECUTE format('CREATE INDEX %I ON %s USING hnsw (%s %s) WITH (ef_construction = 128)', name || '_embedding_idx', chunks,
+            CASE WHEN precision = 'full' THEN 'embedding'
+                 WHEN distance = 'cosine' THEN format('(l2_normalize(embedding)::halfvec(%s))', dimensions)
+                 ELSE format('(embedding::halfvec(%s))', dimensions) END,
+            CASE precision WHEN 'full' THEN 'vector_' ELSE 'halfvec_' END
+                || CASE distance WHEN 'inner_product' THEN 'ip' ELSE distance END || '_ops');
+    END IF;
     DELETE FROM neural.spaces s WHERE s.source = neural.qualified(watch.source) AND s.attribute = watch.attribute;
     INSERT INTO neural.spaces (source, attribute, chunk_table, encoder, revision, options, dimensions, distance, max_tokens,
                                overlap, language, title_boost, storage, vector_index, reads, watched, sync)
     VALUES (neural.qualified(source), attribute, name, encoder, '', options, dimensions, distance, max_tokens,
             coalesce(overlap, max_tokens / 8), language, title_boost, 'vector',
-            '{"method": "hnsw", "precision": "half", "dimensions": null, "options": {}}', reads,
+            jsonb_build_object('method', method, 'precision', precision, 'dimensions', NULL, 'options', '{}'::jsonb), reads,
             jsonb_build_object(neural.qualified(source), watched), sync)
     RETURNING id INTO space;
     FOR event IN SELECT * FROM (VALUES ('INSERT', 'REFERENCING NEW TABLE AS counted'),

@@ -79,3 +79,9 @@ def serve(worker: Worker, port: int, address: str = "127.0.0.1") -> Any:
     registry.register(Figures(worker))
     server, _ = start_http_server(port, address, registry)
     return server
+
+
+def close(server: Any) -> None:
+    """End what `serve` began."""
+    server.shutdown()
+    server.server_close()

@@ -32,6 +32,9 @@ BUSY_SECONDS = 1.0
 """After so long a row that somebody was deleting is tried again."""
 
 
+BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
+
 @dataclass
 class Done:
     """What a round did for one space."""
@@ -185,15 +188,14 @@ class Round:
         try:
             self._store_together(share, [made])
         except (DBAPIError, psycopg.Error) as error:
-            busy = (
-                psycopg.errors.LockNotAvailable,
-                psycopg.errors.DeadlockDetected,
-                psycopg.errors.ForeignKeyViolation,
-            )
-            if isinstance(cause_of(error), busy):  # it is being deleted: its deletion is noted, too
-                self._give_back(share, [made.row.key], BUSY_SECONDS)
+            if isinstance(cause_of(error), BUSY) or not self._exists(share, made):
+                self._give_back(share, [made.row.key], BUSY_SECONDS)  # it is being deleted: that is noted, too
             else:
                 self._fail(share, {made.row.key: self._refuse(error)})
+
+    def _exists(self, share: Share, made: Made) -> bool:
+        with self._reading() as connection:
+            return bool(share.kept.existing(connection, [made.row.key]))
 
     def _store_together(self, share: Share, rows: Sequence[Made]) -> None:
         """Store what is still ours and as it was; the rest goes back to the queue."""

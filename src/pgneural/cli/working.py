@@ -64,7 +64,7 @@ def worker(
             running.run(once=once)
         finally:
             if server is not None:
-                server.shutdown()
+                metrics.close(server)
         left = [status for status in database.work() if status.failed]
     _report(running, as_json)
     if once and (running.problems or left):

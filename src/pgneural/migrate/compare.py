@@ -338,8 +338,7 @@ SELECT attname, atttypid::bigint
 
 _UNWATCHED = """
 SELECT count(*)
-  FROM (SELECT to_regclass(:relation)::oid AS oid UNION
-        SELECT relid FROM pg_partition_tree(to_regclass(:relation))) part,
+  FROM neural.table_tree(to_regclass(:relation)) AS part(oid),
        unnest(CAST(:names AS text[])) AS name
  WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = part.oid AND t.tgname = name)"""
 
