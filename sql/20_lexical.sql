@@ -81,8 +81,14 @@ CREATE OR REPLACE FUNCTION neural.lexical_languages(space bigint)
 RETURNS TABLE (language text, documents bigint)
 LANGUAGE sql STABLE STRICT
 AS $$
-    SELECT c.language, sum(c.documents)::bigint FROM neural.corpus_counts c
-     WHERE c.space_id = space GROUP BY c.language HAVING sum(c.documents) > 0
+    WITH counted AS (
+        SELECT c.language, sum(c.documents)::bigint AS documents FROM neural.corpus_counts c
+         WHERE c.space_id = space GROUP BY c.language HAVING sum(c.documents) > 0
+    )
+    TABLE counted
+    UNION ALL  -- its first row may just have been written
+    SELECT s.language, 0 FROM neural.spaces s
+     WHERE s.id = space AND s.reads IS NOT NULL AND s.language NOT IN (SELECT counted.language FROM counted)
 $$;
 
 COMMENT ON FUNCTION neural.lexical_languages(bigint) IS
@@ -138,7 +144,7 @@ COMMENT ON FUNCTION neural.query_conditions(text, text) IS
 CREATE OR REPLACE FUNCTION neural.lexical_query(
     space bigint, query text, candidates integer,
     OUT weights sparsevec, OUT every tsquery, OUT rare tsquery, OUT rest double precision,
-    OUT bounds double precision[], OUT without tsquery[], OUT ideal double precision
+    OUT bounds double precision[], OUT without tsquery[], OUT ideal double precision, OUT words tsquery
 )
 LANGUAGE sql STABLE STRICT
 AS $$
@@ -164,7 +170,9 @@ AS $$
                (SELECT coalesce(sum(weight), 0) FROM known WHERE place <= dropped) AS bound
           FROM spoken GROUP BY dropped
     ), vector AS (
-        SELECT key, sum(weight) AS weight FROM known GROUP BY key
+        SELECT neural.term_key(t.language, t.lexeme) AS key, sum(t.idf * t.occurrences) AS weight FROM term t GROUP BY 1
+    ), worded AS (  -- also words that no row is known to have
+        SELECT t.language, string_agg(quote_literal(t.lexeme)::tsquery::text, ' | ') AS words FROM term t GROUP BY 1
     )
     SELECT ('{' || coalesce((SELECT string_agg(key || ':' || weight::real, ',') FROM vector), '')
             || '}/1000000000')::sparsevec,
@@ -173,13 +181,34 @@ AS $$
            coalesce((SELECT sum(weight) FROM known WHERE NOT known.rare), 0),
            (SELECT array_agg(a.bound ORDER BY a.dropped) FROM asked a WHERE a.dropped BETWEEN 1 AND 999),
            (SELECT array_agg(a.query ORDER BY a.dropped) FROM asked a WHERE a.dropped < 1000),
-           (SELECT max(total) FROM (SELECT sum(t.idf * t.occurrences) AS total FROM term t GROUP BY t.language) totals)
+           (SELECT max(total) FROM (SELECT sum(t.idf * t.occurrences) AS total FROM term t GROUP BY t.language) totals),
+           (SELECT string_agg('(' || concat_ws(' & ', '(' || w.words || ')',
+                                               '(' || neural.query_conditions(w.language, query)::text || ')') || ')', ' | ')::tsquery
+              FROM worded w)
 $$;
 
 COMMENT ON FUNCTION neural.lexical_query(bigint, text, integer) IS
 'The query''s side of BM25. weights: the idf of each lexeme; ideal: the sum of all idf, also of words that no row has;
 every: rows with any of the words; rare: rows with one of the rarest, about as many as candidates; rest: the most that
-the other words can add to a score; without[n + 1]: rows with any but the n commonest words, which add at most bounds[n]';
+the other words can add to a score; without[n + 1]: rows with any but the n commonest words, which add at most bounds[n];
+words: the same as every, with the words that no row is known to have, for rows whose words are not indexed yet';
+
+CREATE OR REPLACE FUNCTION neural.fresh_score(
+    space bigint, title text, content text, language text, query tsquery, weights sparsevec
+)
+RETURNS double precision
+LANGUAGE sql STABLE
+AS $$
+    SELECT -(neural.bm25_weights(l.lexemes, spoken.language, s.title_boost, coalesce(s.mean_length, 100)) <#> weights)
+      FROM neural.spaces s
+     CROSS JOIN LATERAL (
+           SELECT coalesce(neural.text_search_configuration(nullif(fresh_score.language, '')), s.language) AS language) spoken
+     CROSS JOIN LATERAL (SELECT neural.lexemes(spoken.language, title, content) AS lexemes OFFSET 0) l
+     WHERE s.id = space AND l.lexemes @@ query
+$$;
+
+COMMENT ON FUNCTION neural.fresh_score(bigint, text, text, text, tsquery, sparsevec) IS
+'BM25 of a row whose words are not indexed yet, by its text; NULL where it does not match';
 
 CREATE OR REPLACE FUNCTION neural.count_terms()
 RETURNS trigger

@@ -60,8 +60,10 @@ DECLARE
 BEGIN
     EXECUTE format('INSERT INTO neural.changes (space_id, keys, rows)
                     SELECT %s, jsonb_agg(key), count(*)
-                      FROM (SELECT jsonb_build_array(%s) AS key, (row_number() OVER () - 1) / 1000 AS slice FROM %s s) k
-                     GROUP BY slice', space, keys, source);
+                      FROM (SELECT jsonb_build_array(%s) AS key, (row_number() OVER () - 1) / 1000 AS slice FROM %s s %s) k
+                     GROUP BY slice', space, keys, source,
+                   CASE WHEN source = 'neural.documents'::regclass
+                        THEN format('WHERE s.collection = %L', (SELECT attribute FROM neural.spaces WHERE id = space)) ELSE '' END);
     PERFORM pg_notify('neural_changes', '');
 END
 $$;

@@ -217,6 +217,27 @@ COMMENT ON FUNCTION neural.collect(bigint, integer) IS
 'Takes about so many noted rows: indexes their words and makes them pending; returns how many. Of several at once only
 one does, the others return 0';
 
+CREATE OR REPLACE FUNCTION neural.noted_keys(space bigint, most integer)
+RETURNS SETOF jsonb
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH own AS (
+        SELECT jsonb_array_elements(c.keys) AS key FROM neural.changes c
+         WHERE c.space_id = space AND c.changed_by = pg_current_xact_id_if_assigned()::text::bigint
+    ), others AS (
+        SELECT jsonb_array_elements(c.keys) AS key
+          FROM (SELECT keys FROM neural.changes
+                 WHERE space_id = space AND changed_by IS DISTINCT FROM pg_current_xact_id_if_assigned()::text::bigint
+                 ORDER BY version DESC LIMIT most) c LIMIT most
+    )
+    TABLE own UNION TABLE others
+$$;
+
+COMMENT ON FUNCTION neural.noted_keys(bigint, integer) IS
+'The keys of rows whose words are not indexed yet: all that the transaction itself has changed, and so many others, the last
+first. Searches read the text of these';
+
 CREATE OR REPLACE FUNCTION neural.take(space bigint, most integer, own boolean)
 RETURNS jsonb
 LANGUAGE plpgsql

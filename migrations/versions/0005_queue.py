@@ -26,6 +26,7 @@ def _instant(name: str, comment: str | None = None, *, default: bool = True) -> 
 def upgrade() -> None:
     op.execute("DROP FUNCTION IF EXISTS neural.mark_pending(bigint, jsonb[])")
     op.execute("DROP FUNCTION IF EXISTS neural.unwatch(text, text)")
+    op.execute("DROP FUNCTION IF EXISTS neural.lexical_query(bigint, text, integer)")
     spaces()
     queue()
     workers()

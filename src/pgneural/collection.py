@@ -7,7 +7,6 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from pgneural.errors import (
     DimensionMismatch,
     InvalidFilter,
     InvalidQuery,
+    PgneuralError,
     RefusedRecords,
     UnknownDocument,
 )
@@ -36,15 +36,15 @@ from pgneural.incoming import Indexable, records_of
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
-from pgneural.statement import Query, Target, Vectors, facets
+from pgneural.serving import Serving
+from pgneural.statement import Page, Query, Target, Vectors, facets
 from pgneural.store.catalog import (
     STATISTICS_SECONDS,
     chunks_of,
     chunks_per_row,
-    current_space,
+    find_space,
     further_spaces,
     indexed_of,
-    require_encoder,
     require_same_space,
     space_of,
     terms_of,
@@ -69,7 +69,7 @@ class Collection:
         encoder: Callable[[], Encoder],
         further: Mapping[str, Derived] | None = None,
     ) -> None:
-        self._engine, self._space, self._make_encoder = engine, space, encoder
+        self._engine, self._serving = engine, Serving(space, encoder)
         self._further = dict(further or {})
         self._searched: Searched | None = None
         self._believed = 0.0
@@ -84,21 +84,23 @@ class Collection:
         """The space of the collection's vectors."""
         return self._space
 
-    @functools.cached_property
+    @property
     def encoder(self) -> Encoder:
         """The encoder that made the collection's vectors; loading it may take seconds.
 
         Raises:
             EncoderMismatch: The encoder of this name has another revision here.
         """
-        encoder = self._make_encoder()
-        require_encoder(self._space, encoder)
-        return encoder
+        return self._serving.encoder
 
-    @functools.cached_property
+    @property
     def chunks(self) -> sa.Table:
         """The chunk table, for statements of your own."""
-        return chunks_of(self._space)
+        return self._serving.chunks
+
+    @property
+    def _space(self) -> Space:
+        return self._serving.space
 
     @property
     def modes(self) -> Sequence[Mode]:
@@ -203,11 +205,34 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
+        return self._again(lambda: self._searched_once(query, options))
+
+    def _searched_once(self, query: Asked, options: SearchOptions) -> Hits:
         asked = self._asked(query, options)
         refinement = refinement_of(asked, options)
         if refinement and isinstance(refinement.rerank, LateInteraction):
             asked = replace(asked, tokens=self._derived("tokens").encode_query(asked.text or ""))
         return self._search(asked, refinement)
+
+    def _again(self, search: Callable[[], Hits]) -> Hits:
+        """Search; where another space serves by now, search that one."""
+        while True:
+            try:
+                hits = search()
+            except (DBAPIError, psycopg.Error, PgneuralError):
+                if not self._moved():
+                    raise
+                continue
+            if hits or not self._moved():
+                return hits
+
+    def _moved(self) -> bool:
+        """Whether another space of the collection serves by now, which is then the one that is searched."""
+        with translated(), self._engine.begin() as connection:
+            moved = self._serving.moved(connection, find_space(connection, self.name))
+        if moved:
+            self._searched = None
+        return moved
 
     def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
@@ -224,7 +249,8 @@ class Collection:
             raise InvalidQuery(
                 "explain is of the statement; rerank, diversity and group_by come after it: leave them out"
             )
-        hits = self._search(asked)
+        hits = self._again(lambda: self._search(self._asked(query, options)))
+        asked = self._asked(query, options)
         with translated(), self._engine.begin() as connection:
             return explain(connection, self._searching(connection).target, asked, hits)
 
@@ -269,11 +295,16 @@ class Collection:
         """
         if not positive:
             raise InvalidQuery("recommend needs a positive document at least; give its id")
+        return self._again(lambda: self._recommended(positive, negative, where, page_of(limit, offset), diversity))
+
+    def _recommended(
+        self, positive: Sequence[str], negative: Sequence[str], where: Filter | None, page: Page, diversity: float
+    ) -> Hits:
         known = self._documents([*positive, *negative])
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
         others = self._others(known, where)
-        asked = Query(Mode.SEMANTIC, page_of(limit, offset), self._vector(query), where=others)
+        asked = Query(Mode.SEMANTIC, page, self._vector(query), where=others)
         return self._search(asked, refinement_of(asked, {"diversity": diversity}))
 
     def discover(
@@ -305,10 +336,15 @@ class Collection:
         """
         if not context:
             raise InvalidQuery("discover needs a pair of examples at least; give ids of a good and of a bad one")
+        return self._again(lambda: self._discovered(target, context, where, page_of(limit)))
+
+    def _discovered(
+        self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
+    ) -> Hits:
         known = self._documents([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
-        asked = Query(Mode.SEMANTIC, page_of(limit), query, where=self._others(known, where))
+        asked = Query(Mode.SEMANTIC, page, query, where=self._others(known, where))
         return self._search(asked, Refinement(context=pairs))
 
     def facets(
@@ -383,8 +419,6 @@ class Collection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             rows = Documents(self._searching(connection), connection)
             hits = Refined(rows, query, refinement).hits() if refinement else run(rows, query)
-        if not hits:
-            self._require_same_space()
         return hits
 
     @contextlib.contextmanager
@@ -403,19 +437,22 @@ class Collection:
 
     def _searching(self, connection: sa.Connection) -> Searched:
         if self._searched is None or time.monotonic() > self._believed:
-            self._searched = Searched(self._target(connection))
+            self._searched = Searched(self._target(connection), serving=not self._serving.waiting)
             self._believed = time.monotonic() + STATISTICS_SECONDS
         return self._searched
 
     def _refresh(self) -> None:
         """Look at the collection as it is now: others may have given it another index, or further vectors."""
         with self._engine.begin() as connection:
-            self._space = current_space(connection, self._space)
+            serving = find_space(connection, self.name)
+            self._serving.moved(connection, serving)
+            if serving is not None:
+                self._serving.turn_to(serving)
             for kind, space in further_spaces(connection, self.name).items():
                 self._further.setdefault(kind, Derived(space))
 
     def _target(self, connection: sa.Connection) -> Target:
-        self._space = space_of(connection, self._space.id) or self._space
+        self._serving.space = space_of(connection, self._space.id) or self._space
         scope = DOCUMENTS.c.collection == self.name
         ratio = chunks_per_row(connection, self._space)
         dense = Vectors("semantic", self.chunks, indexed_of(self._space), ratio)

@@ -16,6 +16,7 @@ from sqlalchemy.orm.attributes import instance_dict
 
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Statements, Target
+from pgneural.store.engine import literal
 from pgneural.store.schema import DOCUMENTS, Document, Space
 
 
@@ -25,9 +26,12 @@ class Searched:
     What differs only in vector and text goes straight to the driver (`bench overhead`).
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, serving: bool = True) -> None:
         self.target = target
-        self._statements = Statements(target, lambda target, query: with_documents(target, query.select(target)))
+        states = ["serving"] if serving else ["serving", "kept"]
+        self._statements = Statements(
+            target, lambda target, query: with_documents(target, query.select(target), states)
+        )
 
     def rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
         """Run the statement of a query."""
@@ -71,8 +75,8 @@ class Documents:
         return entity.title or ""
 
 
-def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
-    """Join the ranked keys with their documents and their best chunks; no rows if the space is gone."""
+def with_documents(target: Target, ranking: sa.Select[Any], states: Sequence[str] = ("serving",)) -> sa.Select[Any]:
+    """Join the ranked keys with their documents and their best chunks; no rows if the space is in no such state."""
     ranked = ranking.subquery("ranked")
     chunks = target.chunks
     same_chunk = sa.and_(chunks.c.source_id == ranked.c.source_id, chunks.c.ordinal == ranked.c.ordinal)
@@ -80,7 +84,12 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
         sa.select(*DOCUMENTS.c, *ranked.c, chunks.c.text, chunks.c.locator)
         .join_from(ranked, DOCUMENTS, DOCUMENTS.c.id == ranked.c.source_id)
         .outerjoin(chunks, same_chunk)
-        .where(sa.exists().where(Space.id == target.space))
+        .where(
+            sa.exists().where(
+                Space.id == target.space,
+                sa.or_(*(Space.state == sa.literal_column(literal(state)) for state in states)),
+            )
+        )
         .order_by(ranked.c.rank)
     )
 

@@ -19,6 +19,7 @@
     ├── UnknownCollection       (LookupError)
     ├── UnknownDocument         (LookupError)
     ├── UnknownSpace            (LookupError)
+    ├── InvalidSpace            (ValueError)
     ├── UnfinishedWork
     ├── MissingExtra            (ImportError)
     └── DatabaseError
@@ -98,6 +99,10 @@ class UnknownCollection(PgneuralError, LookupError):
 
 class UnknownSpace(PgneuralError, LookupError):
     """The database has no such search, or it has no space of this name."""
+
+
+class InvalidSpace(PgneuralError, ValueError):
+    """A space of a search cannot be made, switched to or dropped as was asked."""
 
 
 class UnfinishedWork(PgneuralError):

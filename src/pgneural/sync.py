@@ -12,7 +12,7 @@ from pgneural.chunk import chunk
 from pgneural.store import lexical, queue
 from pgneural.store.kept import Changed, Kept, Made
 from pgneural.store.remembered import recall, remember
-from pgneural.store.schema import Space
+from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_ROWS = 512
@@ -74,7 +74,7 @@ class Batch:
 
 def cut(space: Space, row: Changed, encoder: Callable[[], Encoder]) -> Made:
     """Cut a row; one whose stored chunks are right has none."""
-    hash_ = fingerprint(row.title, row.content, f"{space.max_tokens} {space.overlap}")
+    hash_ = _source_hash(space, row)
     if row.values is None or hash_ == row.source_hash:
         return Made(row, hash_)
     if not row.title.strip() and not row.content.strip():
@@ -84,6 +84,14 @@ def cut(space: Space, row: Changed, encoder: Callable[[], Encoder]) -> Made:
     overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
     record = Record(row.key, row.content, row.title)
     return Made(row, hash_, chunk(record, made.tokenizer, max_tokens=longest, overlap=overlap))
+
+
+def _source_hash(space: Space, row: Changed) -> bytes:
+    """Return what tells whether a row has to be cut anew; for documents, as `pipeline` does."""
+    how = f"{space.max_tokens} {space.overlap}"
+    if space.source == DOCUMENTS.fullname:
+        return fingerprint(row.title, row.content, b"", f"{space.revision} {how}")
+    return fingerprint(row.title, row.content, how)
 
 
 def recalled(connection: sa.Connection, encoder: Encoder, batches: Sequence[Batch]) -> dict[bytes, Vector]:

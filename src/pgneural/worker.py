@@ -34,6 +34,7 @@ from pgneural.store import lexical, queue, remembered, work
 from pgneural.store.engine import create_engine, libpq_url
 from pgneural.store.kept import Kept
 from pgneural.store.schema import Space
+from pgneural.store.spaces import build_index, to_be_indexed
 from pgneural.types import Encoder
 
 logger = logging.getLogger("pgneural.worker")
@@ -108,7 +109,7 @@ class Worker:
         self._stopping, self._woken = threading.Event(), threading.Condition()
         self._shared = _Shared()
         self._encoders: dict[tuple[str, str], Encoder] = {}
-        self._making = threading.Lock()
+        self._making, self._indexing = threading.Lock(), threading.Lock()
 
     @property
     def totals(self) -> dict[int, Totals]:
@@ -175,8 +176,11 @@ class Worker:
             if worked:
                 pause = SHORTEST_POLL_SECONDS
             elif once:
+                self._index_what_is_filled()
                 break
             else:
+                if pause >= POLL_SECONDS:
+                    self._index_what_is_filled()
                 self._wait(pause)
                 pause = min(2 * pause, POLL_SECONDS)
 
@@ -200,6 +204,18 @@ class Worker:
         serving = [space for space in spaces if space.state == "serving"]
         claimed = self._encode(serving) or self._encode([space for space in spaces if space not in serving])
         return bool(collected or claimed)
+
+    def _index_what_is_filled(self) -> None:
+        """Build the vector index of spaces that are filled."""
+        if not self._indexing.acquire(blocking=False):
+            return
+        try:
+            with self.engine.begin() as connection:
+                found = to_be_indexed(connection)
+            for space in found:
+                self._guarded(space, lambda space: build_index(self.engine, space))
+        finally:
+            self._indexing.release()
 
     def _ready(self, space: Space) -> bool:
         return not space.encoder.startswith(GIVEN) and self._shared.paused.get(space.id, 0.0) < time.monotonic()

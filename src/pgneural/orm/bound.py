@@ -193,6 +193,7 @@ class BoundSearch(Generic[E]):
             keys={f"source_{column.name}": column for column in declared.key},
             entity=self.mapper.class_,
             composed=composed,
+            reads=declared.reads,
         )
 
     def _vectors(self) -> sa.FromClause:

@@ -7,6 +7,7 @@
     rare_words  many pass: the rows with one of the rarest words, from the GIN index
     more_words  only if a row without a rare word could still be among the best: the rows with any word but the
                 commonest
+    fresh       rows that have just changed, by their text: their words are not indexed yet
     lexical     the best of them
 
 Most rows that match a question have nothing but its common words. The rare words give a first ranking, and with
@@ -21,7 +22,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import SPARSEVEC
-from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
@@ -30,6 +31,11 @@ from pgneural.store.schema import TERM_DIMENSIONS
 
 RARE_ROWS = 2000
 """About how many rows the rarest words should bring: reading and scoring so many takes a few milliseconds."""
+
+
+FRESH_ROWS = 1000
+"""Rows of others, changed a moment ago, whose text is read because their words are not indexed yet: a tenth of a
+second at worst. Those of the transaction itself are all read."""
 
 
 class LexicalLeg:
@@ -56,6 +62,7 @@ class LexicalLeg:
         self.last = self._last_score(rare, guaranteed)
         rest = scalar(self.question.c.rest)
         self.pruned = sa.or_(rest == 0, self.last >= rest)
+        self.fresh = fresh_rows(target, self.question, probe)
         self.rows = self._lexical(few, rare, self._more_words())
         self.strategy = sa.case((probe.few, "exact"), (self.pruned, "rare words"), else_="more words")
 
@@ -67,7 +74,12 @@ class LexicalLeg:
         """Return ``bm25`` of a row, whether or not it is among the candidates; no row where it does not match."""
         terms = self.target.words
         matches = sa.and_(self.target.same_row(terms, of), terms.c.lexemes.op("@@")(self.every))
-        return row_by_row(sa.select(self._score().label("bm25")).where(matches), "matched")
+        indexed = sa.select(self._score().label("bm25")).where(matches)
+        if self.fresh is None:
+            return row_by_row(indexed, "matched")
+        fresh = sa.select(self.fresh.c.bm25).where(self.target.same_row(self.fresh, of))
+        either = sa.union_all(indexed.correlate(of), fresh.correlate(of)).subquery("either").lateral("either")
+        return row_by_row(sa.select(sa.func.max(either.c.bm25).label("bm25")), "matched")
 
     def best_chunk(self, of: sa.FromClause) -> LateralFromClause:
         """Return the chunk of a row that says most of the query's words."""
@@ -121,9 +133,39 @@ class LexicalLeg:
 
     def _lexical(self, few: sa.CTE, rare: sa.CTE, every: sa.CTE) -> sa.CTE:
         rare_rows = sa.select(rare).where(self.pruned)
-        found = sa.union_all(sa.select(few), rare_rows, sa.select(every)).subquery("words")
+        parts = [sa.select(few), rare_rows, sa.select(every)]
+        if self.fresh is not None:
+            found = sa.union_all(*parts, sa.select(self.fresh)).subquery("found")
+            keys = self.target.keys_of(found)
+            parts = [sa.select(*keys, sa.func.max(found.c.bm25).label("bm25")).group_by(*keys)]
+        found = sa.union_all(*parts).subquery("words")
         order = [found.c.bm25.desc(), *self.target.keys_of(found)]
         return self.target.named(sa.select(found).order_by(*order).limit(constant(self.limit)), "lexical")
+
+
+def fresh_rows(target: Target, question: sa.CTE, probe: Probe) -> sa.CTE | None:
+    """Return CTE ``fresh``: key and ``bm25`` of rows whose words are not indexed yet; None where none can be."""
+    if target.reads is None:
+        return None
+    space = sa.cast(target.space, sa.BigInteger)
+    key = sa.func.neural.noted_keys(space, constant(FRESH_ROWS), type_=JSONB).column_valued("key")
+    noted = target.named(sa.select(key.label("key")), "noted")
+    keys = {name: column.type for name, column in target.keys.items()}
+    names = [sa.column(name, kind) for name, kind in keys.items()]
+    texts = [sa.column(name, sa.Text()) for name in ("title", "content", "language")]
+    reads = sa.text(target.reads.replace(":", "\\:")).columns(*names, *texts).subquery("r")
+    same = [
+        reads.c[name] == sa.cast(noted.c.key.op("->>")(constant(place)), kind)
+        for place, (name, kind) in enumerate(keys.items())
+    ]
+    row = row_by_row(sa.select(reads).where(*same), "row")
+    text = [sa.cast(row.c[name], sa.Text) for name in ("title", "content", "language")]
+    asked = scalar(question.c.words), scalar(question.c.weights)
+    score = sa.func.neural.fresh_score(space, *text, *asked, type_=sa.Float).label("bm25")
+    scored = sa.select(*(row.c[name] for name in keys), score).select_from(sa.join(noted, row, sa.true()))
+    every = scored.offset(constant(0)).subquery("scored")
+    matching = sa.select(every).where(every.c.bm25.is_not(None), *probe.passes(every))
+    return target.named(matching, "fresh")
 
 
 def question(target: Target, text: str) -> sa.CTE:
@@ -138,6 +180,7 @@ def question(target: Target, text: str) -> sa.CTE:
         sa.column("bounds", ARRAY(sa.Float)),
         sa.column("without", ARRAY(TSQUERY)),
         sa.column("ideal", sa.Float),
+        sa.column("words", TSQUERY),
         name="asked",
     )
     return target.named(sa.select(asked), "question")

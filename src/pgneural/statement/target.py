@@ -59,6 +59,7 @@ class Target:
             key of the source.
         entity: The class that is mapped to the source, so that the loader criteria of a session hold within, too.
         composed: Whether the statement becomes part of others, where its names must not be those of another search.
+        reads: The SELECT of what is searchable (`Space.reads`), where rows may have words that are not indexed yet.
     """
 
     source: sa.FromClause
@@ -71,6 +72,7 @@ class Target:
     keys: Mapping[str, sa.ColumnElement[Any]] = field(default_factory=dict)
     entity: Any = None
     composed: bool = False
+    reads: str | None = None
 
     def __post_init__(self) -> None:
         """Take the primary key of a source that is a table."""

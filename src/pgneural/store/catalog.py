@@ -210,14 +210,23 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
         UnknownCollection: There is none.
     """
     _lock(connection, name)
-    space = require_space(connection, name)
+    require_space(connection, name)
     execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
     for further in further_spaces(connection, name).values():
         chunks_of(further).drop(connection, checkfirst=True)
-    terms_of(space).drop(connection, checkfirst=True)
-    chunks_of(space).drop(connection, checkfirst=True)
+    for every in dense_spaces(connection, name):
+        terms_of(every).drop(connection, checkfirst=True)
+        chunks_of(every).drop(connection, checkfirst=True)
     connection.execute(sa.delete(Document).where(Document.collection == name))
     connection.execute(sa.delete(Space).where(Space.source == SOURCE, Space.attribute == name))
+    connection.execute(sa.text("SELECT neural.watch_documents()"))
+
+
+def dense_spaces(connection: sa.Connection, collection: str) -> list[Space]:
+    """Return all spaces of a collection: that which serves, and those that are built or kept."""
+    wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind == "dense")
+    with Session(connection, expire_on_commit=False) as session:
+        return list(session.scalars(sa.select(Space).where(*wanted)))
 
 
 def further_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]:
@@ -291,12 +300,13 @@ def dropped(space: Space) -> UnknownCollection:
 def chunks_of(space: Space) -> sa.Table:
     """Return the chunk table of a collection's space, or its table of further vectors."""
     if space.kind != "dense":
-        return further_table(_dense_chunks(space, 1, Storage.VECTOR), space.kind, space.dimensions)
-    return _dense_chunks(space, space.dimensions, Storage(space.storage))
+        dense = space.chunk_table.removesuffix(f"_{space.kind}")
+        return further_table(_dense_chunks(space, dense, 1, Storage.VECTOR), space.kind, space.dimensions)
+    return _dense_chunks(space, space.chunk_table, space.dimensions, Storage(space.storage))
 
 
-def _dense_chunks(space: Space, dimensions: int, storage: Storage) -> sa.Table:
-    return chunk_table(DOCUMENTS, space.attribute, dimensions, metadata=sa.MetaData(), storage=storage)
+def _dense_chunks(space: Space, name: str, dimensions: int, storage: Storage) -> sa.Table:
+    return chunk_table(DOCUMENTS, space.attribute, dimensions, metadata=sa.MetaData(), storage=storage, name=name)
 
 
 def indexed_of(space: Space) -> Indexed:
@@ -307,7 +317,7 @@ def indexed_of(space: Space) -> Indexed:
 
 def terms_of(space: Space) -> sa.Table:
     """Return the terms table of a collection's space."""
-    return terms_table(DOCUMENTS, space.attribute, metadata=sa.MetaData())
+    return terms_table(DOCUMENTS, space.attribute, metadata=sa.MetaData(), chunks=space.chunk_table)
 
 
 def add_missing_terms(connection: sa.Connection) -> None:

@@ -26,6 +26,7 @@ from pgneural.errors import (
     OutdatedExtension,
     OutdatedServer,
     SchemaNotInstalled,
+    UnknownSpace,
 )
 from pgneural.store.vectors import register
 
@@ -124,6 +125,8 @@ def _raise_own(cause: BaseException | None, error: Exception) -> None:
     """Raise what a function of ours raised (sql/40_sources.sql), or what the lack of our schema comes out as."""
     state = getattr(cause, "sqlstate", None)
     diagnosis: Any = getattr(cause, "diag", None)
+    if state == "PN404" and "space" in str(diagnosis.message_primary):
+        raise UnknownSpace(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
     if state == "PN404":
         raise SchemaNotInstalled(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
     if state == "PN409":

@@ -327,6 +327,7 @@ def chunk_table(
     metadata: MetaData,
     schema: str | None = None,
     storage: Storage = Storage.VECTOR,
+    name: str | None = None,
 ) -> Table:
     """Declare the chunk table ``<source>_<attribute>`` in the schema of the source.
 
@@ -340,9 +341,10 @@ def chunk_table(
         metadata: Where the table is declared.
         schema: Another schema than that of the source.
         storage: The type of the vectors.
+        name: Another name.
     """
     keys = source_columns(source)
-    name = f"{source.name}_{attribute}"
+    name = name or f"{source.name}_{attribute}"
     table = Table(
         name,
         metadata,
@@ -404,15 +406,17 @@ TERM_DIMENSIONS = 1_000_000_000
 """Of the sparse vectors of the lexical leg: all that pgvector allows, so that lexemes hardly ever share one."""
 
 
-def terms_table(source: Table, attribute: str, *, metadata: MetaData, schema: str | None = None) -> Table:
+def terms_table(
+    source: Table, attribute: str, *, metadata: MetaData, schema: str | None = None, chunks: str | None = None
+) -> Table:
     """Declare the terms table ``<source>_<attribute>_terms``: the words of each source row, for the lexical leg.
 
     It is apart from the chunk table because BM25 counts the words of a row and not of a piece of it, and because
     an update there would insert into the vector index once more. Of a row, only the weights are read for every
-    candidate, so they are what stays in it.
+    candidate, so they are what stays in it. `chunks` is the name of the chunk table, where it is another than usual.
     """
     keys = source_columns(source)
-    name = f"{source.name}_{attribute}_terms"
+    name = f"{chunks or f'{source.name}_{attribute}'}_terms"
     table = Table(
         name,
         metadata,

@@ -123,6 +123,7 @@ class Writer:
                 copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
                 for id_, encoded in zip(ids, batch, strict=True):
                     copy.write_row((id_, self._collection, *_document(encoded)))
+            self._take_off_the_queue()
             self._copy_chunks(list(zip(ids, batch, strict=True)))
         return Written(len(batch), 0, 0)
 
@@ -132,6 +133,7 @@ class Writer:
             self._stage(batch)
             changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
             self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
+            self._take_off_the_queue()
             rechunked = [encoded for encoded in batch if encoded.chunks is not None]
             self._replace_chunks(rechunked)
             if self._space.language_by:  # which may read the metadata: their words have to be read anew
@@ -146,6 +148,10 @@ class Writer:
         self._connection.execute(_SHARE, (lock_name(self._collection),))
         if not self._connection.execute(_SPACE, (self._space.id,)).fetchone():
             raise dropped(self._space)
+
+    def _take_off_the_queue(self) -> None:
+        """Where the collection has several spaces, workers encode what changed, but for this space."""
+        self._connection.execute(_TAKE_OFF, (self._space.id, self._space.id))
 
     def _require_unchanged(self, batch: Sequence[Encoded]) -> None:
         """Make sure, now that the documents are locked, that the chunks which are kept are still theirs."""
@@ -221,6 +227,14 @@ CREATE TEMPORARY TABLE IF NOT EXISTS pgneural_staged (
 _SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
 
 _SPACE = "SELECT 1 FROM neural.spaces WHERE id = %s"
+
+_TAKE_OFF = """
+WITH noted AS (
+    DELETE FROM neural.changes
+     WHERE space_id = %s AND changed_by = pg_current_xact_id_if_assigned()::text::bigint RETURNING keys
+)
+DELETE FROM neural.pending p USING noted n, jsonb_array_elements(n.keys) AS k(key)
+ WHERE p.space_id = %s AND p.key = k.key"""
 
 _NEXT_IDS = """
 SELECT nextval(pg_get_serial_sequence('neural.documents', 'id')) FROM generate_series(1, %s)"""

@@ -29,7 +29,7 @@ found AS MATERIALIZED
 FROM (SELECT near.source_id AS source_id, min(near.block) AS block
 FROM near GROUP BY near.source_id) AS rows),
 question AS MATERIALIZED
-(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal
+(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal, asked.words AS words
 FROM neural.lexical_query(CAST(%(param_8)s::BIGINT AS BIGINT), CAST(%(neural_text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
 exact AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.ordinal AS ordinal, of_row.distance AS distance, 0 AS block

@@ -7,7 +7,7 @@ passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
 question AS MATERIALIZED
-(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal
+(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal, asked.words AS words
 FROM neural.lexical_query(CAST(%(param_4)s::BIGINT AS BIGINT), CAST(%(neural_text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
 rare_words AS MATERIALIZED
 (SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights

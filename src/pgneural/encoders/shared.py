@@ -1,0 +1,60 @@
+"""Encoders that a process has loaded, by name and options: whoever wants the same gets the same."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pgneural import encoders
+from pgneural.types import Encoder
+
+_loaded: dict[tuple[str, str], Encoder] = {}
+_loading: dict[tuple[str, str], threading.Thread] = {}
+_lock = threading.Lock()
+
+
+def shared(name: str, options: Mapping[str, Any]) -> Encoder:
+    """Return the encoder of a name and options; loading it may take seconds.
+
+    Raises:
+        UnknownEncoder, EncoderUnavailable, MissingExtra: See `pgneural.encoders.get`.
+    """
+    key = _key(name, options)
+    if key not in _loaded:
+        made = encoders.get(name, **options)
+        with _lock:
+            _loaded.setdefault(key, made)
+    return _loaded[key]
+
+
+def at_hand(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether an encoder is loaded; if not, it is from now on being loaded by a thread.
+
+    True also where it cannot be loaded here: who asks for it then gets the error.
+    """
+    key = _key(name, options)
+    with _lock:
+        if key in _loaded:
+            return True
+        if key not in _loading:
+            _loading[key] = threading.Thread(target=_load, args=(name, dict(options)), name=f"load {name}", daemon=True)
+            _loading[key].start()
+            _loading[key].join(0.02)  # a small one is here at once
+        if _loading[key].is_alive():
+            return False
+        del _loading[key]
+        return True
+
+
+def _load(name: str, options: Mapping[str, Any]) -> None:
+    try:
+        made = encoders.get(name, **options)
+    except Exception:
+        return
+    _loaded.setdefault(_key(name, options), made)
+
+
+def _key(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    return name, json.dumps(dict(options), sort_keys=True)

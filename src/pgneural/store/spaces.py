@@ -1,0 +1,263 @@
+"""The spaces of a search: making one beside the one that serves, indexing it, switching, going back, dropping.
+
+The statements are functions of ``sql/48_spaces.sql``. Those that lock the source wait for it only a moment at a time,
+so that nobody queues behind them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from pgneural.errors import InvalidSpace, UnknownSpace
+from pgneural.store.engine import execute_script, quoted, translated
+from pgneural.store.indexes import WORTH_INDEXING, choose, one_builder
+from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.vectors import Indexed, Storage, VectorIndex
+from pgneural.types import Distance
+
+LOCK_MILLISECONDS = 100
+"""For so long a change of tables waits for its locks, before it lets the others pass and tries again."""
+
+PATIENCE_SECONDS = 60.0
+"""For so long it tries."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SearchName:
+    """A search, as a person names it.
+
+    Attributes:
+        source: The table, with its schema, quoted.
+        attribute: The name of the search, or of the collection.
+    """
+
+    source: str
+    attribute: str
+
+    def __str__(self) -> str:
+        return self.attribute if self.source == DOCUMENTS.fullname else f"{self.source}.{self.attribute}"
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """A space, and how far it is.
+
+    Attributes:
+        id: Of the space.
+        name: Tells the spaces of one search apart.
+        state: ``serving``, ``building`` or ``kept``.
+        encoder: What makes its vectors.
+        dimensions: Their length.
+        distance: How they are compared.
+        language: Of its words.
+        max_tokens: The longest chunk.
+        pending: Rows that are still to be encoded.
+        failed: Rows that were given up.
+        chunks: About how many chunks there are, as the server's statistics know.
+        bytes: Of its tables, with their indexes.
+        unready: Why it should not serve; None where it can.
+    """
+
+    id: int
+    name: str
+    state: str
+    encoder: str
+    dimensions: int
+    distance: str
+    language: str
+    max_tokens: int
+    pending: int
+    failed: int
+    chunks: int
+    bytes: int
+    unready: str | None
+
+
+def named(connection: sa.Connection, name: str) -> SearchName:
+    """Return the search of a name: a collection, ``table.search`` or ``schema.table.search``.
+
+    Raises:
+        UnknownSpace: There is none.
+    """
+    found = connection.execute(sa.text(_NAMED), {"name": name}).first()
+    if found is None:
+        raise UnknownSpace(f"no search and no collection {name!r}; pgneural status lists them")
+    return SearchName(*found)
+
+
+def spaces_of(connection: sa.Connection, search: SearchName) -> list[Space]:
+    """Return the spaces of a search, the one that serves first."""
+    wanted = Space.source == search.source, Space.attribute == search.attribute, Space.kind == "dense"
+    with Session(connection, expire_on_commit=False) as session:
+        order = (Space.state != "serving", Space.id)
+        return list(session.scalars(sa.select(Space).where(*wanted).order_by(*order)))
+
+
+def described(connection: sa.Connection, search: SearchName) -> list[SpaceInfo]:
+    """Return the spaces of a search with their figures."""
+    rows = connection.execute(sa.text(_DESCRIBED), {"source": search.source, "attribute": search.attribute})
+    return [SpaceInfo(*row) for row in rows]
+
+
+def create(engine: sa.Engine, search: SearchName, name: str, changes: Mapping[str, Any]) -> int:
+    """Make another space; what is not given is as in the one that serves. Return its id.
+
+    Raises:
+        InvalidSpace: It cannot be, with the reason.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    arguments = "".join(f", {key} => CAST(:{key} AS {_TYPES[key]})" for key in given)
+    values = {key: json.dumps(value) if _TYPES[key] == "jsonb" else value for key, value in given.items()}
+    statement = f"SELECT neural.create_space(to_regclass(:source), :attribute, :name{arguments})"
+    return int(patiently(engine, statement, {**_values(search), "name": name, **values}))
+
+
+def switch(engine: sa.Engine, search: SearchName, name: str, *, force: bool = False) -> None:
+    """Have another space answer from now on.
+
+    Raises:
+        InvalidSpace: It is not ready.
+        UnknownSpace: There is none of this name.
+    """
+    statement = "SELECT neural.switch_space(to_regclass(:source), :attribute, :name, :force)"
+    patiently(engine, statement, {**_values(search), "name": name, "force": force})
+
+
+def rollback(engine: sa.Engine, search: SearchName) -> str:
+    """Bring back the space that served before; return its name.
+
+    Raises:
+        UnknownSpace: None was kept.
+    """
+    return str(patiently(engine, "SELECT neural.rollback_space(to_regclass(:source), :attribute)", _values(search)))
+
+
+def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
+    """Drop a space that does not serve.
+
+    Raises:
+        InvalidSpace: It serves.
+        UnknownSpace: There is none of this name.
+    """
+    statement = "SELECT neural.drop_space(to_regclass(:source), :attribute, :name)"
+    patiently(engine, statement, {**_values(search), "name": name})
+
+
+def build_index(engine: sa.Engine, space: Space) -> bool:
+    """Build the vector index of a space CONCURRENTLY, where it is missing and worth it; return whether it was."""
+    with engine.connect() as connection:
+        schema = connection.scalar(sa.text("SELECT (parse_ident(:source))[1]"), {"source": space.source})
+        definition = connection.scalar(sa.text("SELECT neural.index_definition(:id)"), {"id": space.id})
+    chunks = sa.Table(space.chunk_table, sa.MetaData(), schema=schema)
+    index = quoted(str(schema), f"{space.chunk_table}_embedding_idx")
+    if definition is None:
+        return False
+    with one_builder(engine, chunks) as connection:
+        valid = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:index)")
+        found = connection.scalar(valid, {"index": index})
+        if found:
+            return False
+        if found is False:  # a build that ended early
+            execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
+        rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
+        if rows < WORTH_INDEXING:
+            return False
+        vectors = Storage(space.storage), Distance(space.distance), space.dimensions
+        resources = choose(connection, Indexed(VectorIndex.of(space.vector_index), *vectors), rows)
+        execute_script(connection, f"SET maintenance_work_mem = '{resources.memory // 1024}kB'")
+        execute_script(connection, f"SET max_parallel_maintenance_workers = {resources.workers}")
+        execute_script(connection, f"CREATE INDEX CONCURRENTLY {definition}")
+        execute_script(connection, f"ANALYZE {quoted(str(schema), space.chunk_table)}")
+    return True
+
+
+def to_be_indexed(connection: sa.Connection) -> Sequence[Space]:
+    """Return the spaces that are filled, but have no vector index yet, and whose tables are the role's own."""
+    ids = connection.scalars(sa.text(_TO_BE_INDEXED)).all()
+    with Session(connection, expire_on_commit=False) as session:
+        return session.scalars(sa.select(Space).where(Space.id.in_(ids))).all()
+
+
+def patiently(engine: sa.Engine, statement: str, values: Mapping[str, Any]) -> Any:
+    """Execute a statement in a transaction; where it would wait for a lock, try again after a while."""
+    return _again(lambda: _executed(engine, statement, values))
+
+
+def _executed(engine: sa.Engine, statement: str, values: Mapping[str, Any]) -> Any:
+    with translated(), engine.begin() as connection:
+        connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
+        return connection.scalar(sa.text(statement), dict(values))
+
+
+def _again(do: Callable[[], T]) -> T:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return do()
+        except DBAPIError as error:
+            state = getattr(error.orig, "sqlstate", "")
+            if state == "PN400":
+                diagnosis: Any = error.orig.diag  # type: ignore[union-attr]
+                hint = f"; {diagnosis.message_hint}" if diagnosis.message_hint else ""
+                raise InvalidSpace(f"{diagnosis.message_primary}{hint}") from error
+            busy = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+            if not isinstance(error.orig, busy) or time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_MILLISECONDS / 1000)
+
+
+def _values(search: SearchName) -> dict[str, Any]:
+    return {"source": search.source, "attribute": search.attribute}
+
+
+_TYPES = {
+    "encoder": "text",
+    "dimensions": "integer",
+    "distance": "text",
+    "language": "text",
+    "max_tokens": "integer",
+    "overlap": "integer",
+    "title_boost": "double precision",
+    "storage": "text",
+    "vector_index": "jsonb",
+    "options": "jsonb",
+    "rows_per_second": "double precision",
+}
+
+_NAMED = """
+SELECT s.source, s.attribute FROM neural.spaces s
+ WHERE s.kind = 'dense' AND s.state = 'serving' AND :name IN (
+       CASE s.source WHEN 'neural.documents' THEN s.attribute END, s.source || '.' || s.attribute,
+       (parse_ident(s.source))[2] || '.' || s.attribute)
+ ORDER BY s.source = 'neural.documents' DESC, s.id LIMIT 1"""
+
+_DESCRIBED = """
+SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s.max_tokens, t.pending, t.failed,
+       coalesce((SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(k.chunks)), 0),
+       coalesce(pg_total_relation_size(to_regclass(k.chunks)), 0)
+           + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0),
+       neural.unready(s.id)
+  FROM neural.spaces s JOIN neural.status t ON t.id = s.id
+ CROSS JOIN LATERAL neural.kept_tables(s.id) k
+ WHERE s.source = :source AND s.attribute = :attribute
+ ORDER BY s.state <> 'serving', s.id"""
+
+_TO_BE_INDEXED = """
+SELECT s.id FROM neural.spaces s
+ CROSS JOIN LATERAL neural.kept_tables(s.id) k JOIN pg_class c ON c.oid = to_regclass(k.chunks)
+ WHERE s.kind = 'dense' AND s.state = 'building' AND pg_has_role(c.relowner, 'USAGE')
+   AND NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = s.id)
+   AND NOT EXISTS (SELECT FROM neural.changes h WHERE h.space_id = s.id)
+   AND neural.index_definition(s.id) IS NOT NULL
+   AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisprimary)"""
