@@ -38,6 +38,36 @@ COMMENT ON FUNCTION neural.space_id(regclass, text, text) IS
 'The space of a search of a table; an error where there is none, or where another revision of its encoder made the
 vectors, so that a vector of another space never gives a wrong answer. An empty revision goes with any';
 
+CREATE OR REPLACE FUNCTION neural.answering(source regclass, attribute text, chunk_table text, revision text, strict boolean)
+RETURNS bigint
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    space record;
+BEGIN
+    SELECT s.id, s.encoder, s.revision, s.state INTO space FROM neural.spaces s
+     WHERE s.source = neural.qualified(answering.source) AND s.attribute = answering.attribute AND s.kind = 'dense'
+       AND s.chunk_table = answering.chunk_table;
+    IF FOUND AND (space.state = 'serving' OR NOT strict)
+       AND (revision = space.revision OR space.revision = '' OR revision = '') THEN
+        RETURN space.id;
+    ELSIF strict THEN
+        RETURN NULL;
+    ELSIF NOT FOUND THEN
+        RAISE EXCEPTION 'table % has no search % in %', source, attribute, chunk_table
+        USING ERRCODE = 'PN404', HINT = 'Upgrade the database, or build the statement anew after a switch.';
+    END IF;
+    RAISE EXCEPTION 'the vectors of %.% were made by % revision %, but the query by revision %',
+                    source, attribute, space.encoder, space.revision, revision
+    USING ERRCODE = 'PN409', HINT = 'Use the model files that made the vectors, or build the statement anew after a switch.';
+END
+$$;
+
+COMMENT ON FUNCTION neural.answering(regclass, text, text, text, boolean) IS
+'The space whose chunks a statement reads. Strict: NULL where it does not serve, or another revision made its vectors, so
+that the client asks again; otherwise an error where it is gone or of another revision, so that a vector of another space
+never gives a wrong answer. An empty revision goes with any';
+
 CREATE OR REPLACE FUNCTION neural.key_columns(relation regclass)
 RETURNS text[]
 LANGUAGE sql STABLE STRICT

@@ -13,10 +13,11 @@ from typing import Any, Self
 from pgneural import encoders, migrate
 from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.collection import Collection
+from pgneural.comparison import Comparison, compare
 from pgneural.derive import Derived
 from pgneural.derive import made as further_encoder
-from pgneural.errors import EncoderMismatch, InvalidIndex, UnknownLanguage
-from pgneural.store import catalog, queue
+from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage
+from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import (
     bm25_extensions,
@@ -28,9 +29,10 @@ from pgneural.store.engine import (
 )
 from pgneural.store.indexes import one_builder
 from pgneural.store.schema import Space
+from pgneural.store.spaces import SearchName, SpaceInfo
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.store.work import SpaceStatus, WorkerStatus, statuses, workers
-from pgneural.types import Encoder, FurtherEncoder
+from pgneural.types import Distance, Encoder, FurtherEncoder, Mode
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,121 @@ class Database:
             migrate.require_current(connection)
             space = catalog.require_space(connection, name)
         return self._opened(space, None, options)
+
+    def spaces(self, search: str) -> list[SpaceInfo]:
+        """Return the spaces of a search, the one that serves first.
+
+        Args:
+            search: A collection, ``table.search``, or ``schema.table.search``.
+
+        Raises:
+            UnknownSpace: There is no such search.
+        """
+        with translated(), self.engine.begin() as connection:
+            return spaces.described(connection, spaces.named(connection, search))
+
+    def create_space(
+        self,
+        search: str,
+        name: str,
+        *,
+        encoder: str | Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        dimensions: int | None = None,
+        distance: Distance | str | None = None,
+        language: str | None = None,
+        max_tokens: int | None = None,
+        overlap: int | None = None,
+        title_boost: float | None = None,
+        index: VectorIndex | None = None,
+        rows_per_second: float | None = None,
+    ) -> None:
+        """Make another space beside the one that serves; workers fill it. What is not given stays as it is.
+
+        Args:
+            search: As of `spaces`.
+            name: Letters, digits and ``_``; tells the spaces of the search apart.
+            encoder: A name for `pgneural.encoders.get`, known to the workers, too.
+            options: What the encoder is made with.
+            dimensions: Of its vectors, where they cannot be known without loading it.
+            distance: How they are compared; by default as the encoder says.
+            language: The text search configuration of its words.
+            max_tokens: The longest chunk.
+            overlap: What neighbouring chunks share, in tokens.
+            title_boost: How often a word of the title counts.
+            index: How its vectors are indexed.
+            rows_per_second: How many rows all workers together encode at most.
+
+        Raises:
+            UnknownSpace: There is no such search.
+            InvalidSpace: It cannot be made so.
+            UnknownEncoder: There is no such encoder.
+        """
+        found = self._search(search)
+        changes: dict[str, Any] = {"options": dict(options) if options else None, "dimensions": dimensions}
+        if encoder is not None:
+            changes["encoder"] = known = encoders.canonical(encoder)
+            length, usual = encoders.described(known, options or {})
+            if length is None and dimensions is None:
+                raise InvalidSpace(f"how many dimensions {known!r} has is not known here; give dimensions")
+            changes |= {"options": dict(options or {}), "dimensions": dimensions or length}
+            distance = distance or usual
+        given = {"distance": distance and str(distance), "vector_index": index and index.as_json()}
+        wording = {"language": language, "title_boost": title_boost}
+        cutting = {"max_tokens": max_tokens, "overlap": overlap, "rows_per_second": rows_per_second}
+        spaces.create(self.engine, found, name, {**changes, **given, **wording, **cutting})
+
+    def index_space(self, search: str, name: str) -> bool:
+        """Build the vector index of a space where it is missing and worth it; return whether it was built."""
+        found = self._search(search)
+        with translated():
+            with self.engine.begin() as connection:
+                space = spaces.require(connection, found, name)
+            return spaces.build_index(self.engine, space)
+
+    def compare_spaces(
+        self,
+        search: str,
+        name: str,
+        queries: str | Path | Mapping[str, str] | None = None,
+        qrels: str | Path | Mapping[str, Mapping[str, int]] | None = None,
+        *,
+        k: int = 10,
+        mode: Mode = Mode.HYBRID,
+    ) -> Comparison:
+        """Compare a space with the one that serves; see `pgneural.comparison.compare`."""
+        return compare(self.engine, self._search(search), name, queries, qrels, k=k, mode=mode)
+
+    def switch_space(self, search: str, name: str, *, force: bool = False) -> None:
+        """Have another space of a search answer from now on; the one that did is kept, in step with the rows.
+
+        Raises:
+            InvalidSpace: Rows are not encoded yet, or it has no index; `force` switches even so.
+            UnknownSpace: There is no such search or space.
+        """
+        spaces.switch(self.engine, self._search(search), name, force=force)
+
+    def rollback_space(self, search: str) -> str:
+        """Bring back the space that served before; return its name.
+
+        Raises:
+            UnknownSpace: None was kept.
+        """
+        return spaces.rollback(self.engine, self._search(search))
+
+    def drop_space(self, search: str, name: str) -> None:
+        """Drop a space that does not serve, with its vectors and words.
+
+        Raises:
+            InvalidSpace: It serves.
+            UnknownSpace: There is no such search or space.
+        """
+        spaces.drop(self.engine, self._search(search), name)
+
+    def _search(self, search: str) -> SearchName:
+        with translated(), self.engine.begin() as connection:
+            migrate.require_current(connection)
+            return spaces.named(connection, search)
 
     def drop(self, name: str) -> None:
         """Drop a collection with all its documents.

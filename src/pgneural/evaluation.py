@@ -143,8 +143,17 @@ def _judge(queries: Queries, qrels: Qrels, find: Callable[[str, str], Hits], mod
         run[id_] = {hit.entity.external_id: float(-hit.rank) for hit in hits}  # ranks, since ties are decided already
     p50, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
     per_query = _measure(qrels, run)
-    mean = {name: float(np.mean([row[name] for row in per_query.values()])) for name in MEASURES}
+    mean = _mean(per_query)
     return ModeResult(mean, per_query, float(p50), float(p95))
+
+
+def measured(qrels: Qrels, run: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return each measure's mean over the judged queries of a run: for each query, the score of each row."""
+    return _mean(_measure(qrels, run))
+
+
+def _mean(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in per_query.values()])) for name in MEASURES}
 
 
 def _measure(qrels: Qrels, run: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

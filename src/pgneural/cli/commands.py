@@ -13,7 +13,7 @@ import click
 from pgneural import encoders as encoder_registry
 from pgneural import load
 from pgneural.cli import demo as demonstration
-from pgneural.cli import output, reading, working
+from pgneural.cli import output, reading, spaces, working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
 from pgneural.store.engine import libpq_url
@@ -32,7 +32,7 @@ def main(**_: Any) -> None:
 
 for command in (reading.search, reading.like, reading.discover, reading.facets, reading.evaluate):
     main.add_command(command)
-for command in (working.worker, working.status):
+for command in (working.worker, working.status, spaces.space):
     main.add_command(command)
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -17,14 +18,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_sessio
 
 from pgneural import encoders
 from pgneural.asking import Asked
-from pgneural.errors import InvalidQuery, SchemaNotInstalled
+from pgneural.encoders.shared import at_hand, shared
+from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
+from pgneural.orm.answer import Answer
 from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
 from pgneural.rounds import drained
 from pgneural.statement import Statements, Target, Vectors
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key
+from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key, space_of
 from pgneural.store.declared import Declared
 from pgneural.store.engine import literal, quoted_table, translated
 from pgneural.store.kept import Kept
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 E = TypeVar("E")
+
+LOOK_SECONDS = 10
+"""So often a search looks which space serves, besides when a statement finds that its own does not."""
 
 
 class BoundSearch(Generic[E]):
@@ -63,7 +69,8 @@ class BoundSearch(Generic[E]):
         self._chunks = chunks
         self._encoder, self._title, self._parent = encoder, title, parent
         self._searched: dict[str, Statements] = {}
-        self._believed, self._per_row = 0.0, 1.0
+        self._believed, self._per_row, self._looked = 0.0, 1.0, 0.0
+        self._answer = Answer(declared, chunks, terms)
 
     def __repr__(self) -> str:
         return f"<search {self.mapper.class_.__name__}.{self.declared.attribute}, {self.declared.encoder}>"
@@ -132,6 +139,60 @@ class BoundSearch(Generic[E]):
             return self._encoder
         return _encoder(self.declared.encoder, json.dumps(dict(self.declared.options), sort_keys=True))
 
+    @property
+    def answer(self) -> Answer:
+        """What answers: the space that serves, as it was known a moment ago."""
+        return self._answer
+
+    @property
+    def asking(self) -> Encoder:
+        """The encoder of the space that answers, whatever the class declares."""
+        space = self._answer.space
+        return self.encoder if space is None else self._encoder_of(space)
+
+    def look(self, connection: sa.Connection) -> None:
+        """See from time to time which space serves."""
+        if time.monotonic() > self._looked + LOOK_SECONDS:
+            self.moved(connection)
+
+    def moved(self, connection: sa.Connection) -> bool:
+        """Whether another space serves by now than the one that was searched, which is then to be done again.
+
+        While its encoder is being loaded the space that served is searched on, if it is still there: it is kept in
+        step with the rows.
+
+        Raises:
+            SchemaNotInstalled: The database has no such search.
+            EncoderMismatch: The encoder of the space has another revision here.
+        """
+        self._looked = time.monotonic()
+        before, serving = self._answer, self.space(connection)
+        if before.space is not None and before.space.id == serving.id and before.name == serving.chunk_table:
+            self._require_revision(serving)
+            return False
+        same = before.space is None and serving.chunk_table == before.name and before.fits(serving)
+        known = same or (serving.encoder, serving.options) == (self.declared.encoder, dict(self.declared.options))
+        there = before.space is not None and space_of(connection, before.space.id) is not None
+        if there and not known and not at_hand(serving.encoder, serving.options):
+            self._answer = replace(before, waiting=True)
+            return not before.waiting
+        self._answer = Answer(self.declared, self._chunks, self.terms, serving, self.mapper.local_table)
+        self._searched, self._believed = {}, 0.0
+        return not same
+
+    def _require_revision(self, space: Space) -> None:
+        if not space.revision or not self._knows_encoder():
+            return
+        encoder = self.asking
+        if (encoder.name, encoder.revision) != (space.encoder, space.revision):
+            raise EncoderMismatch(
+                f"the vectors of {self!r} were made by {space.encoder} revision {space.revision}, but this is "
+                f"{encoder.name} revision {encoder.revision}; use the same model files, or make another space"
+            )
+
+    def _knows_encoder(self) -> bool:
+        return "encoder" in self.__dict__ or self._parent is not None
+
     def key(self, entity: Any) -> tuple[Any, ...]:
         """Return the primary key of a row, in the order of the table's.
 
@@ -160,8 +221,9 @@ class BoundSearch(Generic[E]):
         """Return the statements for queries by an encoder of this revision, built for the table as it is about now."""
         if time.monotonic() > self._believed:
             connection = session.connection(bind_arguments={"mapper": self.mapper})
-            if self._chunks is not None:
-                self._per_row = rows_per_key(connection, quoted_table(self._chunks.name, self._chunks.schema))
+            chunks = self._answer.chunks
+            if chunks is not None:
+                self._per_row = rows_per_key(connection, quoted_table(chunks.name, chunks.schema))
             self._searched = {}
             self._believed = time.monotonic() + STATISTICS_SECONDS
         known, mapper = self._searched, self.mapper  # another thread may put a new one in its place
@@ -180,14 +242,17 @@ class BoundSearch(Generic[E]):
         """
         declared = self.declared
         relation = sa.cast(sa.literal_column(literal(quoted_table(declared.source, declared.schema))), REGCLASS)
-        space = sa.func.neural.space_id(
-            relation, sa.literal_column(literal(declared.attribute)), sa.literal_column(literal(revision))
+        answer = self._answer
+        space = sa.func.neural.answering(
+            relation,
+            *(sa.literal_column(literal(text)) for text in (declared.attribute, answer.name, revision)),
+            sa.false() if composed or answer.waiting else sa.true(),
         )
         scope = single_table_condition(self.mapper) if self._parent is None else None
         return Target(
             self.mapper.persist_selectable,
-            Vectors("semantic", self._vectors(), declared.indexed, self._per_row),
-            self.terms,
+            Vectors("semantic", self._vectors(), answer.indexed, self._per_row),
+            answer.terms,
             sa.select(space).scalar_subquery(),
             scope,
             keys={f"source_{column.name}": column for column in declared.key},
@@ -198,8 +263,8 @@ class BoundSearch(Generic[E]):
 
     def _vectors(self) -> sa.FromClause:
         """Return the chunk table, or the rows themselves in the same form."""
-        if self._chunks is not None:
-            return self._chunks
+        if self._answer.chunks is not None:
+            return self._answer.chunks
         own = self.declared.key[0].table.alias()
         keys = [own.c[column.name].label(f"source_{column.name}") for column in self.declared.key]
         vector = own.c[self.declared.column or ""]
@@ -234,10 +299,11 @@ class BoundSearch(Generic[E]):
             with translated():
                 with where.begin() as connection:
                     kept = self._kept(connection)
-                return drained(where, kept, lambda: self.encoder)
+                return drained(where, kept, lambda: self._encoder_of(kept.space))
         with translated():
             connection = self.connected(where)
-            return Syncing(self._kept(connection), lambda: self.encoder).within(connection)
+            kept = self._kept(connection)
+            return Syncing(kept, lambda: self._encoder_of(kept.space)).within(connection)
 
     def connected(self, where: Any) -> sa.Connection:
         """Return the connection of a session, whose changes are flushed, or the connection itself.
@@ -257,7 +323,13 @@ class BoundSearch(Generic[E]):
     def sync_own(self, connection: sa.Connection) -> Synced:
         """Encode the rows that the transaction of a connection has changed itself."""
         with translated():
-            return Syncing(self._kept(connection), lambda: self.encoder).within(connection, own=True)
+            kept = self._kept(connection)
+            return Syncing(kept, lambda: self._encoder_of(kept.space)).within(connection, own=True)
+
+    def _encoder_of(self, space: Space) -> Encoder:
+        if (space.encoder, space.options) == (self.declared.encoder, dict(self.declared.options)):
+            return self.encoder
+        return shared(space.encoder, space.options)
 
     @overload
     def pending(self, where: Session | sa.Connection) -> int: ...

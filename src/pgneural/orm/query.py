@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -176,17 +175,28 @@ class SearchQuery(Generic[E]):
             session = session()
         if not isinstance(session, Session):
             raise InvalidQuery(f"{type(session).__name__} is no session; give one, or execute select() on a connection")
-        query = self._query
-        if query.where is None and self._may_have_criteria(session):
-            query = replace(query, where=sa.true())  # so that each candidate's row is looked up
         if self.search.declared.sync is Sync.INLINE:
             self.search.sync_own(self.search.connected(session))
-        rows = Entities(self.search, session, self._revision, self.loading)
-        refinement = refinement_of(query, self.given)
+        connection = session.connection(bind_arguments={"mapper": self.search.mapper})
         with translated():
-            if refinement is not None:
-                return Refined(rows, query, refinement).hits()
-            return run(rows, query, f"the columns of {self.search.declared.source}")
+            self.search.look(connection)
+            while not (hits := self._hits(session)) and self.search.moved(connection):
+                pass
+        return hits
+
+    def _hits(self, session: Session) -> Hits[E]:
+        """Search the space that is known to serve."""
+        query = self._filtered(session)
+        rows = Entities(self.search, session, self._revision, self.loading)
+        if refinement := refinement_of(query, self.given):
+            return Refined(rows, query, refinement).hits()
+        return run(rows, query, f"the columns of {self.search.declared.source}")
+
+    def _filtered(self, session: Session) -> Query:
+        query = self._query
+        if query.where is None and self._may_have_criteria(session):
+            return replace(query, where=sa.true())  # so that each candidate's row is looked up
+        return query
 
     @overload
     def first(self, session: Session) -> Hit[E] | None: ...
@@ -218,11 +228,19 @@ class SearchQuery(Generic[E]):
     def _revision(self) -> str:
         """The revision of the encoder, where it made the vector of the query."""
         encoded = isinstance(self.asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
-        return self.search.encoder.revision if encoded else ""
+        return self.search.asking.revision if encoded else ""
 
-    @functools.cached_property
+    @property
     def _query(self) -> Query:
-        """The query with its vector: encoded once, however often it is executed."""
+        """The query with its vector: encoded once for each space that answers it, however often it is executed."""
+        space = self.search.answer.space
+        made: dict[int, Query] = self.__dict__.setdefault("_made", {})
+        key = 0 if space is None else space.id
+        if key not in made:
+            made[key] = self._encoded()
+        return made[key]
+
+    def _encoded(self) -> Query:
         asked = self.asked
         if asked is None:
             raise InvalidQuery("the query is None; give a text, a vector, or a row")
@@ -251,22 +269,22 @@ class SearchQuery(Generic[E]):
 
     def _vector(self, asked: Asked) -> Vector:
         if isinstance(asked, str):
-            return self.search.encoder.encode_query(asked)
+            return self.search.asking.encode_query(asked)
         if isinstance(asked, Mapping):
             if not asked:
                 raise InvalidQuery("the query has no terms; give texts with their weights")
-            encode = self.search.encoder.encode_query
+            encode = self.search.asking.encode_query
             return self._checked(np.sum([weight * encode(text) for text, weight in asked.items()], axis=0))
         return self._checked(np.asarray(asked, dtype=np.float32))
 
     def _checked(self, vector: Vector) -> Vector:
-        declared = self.search.declared
-        if vector.shape != (declared.dimensions,):
+        indexed = self.search.answer.indexed
+        if vector.shape != (indexed.dimensions,):
             raise DimensionMismatch(
-                f"the query has shape {vector.shape}, but {self.search!r} has vectors of {declared.dimensions} "
+                f"the query has shape {vector.shape}, but {self.search!r} has vectors of {indexed.dimensions} "
                 "numbers; encode it with the encoder of the search"
             )
-        if problem := declared.indexed.unfit(vector):
+        if problem := indexed.unfit(vector):
             raise InvalidQuery(f"the query vector {problem}; check how it was made")
         return vector
 
@@ -281,8 +299,8 @@ class SearchQuery(Generic[E]):
 
         liked = mean(asked.positive)
         vector = liked.op("+")(liked).op("-")(mean(asked.negative)) if asked.negative else liked
-        declared = self.search.declared
-        return sa.cast(vector, declared.storage.type(declared.dimensions))
+        indexed = self.search.answer.indexed
+        return sa.cast(vector, indexed.storage.type(indexed.dimensions))
 
 
 def _tables(froms: Sequence[sa.FromClause]) -> list[sa.FromClause]:

@@ -66,7 +66,7 @@ class Kept:
     def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
         self.space, self.chunks, self.terms = space, chunks, terms
         self._oids = [oid for _, oid in types.values()]
-        self._keys = list(types)
+        self.keys = list(types)
         self._names = {
             "reads": str(space.reads),
             "source": space.source,
@@ -163,9 +163,9 @@ class Kept:
             _copy(driver, statement, self._types(driver), list(_copied(batch, storage)))
         elif isinstance(driver, psycopg.AsyncConnection):
             await_only(_copy_async(driver, statement, self._types(driver), list(_copied(batch, storage))))
-        elif rows := list(_inserted(batch, self._keys)):
+        elif rows := list(_inserted(batch, self.keys)):
             typed = {"locator": JSONB(), "embedding": storage.type(self.space.dimensions)}
-            names = [sa.column(name, typed.get(name)) for name in (*self._keys, *columns)]
+            names = [sa.column(name, typed.get(name)) for name in (*self.keys, *columns)]
             schema, table = connection.execute(sa.text("SELECT * FROM parse_ident(:name)"), {"name": self.chunks}).one()
             connection.execute(sa.insert(sa.table(table, *names, schema=schema)), rows)
 

@@ -110,6 +110,19 @@ def described(connection: sa.Connection, search: SearchName) -> list[SpaceInfo]:
     return [SpaceInfo(*row) for row in rows]
 
 
+def require(connection: sa.Connection, search: SearchName, name: str) -> Space:
+    """Return a space of a search.
+
+    Raises:
+        UnknownSpace: There is none of this name.
+    """
+    every = spaces_of(connection, search)
+    for space in every:
+        if space.name == name:
+            return space
+    raise UnknownSpace(f"{search} has no space {name!r}; it has: {', '.join(space.name for space in every)}")
+
+
 def create(engine: sa.Engine, search: SearchName, name: str, changes: Mapping[str, Any]) -> int:
     """Make another space; what is not given is as in the one that serves. Return its id.
 

@@ -121,7 +121,8 @@ _NAMED = """
 _WITH_WORK = sa.text(f"""
 SELECT s.id FROM neural.spaces s
  WHERE s.kind = 'dense' AND s.reads IS NOT NULL
-   AND CASE WHEN CAST(:only AS text[]) = '{{}}' THEN s.sync <> 'manual' OR s.state <> 'serving' ELSE {_NAMED} END
+   AND CASE WHEN CAST(:only AS text[]) = '{{}}' THEN s.sync <> 'manual' OR s.state <> 'serving'
+            OR s.source = 'neural.documents' ELSE {_NAMED} END
    AND (EXISTS (SELECT FROM neural.changes c WHERE c.space_id = s.id)
         OR EXISTS (SELECT FROM neural.pending p WHERE p.space_id = s.id AND p.due <= now()))
    AND (s.state = 'serving' OR coalesce(s.resumes_at, now()) <= now())

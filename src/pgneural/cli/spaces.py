@@ -1,0 +1,175 @@
+"""The commands that change the model of a search: another space is built, compared, switched to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from pgneural.cli import output
+from pgneural.cli.options import Option, Target, json_option, target_options
+from pgneural.store.vectors import Method, Precision, VectorIndex
+from pgneural.types import Distance, Mode
+
+
+@click.group()
+def space() -> None:
+    """Change the model of a search, or how it cuts, compares or indexes, without a pause.
+
+    SEARCH is a collection, or table.search. Workers fill a new space while the old one serves.
+    """
+
+
+@space.command()
+@click.argument("search")
+@click.argument("name")
+@click.option("--encoder", help="Another encoder: a name, or a sentence-transformers folder.", cls=Option)
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the encoder.", cls=Option)
+@click.option("--dimensions", type=click.IntRange(min=1), help="Of its vectors, if they are not known.", cls=Option)
+@click.option("--distance", type=click.Choice([d.value for d in Distance]), help="Another distance.", cls=Option)
+@click.option("--language", help="Another text search configuration.", cls=Option)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Other chunks.", cls=Option)
+@click.option("--overlap", type=click.IntRange(min=0), help="What neighbouring chunks share, in tokens.", cls=Option)
+@click.option("--title-boost", type=float, help="How often a word of the title counts.", cls=Option)
+@click.option("--method", type=click.Choice([m.value for m in Method]), help="Another index.", cls=Option)
+@click.option("--precision", type=click.Choice([p.value for p in Precision]), help="Of the index.", cls=Option)
+@click.option("--rows-per-second", type=float, help="How fast workers fill it at most.", cls=Option)
+@json_option
+@target_options
+def create(
+    target: Target,
+    search: str,
+    name: str,
+    encoder: str | None,
+    options: tuple[str, ...],
+    method: str | None,
+    precision: str | None,
+    as_json: bool,
+    **changes: Any,
+) -> None:
+    """Make another space NAME; what is not given is as in the one that serves."""
+    index = None
+    if method or precision:
+        index = VectorIndex(Method(method or Method.HNSW), Precision(precision or Precision.HALF))
+    given = {key: _value(value) for key, _, value in (option.partition("=") for option in options)}
+    with target.open() as database:
+        database.require_current()
+        database.create_space(search, name, encoder=encoder, options=given or None, index=index, **changes)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@space.command()
+@click.argument("search")
+@json_option
+@target_options
+def status(target: Target, search: str, as_json: bool) -> None:
+    """Show the spaces of a search, and how far they are."""
+    with target.open() as database:
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+@space.command()
+@click.argument("search")
+@click.argument("name")
+@json_option
+@target_options
+def index(target: Target, search: str, name: str, as_json: bool) -> None:
+    """Build the vector index of a space, while others write."""
+    with target.open() as database:
+        database.index_space(search, name)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+@space.command()
+@click.argument("search")
+@click.argument("name")
+@click.option("--queries", type=click.Path(), help="BEIR or TREC; by default titles of rows.", cls=Option)
+@click.option("--qrels", type=click.Path(), help="Judgements of these queries.", cls=Option)
+@click.option("--k", default=10, type=click.IntRange(min=1), help="Hits that are compared.", cls=Option)
+@click.option(
+    "--mode", type=click.Choice([m.value for m in Mode if m is not Mode.SPARSE]), default="hybrid", cls=Option
+)
+@json_option
+@target_options
+def compare(
+    target: Target, search: str, name: str, queries: str | None, qrels: str | None, k: int, mode: str, as_json: bool
+) -> None:
+    """Compare space NAME with the one that serves: overlap, judged quality, latency, size."""
+    with target.open() as database:
+        result = database.compare_spaces(search, name, queries, qrels, k=k, mode=Mode(mode))
+    if as_json:
+        output.print_json(result)
+        return
+    click.echo(f"{result.queries} queries: overlap@{k} {result.overlap:.3f}")
+    measures = list(result.spaces[0].mean)
+    rows = [
+        (
+            *(s.name, s.state, s.encoder, f"{s.p50_ms:.1f}", f"{s.p95_ms:.1f}", f"{s.encode_ms:.1f}"),
+            f"{s.bytes / 1e6:.1f}",
+            *(f"{s.mean[measure]:.4f}" for measure in measures),
+        )
+        for s in result.spaces
+    ]
+    output.print_table(("space", "state", "encoder", "p50 ms", "p95 ms", "encode ms", "MB", *measures), rows)
+
+
+@space.command()
+@click.argument("search")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Even if rows are missing or it has no index.", cls=Option)
+@json_option
+@target_options
+def switch(target: Target, search: str, name: str, force: bool, as_json: bool) -> None:
+    """Have space NAME answer from now on; the one that did is kept, and can be brought back."""
+    with target.open() as database:
+        database.switch_space(search, name, force=force)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+@space.command()
+@click.argument("search")
+@json_option
+@target_options
+def rollback(target: Target, search: str, as_json: bool) -> None:
+    """Bring back the space that served before."""
+    with target.open() as database:
+        database.rollback_space(search)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+@space.command()
+@click.argument("search")
+@click.argument("name")
+@json_option
+@target_options
+def drop(target: Target, search: str, name: str, as_json: bool) -> None:
+    """Drop space NAME, which does not serve; there is no way back to it."""
+    with target.open() as database:
+        database.drop_space(search, name)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+def _show(spaces: Any, as_json: bool) -> None:
+    if as_json:
+        output.print_json([vars(each) for each in spaces])
+        return
+    columns = ("space", "state", "encoder", "dimensions", "pending", "failed", "MB", "ready")
+    rows = [
+        (s.name, s.state, s.encoder, s.dimensions, s.pending, s.failed, f"{s.bytes / 1e6:.1f}", s.unready or "yes")
+        for s in spaces
+    ]
+    output.print_table(columns, rows)

@@ -1,0 +1,213 @@
+"""Another space of a search: built beside the one that serves, compared, switched to, and back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pgneural import Collection, Database, Searchable, encoders
+from pgneural.cli import main
+from pgneural.errors import DimensionMismatch, InvalidSpace, UnknownCollection, UnknownSpace
+from pgneural.store.schema import Space
+from pgneural.types import Encoder
+from pgneural.worker import Worker
+from tests.fixtures.orm import Create, filled, texts
+
+ANIMALS = ["fox", "owl", "ibis", "gnu", "zebra", "wolf"]
+
+
+def work(db: Database) -> None:
+    Worker(db.url).run(once=True)
+
+
+@pytest.fixture
+def notes(db: Database) -> Collection:
+    notes = db.collection("notes", encoder="hash")
+    notes.index({"id": str(n), "text": f"{animal} number {n}"} for n, animal in enumerate(ANIMALS * 5))
+    return notes
+
+
+def states(db: Database, search: str = "notes") -> dict[str, str]:
+    return {space.name: space.state for space in db.spaces(search)}
+
+
+def first(collection: Collection, query: str) -> str:
+    return str(collection.search(query, limit=1)[0].entity.content)
+
+
+def test_a_collection_changes_its_model(db: Database, notes: Collection) -> None:
+    db.create_space("notes", "small", encoder="hash", options={"dimensions": 64}, max_tokens=50)
+    assert states(db) == {"main": "serving", "small": "building"}
+    with pytest.raises(InvalidSpace, match="30 rows of space small are not encoded yet"):
+        db.switch_space("notes", "small")
+    work(db)
+    notes.index([{"id": "new", "text": "a quagga"}])  # rows change meanwhile
+    notes.delete("0")
+    assert next(s.pending for s in db.spaces("notes") if s.name == "small") == 2
+    work(db)
+    comparison = db.compare_spaces("notes", "small", {"q": "owl number 1", "r": "ibis"}, {"q": {"1": 1}})
+    assert comparison.overlap > 0.5
+    assert [space.mean["mrr@10"] for space in comparison.spaces] == [1.0, 1.0]
+    db.switch_space("notes", "small")
+    assert states(db) == {"small": "serving", "main": "kept"}
+    assert first(notes, "owl number 7") == "owl number 7"  # opened before: old code goes on
+    assert (notes.space.name, notes.encoder.dimensions) == ("small", 64)
+    assert first(notes, "quagga") == "a quagga"
+    with pytest.raises(DimensionMismatch, match="vectors of 64 numbers"):
+        notes.search([1.0] * 256)
+    notes.index([{"id": "1", "text": "a tapir"}])
+    assert db.rollback_space("notes") == "main"
+    assert first(notes, "tapir") != "a tapir"  # not yet
+    work(db)
+    assert first(notes, "tapir") == "a tapir"
+    assert notes.space.name == "main"
+    db.switch_space("notes", "small", force=True)
+    db.drop_space("notes", "main")
+    assert states(db) == {"small": "serving"}
+    assert first(notes, "tapir") == "a tapir"
+    assert first(db.existing("notes"), "tapir") == "a tapir"
+    assert notes.index([{"id": "1", "text": "a tapir"}]).unchanged == 1
+    db.drop("notes")
+    with db.engine.connect() as connection:
+        left = "SELECT relname FROM pg_class WHERE relname LIKE 'space\\_%' OR relname LIKE 'documents_notes%'"
+        assert connection.scalars(sa.text(left)).all() == []
+        assert connection.scalar(sa.text("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'documents_%'")) == 0
+    with pytest.raises(UnknownCollection):
+        notes.search("fox")
+
+
+def test_what_cannot_be(db: Database, notes: Collection) -> None:
+    for do, error, said in (
+        (lambda: db.create_space("cats", "b"), UnknownSpace, "no search and no collection 'cats'"),
+        (lambda: db.create_space("notes", "main"), InvalidSpace, "a space main already"),
+        (lambda: db.create_space("notes", "a b"), InvalidSpace, "letters, digits"),
+        (lambda: db.switch_space("notes", "b"), UnknownSpace, "has no space b; It has: main"),
+        (lambda: db.rollback_space("notes"), UnknownSpace, "nothing to go back to"),
+        (lambda: db.drop_space("notes", "main"), InvalidSpace, "serves; Switch to another first"),
+        (lambda: db.compare_spaces("notes", "main"), InvalidSpace, "serves; compare another"),
+    ):
+        with pytest.raises(error, match=said):
+            do()
+    assert states(db) == {"main": "serving"}
+
+
+def test_a_backfill_is_throttled(db: Database, notes: Collection) -> None:
+    db.create_space("notes", "slow", language="german", rows_per_second=5)
+    work(db)
+    assert next(s.pending for s in db.spaces("notes") if s.name == "slow") == 25
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Memo(Base):
+    __tablename__ = "memos"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    search = Searchable("text", encoder="hash")
+
+
+def test_a_mapped_class_with_old_code_goes_on(create: Create, db: Database, engine: sa.Engine) -> None:
+    with filled(create(Base.metadata), Memo) as session:
+        assert texts(Memo.search("owl").limit(1).all(session)) == ["an old owl watches"]
+        composed = Memo.search("owl").mode("semantic").limit(1).select()
+        db.create_space(
+            "memos.search", "b", encoder="hash", options={"dimensions": 32}, distance="l2", language="simple"
+        )
+        work(db)
+        db.switch_space("memos.search", "b")
+        assert texts(Memo.search("owl").limit(1).all(session)) == ["an old owl watches"]
+        assert Memo.search.answer.name == "memos_search_b"
+        assert Memo.search.asking.dimensions == 32
+        assert len(texts(Memo.search("owls").mode("lexical").all(session))) == 0  # another language
+        assert session.scalars(composed).one().text == "an old owl watches"  # of the space that is kept
+        session.add(Memo(text="a quagga grazes"))
+        session.flush()
+        Memo.search.sync(session)
+        session.commit()
+        assert texts(Memo.search("quagga grazes").mode("semantic").limit(1).all(session)) == ["a quagga grazes"]
+        work(db)
+        db.rollback_space("memos.search")
+        assert texts(Memo.search("quagga grazes").mode("semantic").limit(1).all(session)) == ["a quagga grazes"]
+        assert Memo.search.answer.name == "memos_search"
+        db.switch_space("memos.search", "b")
+        session.commit()
+        db.drop_space("memos.search", "main")  # the other takes its name
+        assert texts(Memo.search("owl").limit(1).all(session)) == ["an old owl watches"]
+        assert Memo.search.asking.dimensions == 32
+        with pytest.raises(
+            sa.exc.DBAPIError, match=r"by hash revision 1-32, but the query by revision 1-256|dimensions"
+        ):
+            session.scalars(composed).all()
+        session.rollback()
+    assert db.check().differences == ()
+
+
+def test_searches_go_on_while_the_other_encoder_is_loaded(
+    db: Database, notes: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.create_space("notes", "b", encoder="hash", options={"dimensions": 48})
+    work(db)
+    loading, get = threading.Event(), encoders.get
+
+    def slow(name: str, **options: Any) -> Encoder:
+        loading.wait()
+        made: Encoder = get(name, **options)
+        return made
+
+    monkeypatch.setattr(encoders, "get", slow)
+    db.switch_space("notes", "b")
+    assert first(notes, "owl number 7") == "owl number 7"
+    assert notes.space.name == "main"
+    loading.set()
+    deadline = threading.Event()
+    for _ in range(100):
+        notes._believed = 0.0
+        if notes._moved() or notes.space.name == "b":
+            break
+        deadline.wait(0.05)
+    assert first(notes, "owl number 7") == "owl number 7"
+    assert notes.space.name == "b"
+
+
+def test_the_command_line(db: Database, notes: Collection, tmp_path: Path) -> None:
+    def run(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(main, [*arguments, "--database", db.url])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    assert "not encoded yet" in run("space", "create", "notes", "b", "--encoder", "hash", "--option", "dimensions=40")
+    assert "30 rows are up to date" in run("worker", "--once")
+    assert "yes" in run("space", "status", "notes")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "owl number 7"}\n')
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\t7\t1\n")
+    files = ("--queries", str(tmp_path / "queries.jsonl"), "--qrels", str(tmp_path / "qrels.tsv"))
+    assert "overlap@10" in run("space", "compare", "notes", "b", *files)
+    compared = json.loads(run("space", "compare", "notes", "b", "--json"))
+    assert compared["queries"] == 30
+    assert json.loads(run("space", "switch", "notes", "b", "--json"))[0]["name"] == "b"
+    assert "kept" in run("space", "rollback", "notes")
+    assert "main" in run("space", "drop", "notes", "b")
+    assert "has no space" in run("space", "drop", "notes", "b", status=1)
+    assert "neural.documents" not in run("status")
+    assert json.loads(run("status", "--json"))["spaces"][0]["pending"] == 0
+
+
+def test_a_space_that_is_filled_gets_its_index(db: Database, notes: Collection) -> None:
+    notes.index({"id": f"x{n}", "text": f"text {n}"} for n in range(2500))
+    db.create_space("notes", "b", encoder="hash", options={"dimensions": 24})
+    work(db)
+    with db.engine.connect() as connection:
+        space = connection.scalar(sa.select(Space.chunk_table).where(Space.name == "b"))
+        index = sa.text("SELECT indexdef FROM pg_indexes WHERE indexname = :name")
+        assert "hnsw" in str(connection.scalar(index, {"name": f"{space}_embedding_idx"}))
+    db.switch_space("notes", "b")
+    assert "embedding_idx" in str(db.existing("notes").explain("text 7", mode="semantic"))
