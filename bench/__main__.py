@@ -18,6 +18,7 @@ from bench import (
     overhead,
     pooler,
     search,
+    switch,
     sync,
 )
 
@@ -28,20 +29,8 @@ def main() -> None:
 
 
 for module in (
-    encode,
-    ingest,
-    kill,
-    search,
-    filter,
-    indexes,
-    bm25,
-    hybrid,
-    overhead,
-    orm,
-    pooler,
-    errors,
-    faults,
-    sync,
+    *(encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors),
+    *(sync, switch, faults),
 ):
     main.add_command(module.command)
 
