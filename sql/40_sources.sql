@@ -272,19 +272,22 @@ BEGIN
     LOOP
         EXECUTE format('GRANT %s ON %s TO %s', privilege.granted, kept, privilege.grantee);
         BEGIN  -- what a search reads besides, and what an encoding session writes
-            EXECUTE format('GRANT USAGE ON SCHEMA neural TO %s', privilege.grantee);
-            EXECUTE format('GRANT SELECT ON neural.spaces, neural.changes, neural.pending, neural.failed, neural.term_counts,
-                            neural.corpus_counts, neural.vectors TO %s',
-                           privilege.grantee);
             IF privilege.granted LIKE '%INSERT%' THEN
-                EXECUTE format('GRANT INSERT, DELETE, UPDATE ON neural.changes, neural.pending, neural.failed, neural.term_counts,
-                                neural.corpus_counts, neural.vectors TO %s',
-                               privilege.grantee);
-                EXECUTE format('GRANT UPDATE (revision, mean_length) ON neural.spaces TO %s', privilege.grantee);
+                PERFORM neural.grant_application(privilege.grantee);
+            ELSE
+                PERFORM neural.grant_reader(privilege.grantee);
             END IF;
         EXCEPTION WHEN insufficient_privilege THEN
             RAISE NOTICE 'schema neural is of another role; let it GRANT USAGE ON SCHEMA neural TO %', privilege.grantee;
         END;
+    END LOOP;
+    FOR privilege IN  -- workers: who may say that they live (neural.grant_worker)
+        SELECT DISTINCT a.grantee::regrole::text AS grantee FROM pg_catalog.pg_class c, aclexplode(c.relacl) a
+         WHERE c.oid = 'neural.workers'::regclass AND a.privilege_type = 'INSERT' AND a.grantee NOT IN (0, c.relowner)
+    LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', (parse_ident(neural.qualified(source)))[1], privilege.grantee);
+        EXECUTE format('GRANT SELECT ON %s TO %s', source, privilege.grantee);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', kept, privilege.grantee);
     END LOOP;
 END
 $$;

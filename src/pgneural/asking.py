@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import sqlalchemy as sa
 
@@ -23,6 +23,10 @@ MAX_LIMIT = 1_000_000
 """Beyond this, read the documents with a statement of your own."""
 
 
+MAX_PATIENCE = 3600.0
+"""Seconds; who has more time polls ``neural.status``."""
+
+
 class SearchOptions(TypedDict, total=False):
     """What `Collection.search` takes besides the query; it says there what each is."""
 
@@ -39,6 +43,26 @@ class SearchOptions(TypedDict, total=False):
     diversity: float
     group_by: sa.SQLColumnExpression[Any] | str | None
     per_group: int
+    fresh: Literal["any", "require"]
+    patience: float
+
+
+PATIENCE_SECONDS = 5.0
+"""For so long a search that wants fresh results waits for them, if nothing else is said."""
+
+
+def patience_of(options: SearchOptions) -> float | None:
+    """Return for how many seconds a search waits for rows to be encoded; None where it takes any results.
+
+    Raises:
+        InvalidQuery: An option is out of range.
+    """
+    fresh, patience = options.get("fresh", "any"), options.get("patience", PATIENCE_SECONDS)
+    if fresh not in ("any", "require"):
+        raise InvalidQuery(f"fresh is {fresh!r}, expected any or require")
+    if not 0 <= patience <= MAX_PATIENCE:
+        raise InvalidQuery(f"patience is {patience}, expected 0 to {MAX_PATIENCE} seconds")
+    return patience if fresh == "require" else None
 
 
 def query_of(query: Asked, options: SearchOptions) -> Query:

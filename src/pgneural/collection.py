@@ -17,7 +17,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from pgneural.asking import Asked, Filter, SearchOptions, page_of, query_of, refinement_of
+from pgneural.asking import Asked, Filter, SearchOptions, page_of, patience_of, query_of, refinement_of
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched
@@ -38,6 +38,7 @@ from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.serving import Serving
 from pgneural.statement import Page, Query, Target, Vectors, facets
+from pgneural.store import fresh
 from pgneural.store.catalog import (
     STATISTICS_SECONDS,
     chunks_of,
@@ -194,8 +195,11 @@ class Collection:
             group_by: An expression over `Document`, or SQL as text: of the documents with one value of it, only the
                 best `per_group` are returned.
             per_group: How many of each group.
+            fresh: ``require`` waits until every document that has changed so far is encoded; ``any`` does not.
+            patience: For how many seconds it waits; 0 looks once.
 
         Raises:
+            StaleResults: Documents are not encoded in time.
             DimensionMismatch: The vector has another length than the collection's.
             InvalidQuery: The vector has no direction, the limit is out of range, or the mode needs a text.
             UnknownCollection: It was dropped meanwhile.
@@ -208,6 +212,10 @@ class Collection:
         return self._again(lambda: self._searched_once(query, options))
 
     def _searched_once(self, query: Asked, options: SearchOptions) -> Hits:
+        if (patience := patience_of(options)) is not None:
+            with self._existing(), self._engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                fresh.require(connection, self._space.id, patience, self.name)
         asked = self._asked(query, options)
         refinement = refinement_of(asked, options)
         if refinement and isinstance(refinement.rerank, LateInteraction):

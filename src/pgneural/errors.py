@@ -20,6 +20,7 @@
     ├── UnknownDocument         (LookupError)
     ├── UnknownSpace            (LookupError)
     ├── InvalidSpace            (ValueError)
+    ├── StaleResults            (TimeoutError)
     ├── UnfinishedWork
     ├── MissingExtra            (ImportError)
     └── DatabaseError
@@ -103,6 +104,10 @@ class UnknownSpace(PgneuralError, LookupError):
 
 class InvalidSpace(PgneuralError, ValueError):
     """A space of a search cannot be made, switched to or dropped as was asked."""
+
+
+class StaleResults(PgneuralError, TimeoutError):
+    """Rows that have changed are not encoded yet, and the caller asked for fresh results."""
 
 
 class UnfinishedWork(PgneuralError):

@@ -75,6 +75,10 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 )
 @click.option("--group-by", metavar="SQL", help="Only the best of each value of this.", cls=Option)
 @click.option("--per-group", type=click.IntRange(min=1), default=1, help="How many of each.", cls=Option)
+@click.option(
+    "--fresh", type=click.Choice(["any", "require"]), default="any", help="Wait for changed rows.", cls=Option
+)
+@click.option("--patience", type=float, default=5.0, help="For so many seconds.", cls=Option)
 @click.option("--explain", "explained", is_flag=True, help="Say what the search did, and why.", cls=Option)
 @json_option
 @target_options

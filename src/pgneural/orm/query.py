@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
-from pgneural.asking import Asked, SearchOptions, query_of, refinement_of
+from pgneural.asking import PATIENCE_SECONDS, Asked, SearchOptions, patience_of, query_of, refinement_of
 from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
@@ -20,6 +20,7 @@ from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, run
 from pgneural.statement import Boost, Fusion, Query, one_of
+from pgneural.store import fresh
 from pgneural.store.engine import translated
 from pgneural.types import Mode, Sync, Vector
 
@@ -112,6 +113,13 @@ class SearchQuery(Generic[E]):
         """Of the rows with one value of an expression, take only the best."""
         return self._with(group_by=by, per_group=per_group)
 
+    def fresh(self, fresh: Literal["any", "require"] = "require", patience: float = PATIENCE_SECONDS) -> SearchQuery[E]:
+        """Wait until every row that has changed so far is encoded, for so many seconds; 0 looks once.
+
+        A session that sees no commits of others (REPEATABLE READ) waits in vain. Of `all` and `first`.
+        """
+        return self._with(fresh=fresh, patience=patience)
+
     def options(self, *options: ExecutableOption) -> SearchQuery[E]:
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
         return replace(self, loading=(*self.loading, *options))
@@ -167,6 +175,7 @@ class SearchQuery(Generic[E]):
             InvalidQuery: An option is out of range, or does not go with the others.
             InvalidFilter: PostgreSQL does not accept the filter.
             EncoderMismatch: Another revision of the encoder made the stored vectors.
+            StaleResults: `fresh` was asked for, and rows are not encoded in time.
             SchemaNotInstalled: The database has no such search.
         """
         if isinstance(session, AsyncSession):
@@ -180,6 +189,8 @@ class SearchQuery(Generic[E]):
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
         with translated():
             self.search.look(connection)
+            if (patience := patience_of(self.given)) is not None:
+                fresh.require(connection, self.search.space(connection).id, patience, repr(self.search))
             while not (hits := self._hits(session)) and self.search.moved(connection):
                 pass
         return hits

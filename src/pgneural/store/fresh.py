@@ -1,0 +1,52 @@
+"""Waiting until what has changed is encoded."""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+
+from pgneural.errors import StaleResults
+
+POLL_SECONDS = 0.02
+
+
+def require(connection: sa.Connection, space: int, seconds: float, what: str) -> None:
+    """Wait until all rows that have changed so far are encoded; what changes meanwhile is not waited for.
+
+    Args:
+        connection: Where; it has to see what others commit.
+        space: The id of the space.
+        seconds: For so long at most; 0 looks once.
+        what: The search, for the message.
+
+    Raises:
+        StaleResults: They are not, or the transaction itself has changed rows, which no worker sees.
+    """
+    deadline = time.monotonic() + seconds
+    own, last = connection.execute(sa.text(_BEFORE), {"space": space}).one()
+    if own:
+        raise StaleResults(
+            f"{own} rows of {what} were changed by this transaction, which no worker sees; commit it, or call sync()"
+        )
+    while last is not None:
+        left = connection.scalar(sa.text(_LEFT), {"space": space, "last": last}) or 0
+        if not left:
+            return
+        if time.monotonic() >= deadline:
+            raise StaleResults(
+                f"{left} rows of {what} are not encoded yet, after {seconds:g} s; wait longer, see pgneural status, "
+                'or search with fresh="any"'
+            )
+        time.sleep(POLL_SECONDS)
+
+
+_BEFORE = """
+SELECT coalesce((SELECT sum(rows) FROM neural.changes WHERE space_id = :space
+                    AND changed_by = pg_current_xact_id_if_assigned()::text::bigint), 0)::bigint,
+       greatest((SELECT max(version) FROM neural.changes WHERE space_id = :space),
+                (SELECT max(version) FROM neural.pending WHERE space_id = :space))"""
+
+_LEFT = """
+SELECT ((SELECT coalesce(sum(rows), 0) FROM neural.changes WHERE space_id = :space AND version <= :last)
+      + (SELECT count(*) FROM neural.pending WHERE space_id = :space AND version <= :last))::bigint"""
