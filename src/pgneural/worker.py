@@ -176,7 +176,7 @@ class Worker:
             if worked:
                 pause = SHORTEST_POLL_SECONDS
             elif once:
-                self._index_what_is_filled()
+                self._index_what_is_filled(wait=True)
                 break
             else:
                 if pause >= POLL_SECONDS:
@@ -205,9 +205,9 @@ class Worker:
         claimed = self._encode(serving) or self._encode([space for space in spaces if space not in serving])
         return bool(collected or claimed)
 
-    def _index_what_is_filled(self) -> None:
+    def _index_what_is_filled(self, *, wait: bool = False) -> None:
         """Build the vector index of spaces that are filled."""
-        if not self._indexing.acquire(blocking=False):
+        if not self._indexing.acquire(blocking=wait):
             return
         try:
             with self.engine.begin() as connection:

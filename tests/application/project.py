@@ -46,6 +46,20 @@ class Application:
         (path,) = self.folder.glob(f"versions/{name}_*.py")
         return path.read_text()
 
+    def write(self, name: str, code: str) -> None:
+        """Write a revision by hand."""
+        command.revision(self.config(), name, rev_id=name)
+        self.rewrite(name, {r"(def upgrade\(\)[^\n]*\n    )pass": rf"\1{code}"})
+        (path,) = self.folder.glob(f"versions/{name}_*.py")
+        path.write_text(
+            path.read_text().replace("import sqlalchemy", "import pgneural.migrate.operations\nimport sqlalchemy")
+        )
+
+    def script(self, revision: str) -> str:
+        """Return what an upgrade from nothing would execute."""
+        command.upgrade(self.config(), revision, sql=True)
+        return self.output.getvalue()
+
     def rewrite(self, name: str, changes: dict[str, str]) -> None:
         (path,) = self.folder.glob(f"versions/{name}_*.py")
         text = path.read_text()

@@ -53,7 +53,25 @@ class _Comparison:
         self.installed = dict(self._installed())
         self.modelled = dict(self._modelled())
         self.existing = dict(self._existing())
+        self._leave_alone(dict(self._changing()))
         self.new = {key for key in self.declared if self._is_new(key)}
+
+    def _changing(self) -> Iterator[tuple[Key, list[str]]]:
+        """Return the searches that have several spaces, each with its chunk tables: their model is being changed."""
+        if not self.installed:
+            return
+        for row in self.connection.execute(sa.text(_SEVERAL)).mappings().all():
+            yield (self._normal(row["schema"]), row["table"], row["attribute"]), row["chunk_tables"]
+
+    def _leave_alone(self, changing: dict[Key, list[str]]) -> None:
+        self.alone = {(key[0], f"{name}{end}") for key, names in changing.items() for name in names for end in _ENDS}
+        for key in changing:
+            self.declared.pop(key, None)
+            self.installed.pop(key, None)
+        for indexes in (self.modelled, self.existing):
+            for key, index in list(indexes.items()):
+                if (self._normal(index.schema), index.table) in self.alone:
+                    del indexes[key]
 
     def operations(self) -> tuple[list[ops.MigrateOperation], list[ops.MigrateOperation]]:
         """Return what has to be done before the tables are changed, and after."""
@@ -79,7 +97,7 @@ class _Comparison:
 
     def without_ours(self, operations: list[ops.MigrateOperation]) -> list[ops.MigrateOperation]:
         """Leave out what concerns tables of searches, vector indexes, and our own schema."""
-        kept = set(self._kept_tables())
+        kept = {*self._kept_tables(), *self.alone}
         left: list[ops.MigrateOperation] = []
         for operation in operations:
             if isinstance(operation, ops.ModifyTableOps):
@@ -325,10 +343,18 @@ def _definition(row: Any, schema: str | None) -> VectorIndexDefinition:
     )
 
 
+_ENDS = ("", "_terms")
+
+_SEVERAL = """
+SELECT (parse_ident(s.source))[2] AS "table", (parse_ident(s.source))[1] AS schema, s.attribute,
+       array_agg(s.chunk_table) AS chunk_tables
+  FROM neural.spaces s
+ WHERE s.source <> 'neural.documents' AND s.kind = 'dense' GROUP BY s.source, s.attribute HAVING count(*) > 1"""
+
 _SPACES = """
 SELECT s.*, (parse_ident(s.source))[2] AS "table", (parse_ident(s.source))[1] AS schema
   FROM neural.spaces s
- WHERE s.source <> 'neural.documents' AND s.kind = 'dense' ORDER BY s.source, s.attribute"""
+ WHERE s.source <> 'neural.documents' AND s.kind = 'dense' AND s.state = 'serving' ORDER BY s.source, s.attribute"""
 
 _KEY_TYPES = """
 SELECT attname, atttypid::bigint
@@ -338,7 +364,8 @@ SELECT attname, atttypid::bigint
 
 _UNWATCHED = """
 SELECT count(*)
-  FROM neural.table_tree(to_regclass(:relation)) AS part(oid),
+  FROM (SELECT to_regclass(:relation)::oid AS oid UNION
+        SELECT tree.name FROM neural.table_tree(to_regclass(:relation)) AS tree(name)) part,
        unnest(CAST(:names AS text[])) AS name
  WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = part.oid AND t.tgname = name)"""
 

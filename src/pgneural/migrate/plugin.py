@@ -16,7 +16,8 @@ def setup(plugin: Plugin) -> None:
     """Register the operations, and what compares a database with the models."""
     from alembic.util import DispatchPriority
 
-    import pgneural.migrate.operations  # noqa: F401  # which registers them
+    import pgneural.migrate.operations
+    import pgneural.migrate.space_operations  # noqa: F401  # which registers them
 
     plugin.add_autogenerate_comparator(
         _prepare, "schema", "pgneural.prepare", qualifier="postgresql", priority=DispatchPriority.FIRST

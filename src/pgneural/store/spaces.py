@@ -184,7 +184,7 @@ def build_index(engine: sa.Engine, space: Space) -> bool:
         if found is False:  # a build that ended early
             execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
-        if rows < WORTH_INDEXING:
+        if rows < WORTH_INDEXING and space.source == DOCUMENTS.fullname:  # those of models have one from the first row
             return False
         vectors = Storage(space.storage), Distance(space.distance), space.dimensions
         resources = choose(connection, Indexed(VectorIndex.of(space.vector_index), *vectors), rows)

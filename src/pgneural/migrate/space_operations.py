@@ -1,0 +1,133 @@
+"""The operations that change the model of a search: another space beside the one that serves (``sql/48_spaces.sql``).
+
+::
+
+    op.create_space("articles", "search", "e5", encoder="intfloat/e5-small-v2", dimensions=384)
+    op.switch_space("articles", "search", "e5")     a revision of its own, when the workers have filled it
+    op.drop_space("articles", "search", "main")     and a last one, when there is no way back wanted
+
+Each is one statement, so that Alembic can print it as a script. Autogenerate leaves a search alone while it has
+several spaces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import Operations, ops
+
+from pgneural.store.engine import literal, quoted_table
+
+
+class _SpaceOp(ops.MigrateOperation):
+    """One call of a function of ours.
+
+    Attributes:
+        function: Its name.
+        source: The table.
+        attribute: The name of the search.
+        schema: Of the table.
+        given: Its other arguments, by name.
+    """
+
+    def __init__(
+        self, function: str, source: str, attribute: str, schema: str | None, given: Mapping[str, Any]
+    ) -> None:
+        self.function, self.source, self.attribute, self.schema = function, source, attribute, schema
+        self.given = {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def statement(self) -> str:
+        """The statement."""
+        relation = literal(quoted_table(self.source, self.schema)) + "::regclass"
+        more = "".join(f", {name} => {_written(value)}" for name, value in self.given.items())
+        return f"SELECT neural.{self.function}({relation}, {literal(self.attribute)}{more})"
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """Return it for ``compare_metadata``."""
+        return self.function, self.source, self.attribute, self.given.get("name")
+
+
+class CreateSpaceOp(_SpaceOp):
+    """Make another space of a search."""
+
+    @classmethod
+    def create_space(
+        cls, operations: Operations, source: str, attribute: str, name: str, *, schema: str | None = None, **given: Any
+    ) -> None:
+        """Make another space beside the one that serves; workers fill it.
+
+        Args:
+            operations: Of Alembic.
+            source: The table.
+            attribute: The name of the search.
+            name: Of the space.
+            schema: Of the table.
+            **given: What is to be otherwise: ``encoder``, ``dimensions``, ``options``, ``distance``, ``language``,
+                ``max_tokens``, ``overlap``, ``title_boost``, ``storage``, ``vector_index`` (a mapping),
+                ``rows_per_second``.
+        """
+        operations.invoke(cls("create_space", source, attribute, schema, {"name": name, **given}))
+
+
+class SwitchSpaceOp(_SpaceOp):
+    """Have another space answer."""
+
+    @classmethod
+    def switch_space(
+        cls,
+        operations: Operations,
+        source: str,
+        attribute: str,
+        name: str,
+        *,
+        schema: str | None = None,
+        force: bool | None = None,
+    ) -> None:
+        """Have another space of a search answer from now on; an error where it is not ready, unless forced."""
+        operations.invoke(cls("switch_space", source, attribute, schema, {"name": name, "force": force}))
+
+
+class RollbackSpaceOp(_SpaceOp):
+    """Go back."""
+
+    @classmethod
+    def rollback_space(cls, operations: Operations, source: str, attribute: str, *, schema: str | None = None) -> None:
+        """Bring back the space that served before."""
+        operations.invoke(cls("rollback_space", source, attribute, schema, {}))
+
+
+class DropSpaceOp(_SpaceOp):
+    """Drop a space."""
+
+    @classmethod
+    def drop_space(
+        cls, operations: Operations, source: str, attribute: str, name: str, *, schema: str | None = None
+    ) -> None:
+        """Drop a space that does not serve; the one that serves takes the usual names of tables."""
+        operations.invoke(cls("drop_space", source, attribute, schema, {"name": name}))
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    return literal(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+
+
+def _run(operations: Operations, operation: _SpaceOp) -> None:
+    operations.execute(sa.text(operation.statement.replace(":", "\\:")))
+
+
+for _name, _operation in (
+    ("create_space", CreateSpaceOp),
+    ("switch_space", SwitchSpaceOp),
+    ("rollback_space", RollbackSpaceOp),
+    ("drop_space", DropSpaceOp),
+):
+    Operations.register_operation(_name)(_operation)
+    Operations.implementation_for(_operation)(_run)
