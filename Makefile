@@ -8,7 +8,7 @@ demo: $(READY)
 	$(BIN)/pgneural demo
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 setup: $(READY)
 
