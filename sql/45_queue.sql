@@ -49,9 +49,11 @@ DECLARE
     rows_of text;
     there bigint;
     done bigint;
+    path text := current_setting('search_path');
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     SELECT * INTO kept FROM neural.kept_tables(space);
+    PERFORM set_config('search_path', concat_ws(', ', quote_ident((parse_ident(s.source))[1]), nullif(path, '')), true);
     names := (SELECT string_agg(quote_ident(n), ', ') FROM unnest(kept.key_names) n);
     -- looked up row by row, by the key
     rows_of := format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
@@ -86,6 +88,7 @@ BEGIN
            INTO there, done USING keys, space, s.language, s.title_boost, coalesce(s.mean_length, 1);
         EXIT WHEN there = done;  -- else somebody else was quicker, with another state of the row perhaps
     END LOOP;
+    PERFORM set_config('search_path', path, true);
 END
 $$;
 

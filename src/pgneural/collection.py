@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.asking import Asked, Filter, SearchOptions, page_of, patience_of, query_of, refinement_of
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
-from pgneural.documents import Documents, Searched
+from pgneural.documents import Documents, Searched, mean_vectors, others
 from pgneural.errors import (
     DatabaseError,
     DimensionMismatch,
@@ -28,7 +28,6 @@ from pgneural.errors import (
     InvalidQuery,
     PgneuralError,
     RefusedRecords,
-    UnknownDocument,
 )
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition, expression
@@ -46,15 +45,14 @@ from pgneural.store.catalog import (
     find_space,
     further_spaces,
     indexed_of,
-    require_same_space,
     space_of,
     terms_of,
 )
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
-from pgneural.store.schema import DOCUMENTS, Document, Space
-from pgneural.store.vectors import Storage, VectorIndex
+from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
 from pgneural.types import Encoder, Mode, Vector
@@ -237,7 +235,10 @@ class Collection:
     def _moved(self) -> bool:
         """Whether another space of the collection serves by now, which is then the one that is searched."""
         with translated(), self._engine.begin() as connection:
-            moved = self._serving.moved(connection, find_space(connection, self.name))
+            return self._look(connection)
+
+    def _look(self, connection: sa.Connection) -> bool:
+        moved = self._serving.moved(connection, find_space(connection, self.name))
         if moved:
             self._searched = None
         return moved
@@ -308,11 +309,11 @@ class Collection:
     def _recommended(
         self, positive: Sequence[str], negative: Sequence[str], where: Filter | None, page: Page, diversity: float
     ) -> Hits:
-        known = self._documents([*positive, *negative])
+        known = self._stored([*positive, *negative])
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
-        others = self._others(known, where)
-        asked = Query(Mode.SEMANTIC, page, self._vector(query), where=others)
+        narrowed = others(known, where)
+        asked = Query(Mode.SEMANTIC, page, self._vector(query), where=narrowed)
         return self._search(asked, refinement_of(asked, {"diversity": diversity}))
 
     def discover(
@@ -349,10 +350,10 @@ class Collection:
     def _discovered(
         self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
     ) -> Hits:
-        known = self._documents([id_ for pair in context for id_ in pair])
+        known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
-        asked = Query(Mode.SEMANTIC, page, query, where=self._others(known, where))
+        asked = Query(Mode.SEMANTIC, page, query, where=others(known, where))
         return self._search(asked, Refinement(context=pairs))
 
     def facets(
@@ -379,7 +380,7 @@ class Collection:
             {False: 1}
         """
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
-            require_same_space(connection, self._space)
+            self._look(connection)
             counting = facets(self._searching(connection).target, expression(by), query, condition(where), limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
@@ -396,7 +397,7 @@ class Collection:
         named = None if ids is None else among(DOCUMENTS.c.external_id, ids)
         conditions = [part for part in (named, narrowed) if part is not None]
         with translated(), self._engine.begin() as connection, filter_errors(where is not None):
-            require_same_space(connection, self._space)
+            self._look(connection)
             return delete(connection, self.name, conditions)
 
     def count(self) -> int:
@@ -436,12 +437,8 @@ class Collection:
             with translated():
                 yield
         except (DBAPIError, psycopg.Error, InvalidFilter, DatabaseError):
-            self._require_same_space()
+            self._moved()
             raise
-
-    def _require_same_space(self) -> None:
-        with translated(), self._engine.begin() as connection:
-            require_same_space(connection, self._space)
 
     def _searching(self, connection: sa.Connection) -> Searched:
         if self._searched is None or time.monotonic() > self._believed:
@@ -485,33 +482,9 @@ class Collection:
             return self._vector(np.sum(weighted, axis=0))
         return self._vector(query)
 
-    def _documents(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
-        """Return the key and the mean vector of each of these documents.
-
-        Raises:
-            UnknownDocument: There is none of one of these ids.
-        """
-        statement = (
-            sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, self.chunks.c.embedding)
-            .join(self.chunks, DOCUMENTS.c.id == self.chunks.c.source_id)
-            .where(DOCUMENTS.c.collection == self.name, among(DOCUMENTS.c.external_id, external_ids))
-        )
-        vectors: dict[str, tuple[int, list[Vector]]] = {}
+    def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
         with self._existing(), self._engine.connect() as connection:
-            for external_id, key, embedding in connection.execute(statement):
-                vectors.setdefault(external_id, (key, []))[1].append(Storage(self._space.storage).parse(embedding))
-        known = {id_: (key, np.mean(several, axis=0)) for id_, (key, several) in vectors.items()}
-        for id_ in external_ids:
-            if id_ not in known:
-                raise UnknownDocument(f"collection {self.name!r} has no document {id_!r}; index it first")
-        return known
-
-    @staticmethod
-    def _others(known: Mapping[str, tuple[int, Vector]], where: Filter | None) -> sa.ColumnElement[bool]:
-        """Return the filter that leaves out some documents."""
-        others = Document.id.not_in([key for key, _ in known.values()])
-        narrowed = condition(where)
-        return others if narrowed is None else others & narrowed
+            return mean_vectors(connection, self._space, self.chunks, external_ids)
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         vector = np.asarray(values, dtype=np.float32)

@@ -6,18 +6,24 @@ consistent picture of its row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
+from pgneural.errors import UnknownDocument
+from pgneural.filter import condition
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Statements, Target
 from pgneural.store.engine import literal
 from pgneural.store.schema import DOCUMENTS, Document, Space
+from pgneural.store.vectors import Storage
+from pgneural.store.writer import among
+from pgneural.types import Vector
 
 
 class Searched:
@@ -114,3 +120,35 @@ def _document(row: Sequence[Any]) -> Document:
     instance_dict(document).update(zip(_ATTRIBUTES, row, strict=False))
     make_transient_to_detached(document)
     return document
+
+
+def mean_vectors(
+    connection: sa.Connection, space: Space, chunks: sa.Table, external_ids: Sequence[str]
+) -> dict[str, tuple[int, Vector]]:
+    """Return the key and the mean vector of each of these documents of a collection.
+
+    Raises:
+        UnknownDocument: There is none of one of these ids.
+    """
+    statement = (
+        sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, chunks.c.embedding)
+        .join(chunks, DOCUMENTS.c.id == chunks.c.source_id)
+        .where(DOCUMENTS.c.collection == space.attribute, among(DOCUMENTS.c.external_id, external_ids))
+    )
+    vectors: dict[str, tuple[int, list[Vector]]] = {}
+    for external_id, key, embedding in connection.execute(statement):
+        vectors.setdefault(external_id, (key, []))[1].append(Storage(space.storage).parse(embedding))
+    known = {id_: (key, np.mean(several, axis=0)) for id_, (key, several) in vectors.items()}
+    for id_ in external_ids:
+        if id_ not in known:
+            raise UnknownDocument(f"collection {space.attribute!r} has no document {id_!r}; index it first")
+    return known
+
+
+def others(
+    known: Mapping[str, tuple[int, Vector]], where: sa.ColumnElement[bool] | str | None
+) -> sa.ColumnElement[bool]:
+    """Return the filter that leaves out some documents."""
+    rest = Document.id.not_in([key for key, _ in known.values()])
+    narrowed = condition(where)
+    return rest if narrowed is None else rest & narrowed

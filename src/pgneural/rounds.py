@@ -37,7 +37,16 @@ BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 @dataclass
 class Done:
-    """What a round did for one space."""
+    """What was done for one space, by a round or since a worker started.
+
+    Attributes:
+        rows: How many rows were stored.
+        encoded: How many chunks got a vector.
+        reused: How many had one already.
+        failed: How often a row failed.
+        encode_seconds: The time that encoding took.
+        write_seconds: The time that storing took.
+    """
 
     rows: int = 0
     encoded: int = 0

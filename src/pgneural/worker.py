@@ -29,7 +29,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgneural import encoders
 from pgneural.errors import PgneuralError
-from pgneural.rounds import Round
+from pgneural.rounds import Done, Round
 from pgneural.store import lexical, queue, remembered, work
 from pgneural.store.engine import create_engine, libpq_url
 from pgneural.store.kept import Kept
@@ -60,26 +60,12 @@ PAUSE_SECONDS = 60.0
 GIVEN = "vectors:"
 """Names of encoders that encode nothing."""
 
-_State = Any
-
-
-@dataclass
-class Totals:
-    """What a worker did for one space since it started."""
-
-    rows: int = 0
-    encoded: int = 0
-    reused: int = 0
-    failed: int = 0
-    encode_seconds: float = 0.0
-    write_seconds: float = 0.0
-
 
 @dataclass
 class _Shared:
     """What the threads of a worker share."""
 
-    totals: dict[int, Totals] = field(default_factory=dict)
+    totals: dict[int, Done] = field(default_factory=dict)
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -112,7 +98,7 @@ class Worker:
         self._making, self._indexing = threading.Lock(), threading.Lock()
 
     @property
-    def totals(self) -> dict[int, Totals]:
+    def totals(self) -> dict[int, Done]:
         """What was done, by the id of the space."""
         with self._shared.lock:
             return dict(self._shared.totals)
@@ -286,9 +272,9 @@ class Worker:
             for share in round_.shares:
                 self._count(share.kept.space.id, share.done)
 
-    def _count(self, space: int, done: Any) -> None:
+    def _count(self, space: int, done: Done) -> None:
         with self._shared.lock:
-            totals = self._shared.totals.setdefault(space, Totals())
+            totals = self._shared.totals.setdefault(space, Done())
             for name in vars(totals):
                 setattr(totals, name, getattr(totals, name) + getattr(done, name))
             if done.rows:
@@ -341,7 +327,7 @@ class Worker:
 def of_a_space(error: Exception) -> bool:
     """Whether an error is of one space, such as a table that is gone or a right that is missing."""
     state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
-    return bool(state) and state[:2] not in {"08", "28", "53", "57", "58", "40", "XX"}
+    return bool(state) and state[:2] not in {"08", "28", "53", "55", "57", "58", "40", "XX"}
 
 
 def unknown_spaces(engine: sa.Engine, names: Sequence[str]) -> list[str]:

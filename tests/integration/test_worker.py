@@ -291,6 +291,40 @@ def test_rows_of_inherited_tables(execute: Execute, url: str) -> None:
     assert execute("SELECT count(*) FROM notes_search_terms") == [(7,)]
 
 
+def test_a_worker_survives_a_full_disk_and_lost_connections(notes: Execute, url: str) -> None:
+    notes("CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+          " RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$")  # fmt: skip
+    notes("CREATE TRIGGER full_disk BEFORE INSERT ON notes_search FOR EACH ROW EXECUTE FUNCTION full_disk()")
+    worker = Worker(url, make=lambda *_, **__: HashEncoder())
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        time.sleep(1)
+        assert notes("SELECT max(attempts) FROM neural.pending") == [(0,)]  # no row is to blame
+        for _ in range(3):
+            notes("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgneural'"
+                  " AND datname = current_database()")  # fmt: skip
+            time.sleep(0.3)
+        notes("DROP TRIGGER full_disk ON notes_search")
+        until(lambda: len(chunks(notes)) == 20, 60)
+        notes("INSERT INTO notes VALUES (99, 'new', 'ibis')")
+        until(lambda: chunks(notes)[-1] == "ibis")
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def test_names_are_those_of_the_sources_schema(execute: Execute, url: str) -> None:
+    """What a search reads may name tables without a schema, and the worker's search_path may be another."""
+    execute("CREATE SCHEMA shop CREATE TABLE notes (id int PRIMARY KEY, body text)")
+    execute("SELECT neural.watch('shop.notes', '{body}', encoder => 'hash')")
+    execute("UPDATE neural.spaces SET reads = replace(reads, 'shop.notes', 'notes')")
+    execute("INSERT INTO shop.notes VALUES (1, 'fox')")
+    worker = work(url)
+    assert worker.problems == []
+    assert execute("SELECT text FROM shop.notes_search") == [("fox",)]
+
+
 def test_figures_for_prometheus(notes: Execute, url: str) -> None:
     worker = Worker(url, make=lambda *_, **__: HashEncoder())
     server: Any = metrics.serve(worker, 0)

@@ -16,7 +16,6 @@ import pgneural
 from pgneural import Database, Searchable, VectorIndex
 from pgneural.errors import SchemaNotInstalled
 from pgneural.store.engine import libpq_url
-from pgneural.worker import Worker
 from tests.application.project import Application
 
 BARE: dict[str, Any] = {"autogenerate_plugins": ["alembic.autogenerate.*"]}
@@ -500,28 +499,3 @@ def test_what_was_dropped_by_hand_is_made_again(project: Application, lost: str)
     project.autogenerate(notes(), "two")
     project.upgrade()
     project.check(notes())
-
-
-def test_a_model_is_changed_by_operations(project: Application, url: str) -> None:
-    """Create, switch, drop; autogenerate leaves the search alone meanwhile, and finds nothing to do after."""
-    project.autogenerate(notes(), "one")
-    project.upgrade()
-    with project.engine.begin() as connection:
-        connection.execute(sa.text("INSERT INTO notes (id, text) SELECT n, 'fox ' || n FROM generate_series(1, 9) n"))
-    Worker(libpq_url(url)).run(once=True)
-    steps = {
-        "two": 'op.create_space("notes", "search", "small", options={"dimensions": 32}, dimensions=32)',
-        "three": 'op.switch_space("notes", "search", "small")',
-        "four": 'op.rollback_space("notes", "search")\n    op.switch_space("notes", "search", "small", force=True)',
-        "five": 'op.drop_space("notes", "search", "main")',
-    }
-    for name, step in steps.items():
-        project.write(name, step)
-        project.upgrade()
-        Worker(libpq_url(url)).run(once=True)
-        if name != "five":
-            project.check(notes())  # several spaces: left alone
-            project.check(notes(dimensions=32))
-    project.check(notes(dimensions=32))
-    script = project.script("five")
-    assert "SELECT neural.create_space('\"notes\"'::regclass, 'search', name => 'small'" in script

@@ -63,8 +63,11 @@ class Made:
 class Kept:
     """The tables of a space, and the statements about them; made by `of`."""
 
-    def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
+    def __init__(
+        self, space: Space, chunks: str | None, terms: str, schema: str, types: dict[str, tuple[str, int]]
+    ) -> None:
         self.space, self.chunks, self.terms = space, chunks, terms
+        self._schema = schema
         self._oids = [oid for _, oid in types.values()]
         self.keys = list(types)
         self._names = {
@@ -87,7 +90,7 @@ class Kept:
             name: (type_, oid)
             for name, type_, oid in zip(found.key_names, found.key_types, found.key_oids, strict=True)
         }
-        return cls(space, found.chunks, found.terms, types)
+        return cls(space, found.chunks, found.terms, found.schema, types)
 
     def sql(self, statement: str) -> sa.TextClause:
         """Fill in the names of the tables and of their keys."""
@@ -96,7 +99,7 @@ class Kept:
 
     def read(self, connection: sa.Connection, keys: Sequence[str]) -> list[Changed]:
         """Return the first of these rows: as many as `READ_BYTES` allow, at least one."""
-        with _planned_anew(connection):
+        with _planned_anew(connection, self._schema):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
             Changed(key, tuple(values) if there else None, title or "", content or "", hash_)
@@ -109,7 +112,7 @@ class Kept:
         if not before:
             return {}
         storage = Storage(self.space.storage)
-        with _planned_anew(connection):
+        with _planned_anew(connection, self._schema):
             found = connection.execute(self.sql(_KNOWN), {"keys": as_json(before)}).all()
         return {bytes(hash_): storage.parse(numbers(vector)) for hash_, vector in found}
 
@@ -118,7 +121,7 @@ class Kept:
         rechunked = [made for made in batch if made.chunks is not None or made.row.values is None]
         if not rechunked:
             return
-        with _planned_anew(connection):
+        with _planned_anew(connection, self._schema):
             connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(made.row.key for made in rechunked)})
         self._insert(connection, rechunked)
 
@@ -146,7 +149,7 @@ class Kept:
 
     def existing(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
         """Return those of these rows that are there."""
-        with _planned_anew(connection):
+        with _planned_anew(connection, self._schema):
             return set(connection.scalars(self.sql(_EXISTING), {"keys": as_json(keys)}))
 
     def _types(self, driver: Any) -> list[int]:
@@ -171,17 +174,22 @@ class Kept:
 
 
 @contextlib.contextmanager
-def _planned_anew(connection: sa.Connection) -> Iterator[None]:
-    """Have statements planned for the tables as they are.
+def _planned_anew(connection: sa.Connection, schema: str) -> Iterator[None]:
+    """Have statements planned for the tables as they are, and find what they name in the schema of the source.
 
-    A plan that was kept from when they were empty would read them from end to end for every row.
+    A plan that was kept from when the tables were empty would read them from end to end for every row.
     """
     local = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
-    before = connection.scalar(sa.text("SELECT current_setting('plan_cache_mode')"))
-    setting = sa.text("SELECT set_config('plan_cache_mode', :mode, :local)")
-    connection.execute(setting, {"mode": "force_custom_plan", "local": local})
-    yield
-    connection.execute(setting, {"mode": before, "local": local})
+    before = connection.execute(_SETTINGS).one()
+    settings = {"mode": "force_custom_plan", "path": f"{schema}, {before.path}" if before.path else schema}
+    connection.execute(_SET, {**settings, "local": local})
+    try:
+        yield
+    except BaseException:
+        if not local:  # within a transaction the settings end with it
+            connection.execute(_SET, {**before._mapping, "local": local})
+        raise
+    connection.execute(_SET, {**before._mapping, "local": local})
 
 
 def _same(alias: str, types: dict[str, tuple[str, int]], quote: Any) -> str:
@@ -254,7 +262,13 @@ async def _copy_async(
             await copy.write_row(row)
 
 
-_TABLES = "SELECT chunks, terms, key_names, key_types, key_oids FROM neural.kept_tables(:space)"
+_SETTINGS = sa.text("SELECT current_setting('plan_cache_mode') AS mode, current_setting('search_path') AS path")
+
+_SET = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_config('search_path', :path, :local)")
+
+_TABLES = """
+SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids, quote_ident((parse_ident(s.source))[1]) AS schema
+  FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = :space"""
 
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"
 
