@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
+import numpy as np
 import sqlalchemy as sa
 
-from pgneural.errors import InvalidQuery
+from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.filter import condition, expression
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import Aggregate, Boost, Fusion, Page, Query, Threshold
-from pgneural.types import Mode, Vector
+from pgneural.store.vectors import Indexed
+from pgneural.types import Encoder, Mode, Vector
 
 Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
 Filter: TypeAlias = "sa.ColumnElement[bool] | str"
@@ -179,3 +181,33 @@ def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
         boosts = [Boost(by, weight) for by, weight in boosts.items()]
     return tuple(boosts)
+
+
+def vector_of(query: Asked, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:
+    """Return the vector of a query, shape (d,): encoded, or checked where it was made elsewhere.
+
+    Raises:
+        DimensionMismatch: It has another length than the vectors that it is compared with.
+        InvalidQuery: It has no direction, or there are no terms.
+    """
+    if isinstance(query, str):
+        return encoder().encode_query(query)
+    if not isinstance(query, Mapping):
+        return checked(query, indexed, what)
+    if not query:
+        raise InvalidQuery("the query has no terms; give texts with their weights")
+    encode = encoder().encode_query
+    return checked(np.sum([weight * encode(text) for text, weight in query.items()], axis=0), indexed, what)
+
+
+def checked(values: Vector | Sequence[float], indexed: Indexed, what: str) -> Vector:
+    """Return a vector that can be compared with those of a space; errors are those of `vector_of`."""
+    vector = np.asarray(values, dtype=np.float32)
+    if vector.shape != (indexed.dimensions,):
+        raise DimensionMismatch(
+            f"the query has shape {vector.shape}, but {what} has vectors of {indexed.dimensions} numbers; "
+            "encode it with its encoder"
+        )
+    if problem := indexed.unfit(vector):
+        raise InvalidQuery(f"the query vector {problem}; check how it was made")
+    return vector

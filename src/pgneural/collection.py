@@ -17,13 +17,22 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from pgneural.asking import Asked, Filter, SearchOptions, page_of, patience_of, query_of, refinement_of
+from pgneural.asking import (
+    Asked,
+    Filter,
+    SearchOptions,
+    checked,
+    page_of,
+    patience_of,
+    query_of,
+    refinement_of,
+    vector_of,
+)
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
-from pgneural.documents import Documents, Searched, mean_vectors, others
+from pgneural.documents import Documents, Searched, mean_vectors, others, target_of
 from pgneural.errors import (
     DatabaseError,
-    DimensionMismatch,
     InvalidFilter,
     InvalidQuery,
     PgneuralError,
@@ -36,17 +45,15 @@ from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.serving import Serving
-from pgneural.statement import Page, Query, Target, Vectors, facets
+from pgneural.statement import Page, Query, Target, facets
 from pgneural.store import fresh
 from pgneural.store.catalog import (
     STATISTICS_SECONDS,
     chunks_of,
-    chunks_per_row,
     find_space,
     further_spaces,
     indexed_of,
     space_of,
-    terms_of,
 )
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
@@ -71,6 +78,7 @@ class Collection:
         self._engine, self._serving = engine, Serving(space, encoder)
         self._further = dict(further or {})
         self._searched: Searched | None = None
+        self._prepared: Searched | None = None
         self._believed = 0.0
 
     @property
@@ -222,6 +230,8 @@ class Collection:
 
     def _again(self, search: Callable[[], Hits]) -> Hits:
         """Search; where another space serves by now, search that one."""
+        if self._serving.prepared:
+            self._moved()
         while True:
             try:
                 hits = search()
@@ -238,10 +248,18 @@ class Collection:
             return self._look(connection)
 
     def _look(self, connection: sa.Connection) -> bool:
-        moved = self._serving.moved(connection, find_space(connection, self.name))
-        if moved:
-            self._searched = None
+        moved = self._serving.moved(connection, find_space(connection, self.name), self._prepare)
+        if moved and not self._serving.waiting:
+            prepared, self._prepared = self._prepared, None
+            self._searched = prepared if prepared and prepared.target.space == self._space.id else None
         return moved
+
+    def _prepare(self, space: Space) -> None:
+        """Have the statements ready for another space."""
+        before = self._searched
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            target = self._target_of(connection, space, chunks_of(space))
+            self._prepared = before.moved_to(target, connection) if before else None
 
     def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
@@ -437,20 +455,22 @@ class Collection:
             with translated():
                 yield
         except (DBAPIError, psycopg.Error, InvalidFilter, DatabaseError):
-            self._moved()
+            with translated(), self._engine.begin() as connection:
+                self._serving.require_there(connection, find_space(connection, self.name))
             raise
 
     def _searching(self, connection: sa.Connection) -> Searched:
         if self._searched is None or time.monotonic() > self._believed:
-            self._searched = Searched(self._target(connection), serving=not self._serving.waiting)
+            self._searched = Searched(self._target(connection))
             self._believed = time.monotonic() + STATISTICS_SECONDS
+        self._searched.states = ["serving", "kept"] if self._serving.waiting else ["serving"]
         return self._searched
 
     def _refresh(self) -> None:
         """Look at the collection as it is now: others may have given it another index, or further vectors."""
         with self._engine.begin() as connection:
             serving = find_space(connection, self.name)
-            self._serving.moved(connection, serving)
+            self._serving.moved(connection, serving, lambda _: None)
             if serving is not None:
                 self._serving.turn_to(serving)
             for kind, space in further_spaces(connection, self.name).items():
@@ -458,42 +478,17 @@ class Collection:
 
     def _target(self, connection: sa.Connection) -> Target:
         self._serving.space = space_of(connection, self._space.id) or self._space
-        scope = DOCUMENTS.c.collection == self.name
-        ratio = chunks_per_row(connection, self._space)
-        dense = Vectors("semantic", self.chunks, indexed_of(self._space), ratio)
-        sparse, tokens = (self._further.get(kind) for kind in ("sparse", "tokens"))
-        return Target(
-            DOCUMENTS,
-            dense,
-            terms_of(self._space),
-            self._space.id,
-            scope,
-            None if sparse is None else Vectors("sparse", chunks_of(sparse.space), indexed_of(sparse.space), ratio),
-            None if tokens is None else chunks_of(tokens.space),
-        )
+        return self._target_of(connection, self._space, self.chunks)
+
+    def _target_of(self, connection: sa.Connection, space: Space, chunks: sa.Table) -> Target:
+        return target_of(connection, space, chunks, {kind: each.space for kind, each in self._further.items()})
 
     def _encoded(self, query: Asked) -> Vector:
-        if isinstance(query, str):
-            return self.encoder.encode_query(query)
-        if isinstance(query, Mapping):
-            if not query:
-                raise InvalidQuery("the query has no terms; give texts with their weights")
-            weighted = [weight * self.encoder.encode_query(text) for text, weight in query.items()]
-            return self._vector(np.sum(weighted, axis=0))
-        return self._vector(query)
+        return vector_of(query, lambda: self.encoder, indexed_of(self._space), f"collection {self.name!r}")
 
     def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
         with self._existing(), self._engine.connect() as connection:
             return mean_vectors(connection, self._space, self.chunks, external_ids)
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
-        vector = np.asarray(values, dtype=np.float32)
-        expected = self._space.dimensions
-        if vector.shape != (expected,):
-            raise DimensionMismatch(
-                f"the query has shape {vector.shape}, but collection {self.name!r} has vectors of {expected} numbers; "
-                "encode it with the collection's encoder"
-            )
-        if problem := indexed_of(self._space).unfit(vector):
-            raise InvalidQuery(f"the query vector {problem}; check how it was made")
-        return vector
+        return checked(values, indexed_of(self._space), f"collection {self.name!r}")

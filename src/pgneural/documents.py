@@ -7,19 +7,20 @@ consistent picture of its row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
 from pgneural.errors import UnknownDocument
 from pgneural.filter import condition
 from pgneural.search import Hit, HitChunk, Hits
-from pgneural.statement import LEGS, Query, Statements, Target
-from pgneural.store.engine import literal
+from pgneural.statement import LEGS, Query, Statements, Target, Vectors
+from pgneural.store.catalog import chunks_of, chunks_per_row, indexed_of, terms_of
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.vectors import Storage
 from pgneural.store.writer import among
@@ -32,22 +33,29 @@ class Searched:
     What differs only in vector and text goes straight to the driver (`bench overhead`).
     """
 
-    def __init__(self, target: Target, *, serving: bool = True) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        states = ["serving"] if serving else ["serving", "kept"]
-        self._statements = Statements(
-            target, lambda target, query: with_documents(target, query.select(target), states)
-        )
+        self.states = ["serving"]
+        self._statements = Statements(target, lambda target, query: with_documents(target, query.select(target)))
 
     def rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
-        """Run the statement of a query."""
+        """Run the statement of a query; no rows where the space is in none of `states`."""
         built, parameters = self._statements.of(query, connection.dialect)
+        parameters["neural_states"] = self.states
         if query.literals():
             return connection.execute(built.statement, parameters).all()
         text, constants = built.text(connection.dialect)
         driver: Any = connection.connection.driver_connection
         rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
         return rows
+
+    def moved_to(self, target: Target, connection: sa.Connection) -> Searched:
+        """Return the same for another space, with the statements for queries like those that were asked here."""
+        other = Searched(target)
+        vector = np.ones(target.dense.indexed.dimensions, dtype=np.float32)
+        for query in self._statements.asked():
+            other.rows(connection, replace(query, vector=None if query.vector is None else vector))
+        return other
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,32 @@ class Documents:
         return entity.title or ""
 
 
-def with_documents(target: Target, ranking: sa.Select[Any], states: Sequence[str] = ("serving",)) -> sa.Select[Any]:
-    """Join the ranked keys with their documents and their best chunks; no rows if the space is in no such state."""
+def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, further: Mapping[str, Space]) -> Target:
+    """Return what is searched of a collection.
+
+    Args:
+        connection: Where.
+        space: The space of the collection's vectors.
+        chunks: Its chunk table.
+        further: The spaces of further vectors, by kind.
+    """
+    ratio = chunks_per_row(connection, space)
+    sparse, tokens = further.get("sparse"), further.get("tokens")
+    return Target(
+        DOCUMENTS,
+        Vectors("semantic", chunks, indexed_of(space), ratio),
+        terms_of(space),
+        space.id,
+        DOCUMENTS.c.collection == space.attribute,
+        None if sparse is None else Vectors("sparse", chunks_of(sparse), indexed_of(sparse), ratio),
+        None if tokens is None else chunks_of(tokens),
+    )
+
+
+def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
+    """Join the ranked keys with their documents and their best chunks; no rows if its space is in no such state."""
     ranked = ranking.subquery("ranked")
+    states = target.parameter("states", ["serving"], ARRAY(sa.Text))
     chunks = target.chunks
     same_chunk = sa.and_(chunks.c.source_id == ranked.c.source_id, chunks.c.ordinal == ranked.c.ordinal)
     return (
@@ -93,7 +124,7 @@ def with_documents(target: Target, ranking: sa.Select[Any], states: Sequence[str
         .where(
             sa.exists().where(
                 Space.id == target.space,
-                sa.or_(*(Space.state == sa.literal_column(literal(state)) for state in states)),
+                Space.state == sa.func.any(states),
             )
         )
         .order_by(ranked.c.rank)

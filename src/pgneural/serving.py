@@ -6,12 +6,14 @@ that served, which is kept in step with the rows, until it has loaded the encode
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from pgneural.encoders.shared import at_hand, shared
+from pgneural.encoders.shared import shared
 from pgneural.store.catalog import chunks_of, dropped, require_encoder, space_of
 from pgneural.store.schema import Space
 from pgneural.types import Encoder
@@ -31,6 +33,7 @@ class Serving:
 
     def __init__(self, space: Space, encoder: Callable[[], Encoder]) -> None:
         self.space, self._first, self._make, self.waiting = space, space.id, encoder, False
+        self._preparing: tuple[int, threading.Thread] | None = None
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -50,26 +53,60 @@ class Serving:
         """The chunk table of a collection."""
         return chunks_of(self.space)
 
-    def moved(self, connection: sa.Connection, serving: Space | None) -> bool:
+    def moved(self, connection: sa.Connection, serving: Space | None, prepare: Callable[[Space], None]) -> bool:
         """Look at the space that serves now; return whether the search has to be made again.
+
+        Args:
+            connection: Where.
+            serving: The space that serves.
+            prepare: Makes ready what a search of it needs besides its encoder.
 
         Raises:
             UnknownCollection: The search was dropped, or dropped and made anew.
         """
         if serving is not None and serving.id == self.space.id:
             return False
-        there = space_of(connection, self.space.id) is not None
-        if serving is None or (not there and serving.switched_at is None):
-            raise dropped(self.space)
-        if there and not at_hand(serving.encoder, serving.options):
+        there = self.require_there(connection, serving)
+        assert serving is not None
+        if there and not self._ready(serving, prepare):
             before, self.waiting = self.waiting, True
             return not before
         self.turn_to(serving)
         return True
+
+    def require_there(self, connection: sa.Connection, serving: Space | None) -> bool:
+        """Return whether the space that is searched is there still.
+
+        Raises:
+            UnknownCollection: The search was dropped, or dropped and made anew.
+        """
+        there = space_of(connection, self.space.id) is not None
+        if serving is None or (not there and serving.switched_at is None):
+            raise dropped(self.space)
+        return there
+
+    @property
+    def prepared(self) -> bool:
+        """Whether what was waited for is there."""
+        return self.waiting and self._preparing is not None and not self._preparing[1].is_alive()
+
+    def _ready(self, serving: Space, prepare: Callable[[Space], None]) -> bool:
+        """Whether all is there to search another space; if not, a thread sees to it."""
+        if self._preparing is None or self._preparing[0] != serving.id:
+            thread = threading.Thread(target=self._prepare, args=(serving, prepare), daemon=True)
+            self._preparing = serving.id, thread
+            thread.start()
+        return not self._preparing[1].is_alive()
+
+    @staticmethod
+    def _prepare(serving: Space, prepare: Callable[[Space], None]) -> None:
+        with contextlib.suppress(Exception):  # who searches gets the error
+            shared(serving.encoder, serving.options)
+            prepare(serving)
 
     def turn_to(self, serving: Space) -> None:
         """Search this space from now on."""
         if serving.id != self.space.id:
             for name in ("encoder", "chunks"):
                 self.__dict__.pop(name, None)
-        self.space, self.waiting = serving, False
+        self.space, self.waiting, self._preparing = serving, False, None

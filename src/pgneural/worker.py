@@ -54,6 +54,9 @@ SEEN_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 30.0
 """Between attempts to reach a server that is not there, or whose disk is full."""
 
+PATIENCE_SECONDS = 10
+"""For so long an index that is built waits for each transaction that is open; then it is tried again."""
+
 PAUSE_SECONDS = 60.0
 """For so long a space is let be after an error that is its own, such as a model that is not on this host."""
 
@@ -199,7 +202,7 @@ class Worker:
             with self.engine.begin() as connection:
                 found = to_be_indexed(connection)
             for space in found:
-                self._guarded(space, lambda space: build_index(self.engine, space))
+                self._guarded(space, lambda space: build_index(self.engine, space, patience=PATIENCE_SECONDS))
         finally:
             self._indexing.release()
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
-from pgneural.asking import PATIENCE_SECONDS, Asked, SearchOptions, patience_of, query_of, refinement_of
-from pgneural.errors import DimensionMismatch, InvalidQuery
+from pgneural.asking import PATIENCE_SECONDS, Asked, SearchOptions, patience_of, query_of, refinement_of, vector_of
+from pgneural.errors import InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
 from pgneural.orm.entities import Entities, with_entities
@@ -279,25 +279,7 @@ class SearchQuery(Generic[E]):
         return sa.and_(*conditions) if conditions else None
 
     def _vector(self, asked: Asked) -> Vector:
-        if isinstance(asked, str):
-            return self.search.asking.encode_query(asked)
-        if isinstance(asked, Mapping):
-            if not asked:
-                raise InvalidQuery("the query has no terms; give texts with their weights")
-            encode = self.search.asking.encode_query
-            return self._checked(np.sum([weight * encode(text) for text, weight in asked.items()], axis=0))
-        return self._checked(np.asarray(asked, dtype=np.float32))
-
-    def _checked(self, vector: Vector) -> Vector:
-        indexed = self.search.answer.indexed
-        if vector.shape != (indexed.dimensions,):
-            raise DimensionMismatch(
-                f"the query has shape {vector.shape}, but {self.search!r} has vectors of {indexed.dimensions} "
-                "numbers; encode it with the encoder of the search"
-            )
-        if problem := indexed.unfit(vector):
-            raise InvalidQuery(f"the query vector {problem}; check how it was made")
-        return vector
+        return vector_of(asked, lambda: self.search.asking, self.search.answer.indexed, repr(self.search))
 
     def _mean(self, asked: Similar) -> sa.ColumnElement[Any]:
         """Return the vector of rows like some and unlike others, as SQL (Rocchio 1971, with equal weights)."""

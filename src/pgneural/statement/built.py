@@ -47,6 +47,11 @@ class Statements:
     def __init__(self, target: Target, build: Callable[[Target, Query], sa.Select[Any]]) -> None:
         self.target, self._build = target, build
         self._built: dict[Hashable, Built] = {}
+        self._asked: dict[Hashable, Query] = {}
+
+    def asked(self) -> Sequence[Query]:
+        """Return a query of each shape that statements are kept for."""
+        return list(self._asked.values())
 
     def of(self, query: Query, dialect: sa.Dialect) -> tuple[Built, dict[str, Any]]:
         """Return the statement of a query, with the values of its parameters."""
@@ -59,7 +64,9 @@ class Statements:
                 return Built(statement), parameters
             if len(self._built) >= KEPT:
                 self._built.clear()
+                self._asked.clear()
             self._built[shape] = Built(statement, [literal.key for literal in literals])
+            self._asked[shape] = query
         built = self._built[shape]
         values = {key: literal.effective_value for key, literal in zip(built.keys, literals, strict=True)}
         return built, {**parameters, **values}

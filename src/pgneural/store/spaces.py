@@ -167,8 +167,11 @@ def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
     patiently(engine, statement, {**_values(search), "name": name})
 
 
-def build_index(engine: sa.Engine, space: Space) -> bool:
-    """Build the vector index of a space CONCURRENTLY, where it is missing and worth it; return whether it was."""
+def build_index(engine: sa.Engine, space: Space, *, patience: int = 0) -> bool:
+    """Build the vector index of a space CONCURRENTLY, where it is missing and worth it; return whether it was.
+
+    It waits for transactions that began before, for so many seconds each; 0 waits for ever.
+    """
     with engine.connect() as connection:
         schema = connection.scalar(sa.text("SELECT (parse_ident(:source))[1]"), {"source": space.source})
         definition = connection.scalar(sa.text("SELECT neural.index_definition(:id)"), {"id": space.id})
@@ -190,6 +193,7 @@ def build_index(engine: sa.Engine, space: Space) -> bool:
         resources = choose(connection, Indexed(VectorIndex.of(space.vector_index), *vectors), rows)
         execute_script(connection, f"SET maintenance_work_mem = '{resources.memory // 1024}kB'")
         execute_script(connection, f"SET max_parallel_maintenance_workers = {resources.workers}")
+        execute_script(connection, f"SET lock_timeout = '{patience}s'")
         execute_script(connection, f"CREATE INDEX CONCURRENTLY {definition}")
         execute_script(connection, f"ANALYZE {quoted(str(schema), space.chunk_table)}")
     return True
