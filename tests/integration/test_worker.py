@@ -338,6 +338,7 @@ def test_figures_for_prometheus(notes: Execute, url: str) -> None:
         assert "pgneural_up 1.0" in text
     finally:
         metrics.close(server)
+        worker.engine.dispose()  # a scrape after its end has connected again
     assert notes("SELECT rows_per_second > 0 FROM neural.status") == [(True,)]
 
 
