@@ -257,7 +257,9 @@ class Collection:
     def _prepare(self, space: Space) -> None:
         """Have the statements ready for another space."""
         before = self._searched
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._engine.connect() as connection:
+            connection.detach()  # the database may be closed meanwhile
+            connection.execution_options(isolation_level="AUTOCOMMIT")
             target = self._target_of(connection, space, chunks_of(space))
             self._prepared = before.moved_to(target, connection) if before else None
 
