@@ -79,11 +79,23 @@ $$;
 
 COMMENT ON FUNCTION neural.key_columns(regclass) IS 'The columns of the primary key of a table, in order';
 
+CREATE OR REPLACE FUNCTION neural.wake()
+RETURNS void
+LANGUAGE sql
+AS $$
+    SELECT pg_notify('neural_changes', '') WHERE current_setting('pgneural.notify', true) IS DISTINCT FROM 'off'
+$$;
+
+COMMENT ON FUNCTION neural.wake() IS
+'Wakes the workers. SET pgneural.notify = off for transactions that are prepared (two-phase commit), which must not notify:
+workers then find what changed when they look by themselves, every five seconds';
+
 -- keys are the same text whatever a session has set
 CREATE OR REPLACE FUNCTION neural.mark_all(space bigint, source regclass)
 RETURNS void
 LANGUAGE plpgsql
-SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+SET extra_float_digits = 1
 AS $$
 DECLARE
     keys text := (SELECT string_agg(format('s.%I', k), ', ') FROM unnest(neural.key_columns(source)) k);
@@ -94,7 +106,7 @@ BEGIN
                      GROUP BY slice', space, keys, source,
                    CASE WHEN source = 'neural.documents'::regclass
                         THEN format('WHERE s.collection = %L', (SELECT attribute FROM neural.spaces WHERE id = space)) ELSE '' END);
-    PERFORM pg_notify('neural_changes', '');
+    PERFORM neural.wake();
 END
 $$;
 
@@ -105,7 +117,8 @@ CREATE OR REPLACE FUNCTION neural.note_changes()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET work_mem = '32MB'
+SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+SET extra_float_digits = 1 SET work_mem = '32MB'
 AS $$
 DECLARE
     spaces bigint[];
@@ -121,7 +134,11 @@ BEGIN
     SELECT array_agg(every.id) INTO spaces
       FROM neural.spaces s JOIN neural.spaces every USING (source, attribute, kind)
      WHERE s.chunk_table = TG_ARGV[0] AND s.kind = 'dense'
-       AND (parse_ident(s.source))[1] = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
+       AND (parse_ident(s.source))[1] = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA)
+       AND (TG_RELID IN (SELECT neural.table_tree(to_regclass(s.source)))  -- who makes a trigger is not trusted
+            OR TG_RELID IN (SELECT neural.table_tree(to_regclass(w)) FROM jsonb_object_keys(s.watched) w)
+            OR TG_RELID IN (SELECT neural.table_tree(to_regclass(format('%I.%s', (parse_ident(s.source))[1], w)))
+                              FROM jsonb_object_keys(s.watched) w));
     IF spaces IS NULL THEN
         RAISE WARNING 'trigger % of %.% belongs to no search; drop it', TG_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME;
         RETURN NULL;
@@ -160,7 +177,7 @@ BEGIN
       USING spaces;
     IF FOUND AND NOT EXISTS (SELECT FROM neural.changes WHERE space_id = spaces[1]
                                 AND changed_by <> pg_current_xact_id()::text::bigint) THEN
-        PERFORM pg_notify('neural_changes', '');  -- else workers are awake, and look again before they sleep
+        PERFORM neural.wake();  -- else workers are awake, and look again before they sleep
     END IF;
     RETURN NULL;
 END

@@ -73,7 +73,7 @@ BEGIN
           USING keys;
         EXECUTE format(
             'WITH spoken AS (
-                 SELECT %1$s, r.title::text, r.content::text,
+                 SELECT DISTINCT ON (%1$s) %1$s, r.title::text, r.content::text,  -- keys may differ as text and be equal
                         coalesce(neural.text_search_configuration(nullif(r.language::text, '''')), $3) AS spoken
                    FROM %2$s
              ), done AS (
@@ -101,28 +101,31 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     one jsonb;
-    later jsonb := '[]';
+    place bigint;
 BEGIN
-    FOR one IN SELECT jsonb_array_elements(keys) LOOP
+    FOR one, place IN SELECT k.key, k.place - 1 FROM jsonb_array_elements(keys) WITH ORDINALITY AS k(key, place) LOOP
         BEGIN
             PERFORM neural.index_words(space, jsonb_build_array(one));
         EXCEPTION
             WHEN foreign_key_violation THEN NULL;  -- deleted meanwhile
-            WHEN lock_not_available OR deadlock_detected THEN later := later || jsonb_build_array(one);
+            WHEN lock_not_available OR deadlock_detected THEN  -- what is done holds locks: no more waiting
+                RETURN (SELECT jsonb_agg(k.key) FROM jsonb_array_elements(keys) WITH ORDINALITY AS k(key, at)
+                         WHERE k.at > place);
             WHEN OTHERS THEN
-                IF SQLSTATE ~ '^(08|53|57|58|XX|42501)' THEN
+                IF SQLSTATE ~ '^(08|53|57|58|XX|42501|42P01|42703|42883)' THEN
                     RAISE;  -- of the server, not of the row
                 END IF;
                 INSERT INTO neural.failed (space_id, key, error, attempts) VALUES (space, one, 'words: ' || SQLERRM, 1)
                     ON CONFLICT (space_id, key) DO UPDATE SET error = excluded.error, failed_at = DEFAULT;
         END;
     END LOOP;
-    RETURN later;
+    RETURN '[]';
 END
 $$;
 
 COMMENT ON FUNCTION neural.index_words_singly(bigint, jsonb) IS
-'index_words row by row: a row that fails goes to neural.failed; returns the keys of rows that others have locked';
+'index_words row by row: a row that fails goes to neural.failed; where others have locked one, it ends there, and returns the
+keys that are left';
 
 CREATE OR REPLACE FUNCTION neural.take_changes(
     space bigint, most integer, own boolean, OUT keys jsonb[], OUT versions bigint[], OUT since timestamptz[]
@@ -210,7 +213,8 @@ BEGIN
         END;
     END IF;
     IF later <> '[]' THEN
-        INSERT INTO neural.changes (space_id, keys, rows) VALUES (space, later, jsonb_array_length(later));
+        INSERT INTO neural.changes (space_id, keys, rows, changed_at)
+        VALUES (space, later, jsonb_array_length(later), (SELECT min(t) FROM unnest(noted.since) t));
     END IF;
     RETURN greatest(coalesce(cardinality(noted.keys), 0) - jsonb_array_length(later), 0);
 END
@@ -258,7 +262,7 @@ BEGIN
     ELSIF NOT own THEN
         WITH due AS (
             SELECT key FROM neural.pending
-             WHERE space_id = space AND claimed_by IS NULL AND due <= now() ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED
+             WHERE space_id = space AND due <= now() ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM neural.pending p USING due d WHERE p.space_id = space AND p.key = d.key RETURNING p.key
         )
@@ -280,7 +284,7 @@ DECLARE
     rate double precision := (SELECT rows_per_second FROM neural.spaces WHERE id = space AND state <> 'serving');
 BEGIN
     IF rate IS NOT NULL THEN
-        most := least(most, greatest(rate, 1)::integer);
+        most := least(most, ceil(least(rate, 1000000)))::integer;
         UPDATE neural.spaces SET resumes_at = now() + interval '1 second' * (most / rate)
          WHERE id = space AND coalesce(resumes_at, now()) <= now();
         IF NOT FOUND THEN
@@ -350,7 +354,7 @@ AS $$
         SELECT space_id, jsonb_agg(key), count(*)
           FROM (SELECT space_id, key, (row_number() OVER () - 1) / 1000 AS slice FROM failed) f GROUP BY space_id, slice
     )
-    SELECT count(pg_notify('neural_changes', '')) FROM failed
+    SELECT count(*) FROM failed, neural.wake()
 $$;
 
 COMMENT ON FUNCTION neural.retry(bigint) IS

@@ -39,6 +39,9 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN', chunks);
     END IF;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN weights SET STORAGE MAIN', terms);
+    IF EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent = source AND c.relkind = 'r') THEN
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source);  -- as a foreign key would: nobody writes unnoticed
+    END IF;
     FOR event IN SELECT * FROM (VALUES (chunks, s.chunk_table || '_source_fkey'), (terms, s.chunk_table || '_terms_fkey'))
                                AS t(kept, key)
     LOOP  -- a foreign key does not reach the rows of tables that inherit
@@ -53,10 +56,6 @@ BEGIN
         EXECUTE format('CREATE TRIGGER count_%s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION neural.count_terms()',
                        lower(event.kind), event.kind, terms, event.referencing);
     END LOOP;
-    IF source = 'neural.documents'::regclass THEN  -- their readers have rights on schema neural anyway
-        PERFORM neural.follow_row_security(chunks::regclass, source), neural.follow_row_security(terms::regclass, source);
-        RETURN;
-    END IF;
     PERFORM neural.follow_source(chunks::regclass, source), neural.follow_source(terms::regclass, source);
 END
 $$;

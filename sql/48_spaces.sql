@@ -23,7 +23,7 @@ BEGIN
            JOIN neural.spaces s ON s.source = ''neural.documents'' AND s.attribute = c.collection AND s.reads IS NOT NULL
           GROUP BY s.id', changed);
     IF FOUND THEN
-        PERFORM pg_notify('neural_changes', '');
+        PERFORM neural.wake();
     END IF;
     RETURN NULL;
 END
@@ -100,12 +100,17 @@ BEGIN
         RAISE EXCEPTION 'the name of the space is %, expected letters, digits and _, with its table at most 46 bytes', name
         USING ERRCODE = 'PN400', HINT = 'Choose a shorter one.';
     END IF;
+    IF rows_per_second <= 0 THEN
+        RAISE EXCEPTION 'rows_per_second is %, expected more than 0', rows_per_second USING ERRCODE = 'PN400';
+    END IF;
     same_vectors := coalesce(create_space.encoder, s.encoder) = s.encoder AND coalesce(create_space.options, s.options) = s.options
                     AND coalesce(create_space.dimensions, s.dimensions) = s.dimensions;
     IF of_documents AND s.reads IS NULL THEN
         s.reads := format('SELECT documents.id AS source_id, documents.title, documents.content, (%s)::text AS language
                              FROM neural.documents WHERE documents.collection = %L', coalesce(s.language_by, 'NULL'), s.attribute);
         UPDATE neural.spaces e SET reads = s.reads WHERE e.id = s.id;
+        PERFORM neural.follow_source(k.chunks::regclass, source), neural.follow_source(k.terms::regclass, source)
+           FROM neural.kept_tables(s.id) k;
     END IF;
     INSERT INTO neural.spaces (source, attribute, kind, name, state, chunk_table, encoder, revision, options, dimensions,
                                distance, max_tokens, overlap, language, title_boost, language_by, storage, vector_index, reads,
@@ -239,15 +244,29 @@ RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    s neural.spaces := neural.space_named(source, attribute, name);
-    schema text := (parse_ident(s.source))[1];
-    own text := (parse_ident(s.source))[2] || '_' || s.attribute;
+    s neural.spaces;
+    schema text;
+    own text;
     serving neural.spaces;
     renamed record;
 BEGIN
+    PERFORM FROM neural.spaces e WHERE e.source = neural.qualified(drop_space.source)
+        AND e.attribute = drop_space.attribute AND e.kind = 'dense' ORDER BY e.id FOR UPDATE;
+    s := neural.space_named(source, attribute, name);
+    schema := (parse_ident(s.source))[1];
+    own := (parse_ident(s.source))[2] || '_' || s.attribute;
     IF s.state = 'serving' THEN
         RAISE EXCEPTION 'space % of %.% serves', name, source, attribute
         USING ERRCODE = 'PN400', HINT = 'Switch to another first; neural.unwatch drops the whole search.';
+    END IF;
+    IF source = 'neural.documents'::regclass AND EXISTS (
+        SELECT FROM neural.spaces e WHERE e.source = s.source AND e.attribute = s.attribute AND e.id <> s.id AND e.kind = 'dense'
+           AND (EXISTS (SELECT FROM neural.changes c WHERE c.space_id = e.id)
+                OR EXISTS (SELECT FROM neural.pending p WHERE p.space_id = e.id)
+                OR EXISTS (SELECT FROM neural.failed f WHERE f.space_id = e.id)))
+    THEN
+        RAISE EXCEPTION 'documents of % are not encoded yet in the space that stays', attribute
+        USING ERRCODE = 'PN400', HINT = 'Wait for the workers; pgneural status tells.';
     END IF;
     EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', schema, s.chunk_table || '_terms', schema, s.chunk_table);
     DELETE FROM neural.spaces e WHERE e.id = s.id;

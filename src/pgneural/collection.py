@@ -233,13 +233,14 @@ class Collection:
         if self._serving.prepared:
             self._moved()
         while True:
+            space = self._space.id
             try:
                 hits = search()
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved():
                     raise
                 continue
-            if hits or not self._moved():
+            if self._space.id == space and (hits or not self._moved()):
                 return hits
 
     def _moved(self) -> bool:

@@ -6,9 +6,10 @@ anywhere: what is not stored is claimed again by somebody when its lease ends.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -31,6 +32,9 @@ in a deadlock it is never the application that is cancelled."""
 BUSY_SECONDS = 1.0
 """After so long a row that somebody was deleting is tried again."""
 
+
+NOT_OF_A_ROW = {"08", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
+"""Classes of errors, and errors, that no row is to blame for: of the server, of rights, of a table that is another."""
 
 BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
@@ -65,12 +69,14 @@ class Share:
         claim: Which rows.
         left: Their keys, but for those that are done with.
         done: What was done so far.
+        broken: The error of the space itself that ended its part; the others go on.
     """
 
     kept: Kept
     claim: Claim
     left: list[str]
     done: Done = field(default_factory=Done)
+    broken: Exception | None = None
 
     def finish(self, keys: Iterable[str]) -> None:
         """Be done with rows, in one way or another."""
@@ -117,15 +123,31 @@ class Round:
 
     def _slice(self, shares: Sequence[Share]) -> None:
         """Take as much of each share as is read at a time."""
-        batches = {id(share): self._read(share) for share in shares}
+        batches: dict[int, Batch] = {}
+        for share in shares:
+            with self._apart(share):
+                batches[id(share)] = self._read(share)
+        shares = [share for share in shares if id(share) in batches]
         found, made = self._vectors(shares, batches)
         for share in shares:
             batch = batches[id(share)]
             share.done.encoded += sum(piece.hash in made for piece in batch.chunks)
             share.done.reused += sum(piece.hash not in made for piece in batch.chunks)
             batch.give(found | made)
-            self._store(share, batch)
+            with self._apart(share):
+                self._store(share, batch)
             share.finish(row.row.key for row in batch.rows)
+
+    @contextlib.contextmanager
+    def _apart(self, share: Share) -> Iterator[None]:
+        """Let an error of one space end its part of the round, and not that of the others."""
+        try:
+            yield
+        except Exception as error:
+            if self._strict:
+                raise
+            share.broken = error
+            self._give_back(share, share.left)
 
     def _read(self, share: Share) -> Batch:
         """Read and cut the next rows of a share; those that cannot be are noted."""
@@ -268,7 +290,7 @@ def of_a_row(error: Exception) -> bool:
     if not isinstance(error, (DBAPIError, psycopg.Error)):
         return not isinstance(error, (MemoryError, sa.exc.SQLAlchemyError, EncoderMismatch))
     state = getattr(cause_of(error), "sqlstate", None) or ""
-    return bool(state) and state[:2] not in {"08", "53", "57", "58", "XX", "28"} and state != "42501"
+    return bool(state) and state[:2] not in NOT_OF_A_ROW and state not in NOT_OF_A_ROW
 
 
 def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Synced:

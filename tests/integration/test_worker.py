@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from pgneural import Database, Searchable, metrics
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderUnavailable
-from pgneural.store import queue
+from pgneural.store import kept, queue
 from pgneural.store.engine import libpq_url
 from pgneural.types import Content, Vector
 from pgneural.worker import Worker
@@ -191,8 +191,11 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_stopped_worker_gives_back_what_it_has_not_begun(notes: Execute, url: str) -> None:
-    notes("UPDATE notes SET body = repeat('fox ', 1200000) WHERE id < 6")  # more than is read at a time
+def test_a_stopped_worker_gives_back_what_it_has_not_begun(
+    notes: Execute, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "READ_BYTES", 100_000)
+    notes("UPDATE notes SET body = repeat('fox ', 20000) WHERE id < 6")  # more than is read at a time
     begun = threading.Event()
 
     @dataclass(frozen=True)

@@ -196,7 +196,14 @@ class SearchQuery(Generic[E]):
         return hits
 
     def _hits(self, session: Session) -> Hits[E]:
-        """Search the space that is known to serve."""
+        """Search the space that is known to serve; again, if another thread has turned to another one meanwhile."""
+        while True:
+            answer = self.search.answer
+            hits = self._hits_of(session)
+            if self.search.answer is answer:
+                return hits
+
+    def _hits_of(self, session: Session) -> Hits[E]:
         query = self._filtered(session)
         rows = Entities(self.search, session, self._revision, self.loading)
         if refinement := refinement_of(query, self.given):
@@ -244,12 +251,13 @@ class SearchQuery(Generic[E]):
     @property
     def _query(self) -> Query:
         """The query with its vector: encoded once for each space that answers it, however often it is executed."""
-        space = self.search.answer.space
         made: dict[int, Query] = self.__dict__.setdefault("_made", {})
-        key = 0 if space is None else space.id
-        if key not in made:
-            made[key] = self._encoded()
-        return made[key]
+        while True:
+            answer = self.search.answer
+            key = 0 if answer.space is None else answer.space.id
+            query = made[key] if key in made else self._encoded()
+            if self.search.answer is answer:
+                return made.setdefault(key, query)
 
     def _encoded(self) -> Query:
         asked = self.asked

@@ -44,9 +44,9 @@ def require(connection: sa.Connection, space: int, seconds: float, what: str) ->
 _BEFORE = """
 SELECT coalesce((SELECT sum(rows) FROM neural.changes WHERE space_id = :space
                     AND changed_by = pg_current_xact_id_if_assigned()::text::bigint), 0)::bigint,
-       greatest((SELECT max(version) FROM neural.changes WHERE space_id = :space),
-                (SELECT max(version) FROM neural.pending WHERE space_id = :space))"""
+       greatest((SELECT max(changed_at) FROM neural.changes WHERE space_id = :space),
+                (SELECT max(changed_at) FROM neural.pending WHERE space_id = :space))"""
 
 _LEFT = """
-SELECT ((SELECT coalesce(sum(rows), 0) FROM neural.changes WHERE space_id = :space AND version <= :last)
-      + (SELECT count(*) FROM neural.pending WHERE space_id = :space AND version <= :last))::bigint"""
+SELECT ((SELECT coalesce(sum(rows), 0) FROM neural.changes WHERE space_id = :space AND changed_at <= :last)
+      + (SELECT count(*) FROM neural.pending WHERE space_id = :space AND changed_at <= :last))::bigint"""

@@ -78,7 +78,7 @@ def renewed(engine: sa.Engine, claims: Sequence[Claim]) -> Iterator[None]:
 
     def renew() -> None:
         while not finished.wait(LEASE_SECONDS / 3):
-            with contextlib.suppress(sa.exc.DBAPIError), engine.begin() as connection:
+            with contextlib.suppress(sa.exc.SQLAlchemyError), engine.begin() as connection:
                 for claim in claims:
                     values = {"space": claim.space, "worker": claim.worker, "keys": as_json(claim.versions)}
                     connection.execute(_RENEW, {**values, "lease": LEASE_SECONDS})
