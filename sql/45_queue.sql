@@ -101,16 +101,16 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     one jsonb;
-    place bigint;
+    later jsonb := '[]';
 BEGIN
-    FOR one, place IN SELECT k.key, k.place - 1 FROM jsonb_array_elements(keys) WITH ORDINALITY AS k(key, place) LOOP
+    FOR one IN SELECT jsonb_array_elements(keys) LOOP
         BEGIN
             PERFORM neural.index_words(space, jsonb_build_array(one));
         EXCEPTION
             WHEN foreign_key_violation THEN NULL;  -- deleted meanwhile
-            WHEN lock_not_available OR deadlock_detected THEN  -- what is done holds locks: no more waiting
-                RETURN (SELECT jsonb_agg(k.key) FROM jsonb_array_elements(keys) WITH ORDINALITY AS k(key, at)
-                         WHERE k.at > place);
+            WHEN lock_not_available OR deadlock_detected THEN
+                later := later || jsonb_build_array(one);
+                PERFORM set_config('lock_timeout', '10ms', true);  -- what is done holds locks: no more long waiting
             WHEN OTHERS THEN
                 IF SQLSTATE ~ '^(08|53|57|58|XX|42501|42P01|42703|42883)' THEN
                     RAISE;  -- of the server, not of the row
@@ -119,13 +119,12 @@ BEGIN
                     ON CONFLICT (space_id, key) DO UPDATE SET error = excluded.error, failed_at = DEFAULT;
         END;
     END LOOP;
-    RETURN '[]';
+    RETURN later;
 END
 $$;
 
 COMMENT ON FUNCTION neural.index_words_singly(bigint, jsonb) IS
-'index_words row by row: a row that fails goes to neural.failed; where others have locked one, it ends there, and returns the
-keys that are left';
+'index_words row by row: a row that fails goes to neural.failed; returns the keys of rows that others have locked';
 
 CREATE OR REPLACE FUNCTION neural.take_changes(
     space bigint, most integer, own boolean, OUT keys jsonb[], OUT versions bigint[], OUT since timestamptz[]
