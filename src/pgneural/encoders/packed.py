@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 
 def available() -> bool:
-    """Whether this build of torch has the operators."""
+    """Whether this build of torch has the operators, and this processor what they need."""
     import torch
 
     operators = torch.ops.mkldnn
     names = ("_reorder_linear_weight", "_linear_pointwise")
     built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    return built and all(hasattr(operators, name) for name in names)
+    if not built or not all(hasattr(operators, name) for name in names):
+        return False
+    try:
+        operators._reorder_linear_weight(torch.zeros(16, 16, dtype=torch.bfloat16), 1)
+    except RuntimeError:  # no AVX-512 or AVX-NE-CONVERT
+        return False
+    return True
 
 
 def pack(module: torch.nn.Module) -> None:

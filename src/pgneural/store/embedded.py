@@ -218,7 +218,8 @@ def _last_line(path: Path) -> str:
 def _give_to_system_user(folder: Path) -> None:
     """Let the system user own the folder, and pass through (not read) the folders above it."""
     wheel = _wheel()
-    user = wheel.ensure_user_exists(SYSTEM_USER)
+    with FileLock(Path(tempfile.gettempdir()) / "pgneural-user.lock"):  # two that start at once: useradd fails for one
+        user = wheel.ensure_user_exists(SYSTEM_USER)
     os.chown(folder, user.pw_uid, user.pw_gid)
     for program_folder in (_programs(), _programs().parent / "lib", _programs().parent / "share"):
         wheel.ensure_folder_permissions(program_folder, 0o055 if program_folder == _programs() else 0o044)
