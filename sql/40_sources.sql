@@ -70,11 +70,20 @@ never gives a wrong answer. An empty revision goes with any';
 
 CREATE OR REPLACE FUNCTION neural.key_columns(relation regclass)
 RETURNS text[]
-LANGUAGE sql STABLE STRICT
+LANGUAGE plpgsql STABLE STRICT
 AS $$
-    SELECT array_agg(a.attname::text ORDER BY k.place)
-      FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_catalog.pg_attribute a
-     WHERE i.indrelid = relation AND i.indisprimary AND a.attrelid = relation AND a.attnum = k.number
+DECLARE
+    number smallint;
+    name text;
+    names text[];
+BEGIN  -- one by one: the triggers ask at every statement, and a join would take several times as long
+    FOREACH number IN ARRAY (SELECT i.indkey::smallint[] FROM pg_catalog.pg_index i WHERE i.indrelid = relation AND i.indisprimary)
+    LOOP
+        SELECT a.attname INTO name FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attnum = number;
+        names := names || name;
+    END LOOP;
+    RETURN names;
+END
 $$;
 
 COMMENT ON FUNCTION neural.key_columns(regclass) IS 'The columns of the primary key of a table, in order';
@@ -100,6 +109,12 @@ AS $$
 DECLARE
     keys text := (SELECT string_agg(format('s.%I', k), ', ') FROM unnest(neural.key_columns(source)) k);
 BEGIN
+    IF pg_trigger_depth() = 0 AND current_setting('transaction_isolation') <> 'read committed'
+       AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.xmin = pg_current_xact_id()::xid) THEN
+        RAISE EXCEPTION 'this transaction is %, and may not see rows that others have just written',
+                        upper(current_setting('transaction_isolation'))
+        USING ERRCODE = 'PN400', HINT = 'Make searches and spaces in a READ COMMITTED transaction.';
+    END IF;
     EXECUTE format('INSERT INTO neural.changes (space_id, keys, rows)
                     SELECT %s, jsonb_agg(key), count(*)
                       FROM (SELECT jsonb_build_array(%s) AS key, (row_number() OVER () - 1) / 1000 AS slice FROM %s s %s) k
@@ -118,74 +133,93 @@ RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
-SET extra_float_digits = 1 SET work_mem = '32MB'
+SET extra_float_digits = 1 SET work_mem = '32MB' SET plan_cache_mode = 'force_generic_plan'
 AS $$
 DECLARE
-    spaces bigint[];
-    keys text[] := neural.key_columns(TG_RELID);
+    spaces bigint[] := TG_ARGV[3];  -- not from the catalog, which an old snapshot does not show as it is now
     watched text[] := TG_ARGV[2];
+    names text[] := neural.key_columns(TG_RELID);
+    key text;
     known text[];
-    key text := (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(keys) k);
     col text;
     kept record;
     hash text := '0';
     changed text := CASE TG_OP WHEN 'DELETE' THEN 'old_rows n' ELSE 'new_rows n' END;
+    noted jsonb;
+    number bigint;
 BEGIN
-    SELECT array_agg(every.id) INTO spaces
-      FROM neural.spaces s JOIN neural.spaces every USING (source, attribute, kind)
-     WHERE s.chunk_table = TG_ARGV[0] AND s.kind = 'dense'
-       AND (parse_ident(s.source))[1] = coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA)
-       AND (TG_RELID IN (SELECT neural.table_tree(to_regclass(s.source)))  -- who makes a trigger is not trusted
-            OR TG_RELID IN (SELECT neural.table_tree(to_regclass(w)) FROM jsonb_object_keys(s.watched) w)
-            OR TG_RELID IN (SELECT neural.table_tree(to_regclass(format('%I.%s', (parse_ident(s.source))[1], w)))
-                              FROM jsonb_object_keys(s.watched) w));
-    IF spaces IS NULL THEN
-        RAISE WARNING 'trigger % of %.% belongs to no search; drop it', TG_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME;
-        RETURN NULL;
+    IF spaces IS NULL THEN  -- a trigger of version 0005 or before
+        spaces := neural.spaces_of(TG_RELID, TG_ARGV[0], TG_ARGV[1]);
     END IF;
     IF TG_OP = 'TRUNCATE' THEN  -- of one partition: what was made of the others is gone with it
         PERFORM neural.mark_all(s.id, s.source::regclass) FROM neural.spaces s WHERE s.id = ANY (spaces);
         RETURN NULL;
-    END IF;
-    IF TG_OP IN ('DELETE', 'UPDATE') AND NOT EXISTS (SELECT FROM pg_class WHERE oid = TG_RELID AND (relispartition OR relkind = 'p'))
-       AND EXISTS (SELECT FROM pg_inherits WHERE TG_RELID IN (inhparent, inhrelid)) THEN
+    ELSIF TG_OP IN ('DELETE', 'UPDATE') THEN
         FOR kept IN  -- of tables that inherit: there is no foreign key that would do this
-            SELECT name FROM unnest(spaces) s, neural.kept_tables(s) k, unnest(ARRAY[k.chunks, k.terms]) AS name WHERE name IS NOT NULL
+            SELECT name FROM pg_class c, unnest(spaces) s, neural.kept_tables(s) k, unnest(ARRAY[k.chunks, k.terms]) AS name
+             WHERE c.oid = TG_RELID AND c.relkind = 'r' AND NOT c.relispartition AND name IS NOT NULL
+               AND (c.relhassubclass OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid))
         LOOP
             EXECUTE format('DELETE FROM %s t USING old_rows o WHERE %s', kept.name,
-                           (SELECT string_agg(format('t.%I = o.%I', 'source_' || k, k), ' AND ') FROM unnest(keys) k))
+                           (SELECT string_agg(format('t.%I = o.%I', 'source_' || k, k), ' AND ') FROM unnest(names) k))
                     || CASE TG_OP WHEN 'UPDATE' THEN format(' AND NOT EXISTS (SELECT FROM new_rows n WHERE %s)',
-                           (SELECT string_agg(format('n.%1$I = o.%1$I', k), ' AND ') FROM unnest(keys) k)) ELSE '' END;
+                           (SELECT string_agg(format('n.%1$I = o.%1$I', k), ' AND ') FROM unnest(names) k)) ELSE '' END;
         END LOOP;
     END IF;
-    SELECT array_agg(a.attname::text) INTO known FROM pg_attribute a
-     WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped;
-    IF TG_OP = 'UPDATE' AND cardinality(known) = cardinality(watched) THEN  -- else one was renamed: any update counts
-        FOREACH col IN ARRAY known LOOP  -- hashes, not whole rows: what is joined stays small
-            hash := format('hashtextextended(coalesce(r.%I::text, ''\x01 null''), %s)', col, hash);
-        END LOOP;
-        changed := format('(SELECT %1$s, %2$s AS hash FROM new_rows r OFFSET 0) n
-                           LEFT JOIN (SELECT %1$s, %2$s AS hash FROM old_rows r OFFSET 0) o ON %3$s
-                           WHERE o.hash IS DISTINCT FROM n.hash',
-                          (SELECT string_agg(format('r.%I', k), ', ') FROM unnest(keys) k), hash,
-                          (SELECT string_agg(format('o.%1$I = n.%1$I', k), ' AND ') FROM unnest(keys) k));
+    key := (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(names) k);
+    IF TG_OP = 'UPDATE' THEN
+        known := ARRAY(SELECT a.attname::text FROM pg_attribute a
+                        WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped);
+        IF cardinality(known) = cardinality(watched) THEN  -- else one was renamed: any update counts
+            FOREACH col IN ARRAY known LOOP  -- hashes, not whole rows: what is compared stays small
+                hash := format('hashtextextended(coalesce(n.%I::text, ''\x01 null''), %s)', col, hash);
+            END LOOP;
+            changed := format('(SELECT %1$s, %2$s FROM new_rows n EXCEPT ALL SELECT %1$s, %2$s FROM old_rows n) n', key, hash);
+        END IF;
     END IF;
-    EXECUTE format('INSERT INTO neural.changes (space_id, keys, rows)
-                    SELECT s.id, k.keys, k.rows
-                      FROM (SELECT jsonb_agg(jsonb_build_array(%s)) AS keys, count(*) AS rows FROM %s) k,
-                           unnest($1) AS s(id) WHERE k.rows > 0', key, changed)
-      USING spaces;
-    IF FOUND AND NOT EXISTS (SELECT FROM neural.changes WHERE space_id = spaces[1]
-                                AND changed_by <> pg_current_xact_id()::text::bigint) THEN
-        PERFORM neural.wake();  -- else workers are awake, and look again before they sleep
+    EXECUTE format('SELECT jsonb_agg(jsonb_build_array(%s)), count(*) FROM %s', key, changed) INTO noted, number;
+    IF number = 0 THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO neural.changes (space_id, keys, rows) SELECT id, noted, number FROM unnest(spaces) id;
+    IF current_setting('pgneural.noted', true) IS DISTINCT FROM pg_current_xact_id()::text THEN  -- the first of a transaction
+        PERFORM set_config('pgneural.noted', pg_current_xact_id()::text, true);
+        IF NOT EXISTS (SELECT FROM neural.changes WHERE space_id = spaces[1]
+                          AND changed_by <> pg_current_xact_id()::text::bigint) THEN
+            PERFORM neural.wake();  -- else workers are awake, and look again before they sleep
+        END IF;
     END IF;
     RETURN NULL;
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION neural.note_changes() FROM PUBLIC;  -- who makes a trigger of it says what it writes to
+
 COMMENT ON FUNCTION neural.note_changes() IS
 'Trigger of a source: notes inserted and deleted rows, and those of which a watched column changed. Arguments: the chunk
-table, its schema or an empty text for that of the source, the watched columns as an array';
+table, its schema or an empty text for that of the source, the watched columns and the ids of the spaces as arrays';
+
+CREATE OR REPLACE FUNCTION neural.spaces_of(relation regclass, chunk_table text, schema text)
+RETURNS bigint[]
+LANGUAGE sql STABLE
+AS $$
+    WITH likely AS (  -- where no schema is named, that of the table, or else the first of the path
+        SELECT schema AS name, 0 AS place WHERE schema <> ''
+         UNION ALL
+        SELECT n.nspname, 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = relation AND schema = ''
+         UNION ALL
+        SELECT name, 1 + place FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(name, place) WHERE schema = ''
+    ), own AS (
+        SELECT s.source, s.attribute FROM neural.spaces s JOIN likely l ON (parse_ident(s.source))[1] = l.name
+         WHERE s.chunk_table = spaces_of.chunk_table AND s.kind = 'dense' ORDER BY l.place LIMIT 1
+    )
+    SELECT coalesce(array_agg(s.id ORDER BY s.id), '{}') FROM neural.spaces s JOIN own USING (source, attribute)
+     WHERE s.kind = 'dense'
+$$;
+
+COMMENT ON FUNCTION neural.spaces_of(regclass, text, text) IS
+'The spaces of the search of a table that has this chunk table, with those that are built or kept beside it';
 
 CREATE OR REPLACE FUNCTION neural.table_tree(relation regclass)
 RETURNS SETOF regclass
@@ -205,6 +239,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     event record;
+    spaces bigint[] := neural.spaces_of(relation, chunk_table, schema);
 BEGIN
     FOR event IN
         SELECT part.name, e.* FROM neural.table_tree(relation) AS part(name),
@@ -213,15 +248,40 @@ BEGIN
                AS e(kind, referencing)
     LOOP
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT
-                        EXECUTE FUNCTION neural.note_changes(%L, %L, %L)',
-                       chunk_table || '_' || lower(event.kind), event.kind, event.name, event.referencing,
-                       chunk_table, schema, columns);
+                        EXECUTE FUNCTION neural.note_changes(%L, %L, %L, %L)',
+                       chunk_table || '_' || lower(event.kind), event.kind, event.name, event.referencing, chunk_table, schema,
+                       columns, spaces);
     END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
 'Has the changes of a table, and of its partitions, noted for the search of a chunk table; see note_changes';
+
+CREATE OR REPLACE FUNCTION neural.watch_again(space bigint)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    noting record;
+BEGIN
+    FOR noting IN
+        SELECT DISTINCT t.tgrelid::regclass AS relation, a.given[1] AS chunk_table, a.given[2] AS schema, a.given[3] AS columns
+          FROM pg_catalog.pg_trigger t
+         CROSS JOIN LATERAL (
+               SELECT array_agg(convert_from(decode(part, 'escape'), 'UTF8') ORDER BY place) AS given
+                 FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS p(part, place)) a
+         WHERE t.tgfoid = 'neural.note_changes'::regproc
+           AND space = ANY (neural.spaces_of(t.tgrelid, a.given[1], a.given[2]))
+    LOOP
+        PERFORM neural.watch_table(noting.relation, noting.chunk_table, noting.schema, noting.columns::text[]);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.watch_again(bigint) IS
+'Makes the triggers of the search of a space anew, so that they know all of its spaces. It waits for who is writing, so that
+nobody writes what one of them is not told';
 
 CREATE OR REPLACE FUNCTION neural.unwatch_table(chunk_table text, schema text)
 RETURNS void

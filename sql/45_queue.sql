@@ -223,6 +223,23 @@ COMMENT ON FUNCTION neural.collect(bigint, integer) IS
 'Takes about so many noted rows: indexes their words and makes them pending; returns how many. Of several at once only
 one does, the others return 0';
 
+CREATE OR REPLACE FUNCTION neural.forget_changes()
+RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    DELETE FROM neural.changes c USING dropped d WHERE c.space_id = d.id;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION neural.forget_changes() IS
+'Trigger of neural.spaces: what was noted for a space goes with it. A foreign key would do this, but would also refuse writers
+whose snapshot is older than a space';
+
+CREATE OR REPLACE TRIGGER forget_changes AFTER DELETE ON neural.spaces REFERENCING OLD TABLE AS dropped
+    FOR EACH STATEMENT EXECUTE FUNCTION neural.forget_changes();
+
 CREATE OR REPLACE FUNCTION neural.noted_keys(space bigint, most integer)
 RETURNS SETOF jsonb
 LANGUAGE sql STABLE SECURITY DEFINER

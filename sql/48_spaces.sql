@@ -131,6 +131,7 @@ BEGIN
         PERFORM neural.watch_documents();
     END IF;
     PERFORM neural.make_tables(made);
+    PERFORM neural.watch_again(made);
     PERFORM neural.mark_all(made, source);
     RETURN made;
 END
@@ -270,6 +271,8 @@ BEGIN
     END IF;
     EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', schema, s.chunk_table || '_terms', schema, s.chunk_table);
     DELETE FROM neural.spaces e WHERE e.id = s.id;
+    PERFORM neural.watch_again(e.id) FROM neural.spaces e
+      WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
     IF source = 'neural.documents'::regclass THEN
         UPDATE neural.spaces e SET reads = NULL
          WHERE e.source = s.source AND e.attribute = s.attribute

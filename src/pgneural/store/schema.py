@@ -220,7 +220,7 @@ CORPUS_COUNTS = Table(
 CHANGES = Table(
     "changes",
     Catalog.metadata,
-    _of_space(),
+    Column("space_id", BigInteger, nullable=False, comment="No foreign key: see neural.forget_changes"),
     Column("version", BigInteger, Identity(always=True), nullable=False, comment="Another one for every change"),
     Column("keys", JSONB, nullable=False, comment="The primary keys of the rows, each an array"),
     Column("rows", Integer, nullable=False, comment="How many keys there are"),
