@@ -238,8 +238,9 @@ class Round:
                 encoder = self._encoder()
                 kept.claim_revision(connection, encoder.name, encoder.revision)
             there = kept.existing(connection, sorted(ours))
-            kept.store(connection, [made for made in rows if made.row.key in ours and _agrees(made, there)])
-            finished = [made.row.key for made in rows if made.row.key in ours and _agrees(made, there)]
+            as_read = [made for made in rows if made.row.key in ours and _agrees(made, there)]
+            kept.store(connection, as_read)
+            finished = [made.row.key for made in as_read]
             queue.done(connection, share.claim, finished)
         share.done.rows += len(finished)
         if others := set(keys) - set(finished):

@@ -13,19 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.util import await_only
 
 from pgneural.errors import EncoderMismatch
+from pgneural.store.copying import BYTEA, INTEGER, TEXT, copies, copy, has_binary_form
 from pgneural.store.engine import quoted
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage
 from pgneural.types import Chunk, Vector
-
-TEXT, INTEGER, BYTEA = 25, 23, 17
-"""The numbers of PostgreSQL's types."""
 
 READ_BYTES = 8_000_000
 """The text that is read at a time: rows beyond wait, so that memory is bounded whatever their size."""
@@ -152,20 +148,17 @@ class Kept:
         with _planned_anew(connection, self._schema):
             return set(connection.scalars(self.sql(_EXISTING), {"keys": as_json(keys)}))
 
-    def _types(self, driver: Any) -> list[int]:
+    def _types(self, connection: sa.Connection) -> list[int]:
         """Return the types of a row that is copied; what psycopg does not know is sent as the text that it is."""
-        keys = [oid if _has_binary_form(driver, oid) else TEXT for oid in self._oids]
+        keys = [oid if has_binary_form(connection, oid) else TEXT for oid in self._oids]
         return [*keys, INTEGER, TEXT, BYTEA, BYTEA, BYTEA, BYTEA]
 
     def _insert(self, connection: sa.Connection, batch: Sequence[Made]) -> None:
         columns = ["ordinal", "text", "locator", "hash", "source_hash", "embedding"]
-        statement = f"COPY {self.chunks} ({self._names['keys']}, {', '.join(columns)}) FROM STDIN (FORMAT binary)"
-        driver: Any = connection.connection.driver_connection
         storage = Storage(self.space.storage)
-        if isinstance(driver, psycopg.Connection):
-            _copy(driver, statement, self._types(driver), list(_copied(batch, storage)))
-        elif isinstance(driver, psycopg.AsyncConnection):
-            await_only(_copy_async(driver, statement, self._types(driver), list(_copied(batch, storage))))
+        if copies(connection):
+            into = f"{self.chunks} ({self._names['keys']}, {', '.join(columns)})"
+            copy(connection, into, self._types(connection), list(_copied(batch, storage)))
         elif rows := list(_inserted(batch, self.keys)):
             typed = {"locator": JSONB(), "embedding": storage.type(self.space.dimensions)}
             names = [sa.column(name, typed.get(name)) for name in (*self.keys, *columns)]
@@ -180,16 +173,14 @@ def _planned_anew(connection: sa.Connection, schema: str) -> Iterator[None]:
     A plan that was kept from when the tables were empty would read them from end to end for every row.
     """
     local = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
-    before = connection.execute(_SETTINGS).one()
-    settings = {"mode": "force_custom_plan", "path": f"{schema}, {before.path}" if before.path else schema}
-    connection.execute(_SET, {**settings, "local": local})
+    before = connection.execute(_SET, {"schema": schema, "local": local}).one()._mapping
     try:
         yield
     except BaseException:
         if not local:  # within a transaction the settings end with it
-            connection.execute(_SET, {**before._mapping, "local": local})
+            connection.execute(_SET_BACK, {**before, "local": local})
         raise
-    connection.execute(_SET, {**before._mapping, "local": local})
+    connection.execute(_SET_BACK, {**before, "local": local})
 
 
 def _same(alias: str, types: dict[str, tuple[str, int]], quote: Any) -> str:
@@ -208,13 +199,6 @@ def as_json(keys: Iterable[str]) -> str:
 def numbers(vector: Any) -> Any:
     """Return a vector as numbers, whatever the connection makes of it."""
     return json.loads(vector) if isinstance(vector, str) and vector.startswith("[") else vector
-
-
-def _has_binary_form(driver: Any, oid: int) -> bool:
-    try:
-        return bool(driver.adapters.get_dumper_by_oid(oid, psycopg.pq.Format.BINARY))
-    except psycopg.ProgrammingError:
-        return False
 
 
 def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
@@ -242,29 +226,14 @@ def _inserted(batch: Sequence[Made], keys: Sequence[str]) -> Iterable[dict[str, 
             }
 
 
-def _copy(driver: psycopg.Connection[Any], statement: str, types: Sequence[int], rows: Sequence[Any]) -> None:
-    if not rows:
-        return
-    with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.set_types(types)
-        for row in rows:
-            copy.write_row(row)
+_SET = sa.text("""
+WITH before AS MATERIALIZED (
+    SELECT current_setting('plan_cache_mode') AS mode, current_setting('search_path') AS path)
+SELECT mode, path, set_config('plan_cache_mode', 'force_custom_plan', :local) AS planned,
+       set_config('search_path', concat_ws(', ', CAST(:schema AS text), nullif(path, '')), :local) AS found
+  FROM before""")
 
-
-async def _copy_async(
-    driver: psycopg.AsyncConnection[Any], statement: str, types: Sequence[int], rows: Sequence[Any]
-) -> None:
-    if not rows:
-        return
-    async with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.set_types(types)
-        for row in rows:
-            await copy.write_row(row)
-
-
-_SETTINGS = sa.text("SELECT current_setting('plan_cache_mode') AS mode, current_setting('search_path') AS path")
-
-_SET = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_config('search_path', :path, :local)")
+_SET_BACK = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_config('search_path', :path, :local)")
 
 _TABLES = """
 SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids, quote_ident((parse_ident(s.source))[1]) AS schema

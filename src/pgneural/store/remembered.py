@@ -5,11 +5,15 @@ Not after a row was deleted and inserted again, and not for another table with t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import psycopg
 import sqlalchemy as sa
 
+from pgneural.store.copying import BYTEA, TEXT, copies, copy
 from pgneural.store.kept import numbers
 from pgneural.store.schema import VECTORS
 from pgneural.store.vectors import Storage
@@ -29,10 +33,27 @@ def recall(connection: sa.Connection, encoder: Encoder, hashes: Sequence[bytes])
 
 
 def remember(connection: sa.Connection, encoder: Encoder, vectors: Mapping[bytes, Vector]) -> None:
-    """Keep vectors for the next time."""
+    """Keep vectors for the next time; shape (d,) each."""
     if not vectors:
         return
     rows = sorted(vectors.items())
+    if copies(connection):
+        try:
+            with connection.begin_nested():
+                _copied(connection, encoder, rows)
+        except psycopg.errors.UniqueViolation:  # somebody made one of them just now
+            _inserted(connection, encoder, rows)
+    else:
+        _inserted(connection, encoder, rows)
+
+
+def _copied(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[bytes, Vector]]) -> None:
+    binary = Storage.VECTOR.to_binary(np.stack([vector for _, vector in rows]))
+    given = [(encoder.name, encoder.revision, hash_, vector) for (hash_, _), vector in zip(rows, binary, strict=True)]
+    copy(connection, "neural.vectors (encoder, revision, hash, embedding)", [TEXT, TEXT, BYTEA, BYTEA], given)
+
+
+def _inserted(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[bytes, Vector]]) -> None:
     values: dict[str, Any] = {"encoder": encoder.name, "revision": encoder.revision}
     values |= {"hashes": [hash_ for hash_, _ in rows], "vectors": [_text(vector) for _, vector in rows]}
     connection.execute(_REMEMBER, values)
@@ -44,7 +65,7 @@ def forget(connection: sa.Connection) -> None:
 
 
 def _text(vector: Vector) -> str:
-    return "[" + ",".join(map(repr, vector.tolist())) + "]"
+    return json.dumps(vector.tolist())
 
 
 _RECALL = sa.text("""
