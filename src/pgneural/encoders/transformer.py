@@ -8,6 +8,7 @@ processor's cache. Precision: half where the machine has the instructions and th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import threading
@@ -88,7 +89,7 @@ class SentenceTransformerEncoder:
         trust_remote_code: bool = False,
     ) -> None:
         self._model = _load(str(model), device, trust_remote_code)
-        self._tokenizing = threading.Lock()
+        self._tokenizing, self._encoding = threading.Lock(), threading.Lock()
         self.name = name or str(model)
         own: Mapping[str, str | None] = self._model.prompts
         self._query_prompt = own.get("query") or "" if query_prompt is None else query_prompt
@@ -120,8 +121,11 @@ class SentenceTransformerEncoder:
             raise TextTooLong(
                 f"a text has {lengths.max()} tokens, but {self.name} reads {self.max_tokens}; cut it into chunks first"
             )
-        for batch in self._batches(lengths):
-            vectors[batch] = self._forward([texts[at] for at in batch], self._document_prompt, "document")
+        batches = list(self._batches(lengths))
+        on_all_cores = self._model.device.type == "cpu" and len(batches) > 1  # two such at once slow each other down
+        with self._encoding if on_all_cores else contextlib.nullcontext():
+            for batch in batches:
+                vectors[batch] = self._forward([texts[at] for at in batch], self._document_prompt, "document")
         return vectors
 
     def encode_query(self, item: Content) -> Vector:
