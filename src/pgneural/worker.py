@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import random
 import socket
@@ -35,6 +36,7 @@ from pgneural.store.engine import create_engine, libpq_url
 from pgneural.store.kept import Kept
 from pgneural.store.schema import Space
 from pgneural.store.spaces import build_index, to_be_indexed
+from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
 
 logger = logging.getLogger("pgneural.worker")
@@ -60,6 +62,13 @@ PATIENCE_SECONDS = 10
 PAUSE_SECONDS = 60.0
 """For so long a space is let be after an error that is its own, such as a model that is not on this host."""
 
+ROUND_SECONDS = 2.0
+"""So long a round takes, as far as the last one tells: with a slow encoder several workers share even a few rows, rows
+that change meanwhile do not wait long, and neither does who stops a worker."""
+
+FIRST_ROWS = 64
+"""How many rows the first round of an encoder has."""
+
 GIVEN = "vectors:"
 """Names of encoders that encode nothing."""
 
@@ -71,6 +80,7 @@ class _Shared:
     totals: dict[int, Done] = field(default_factory=dict)
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+    rows: dict[tuple[str, str], int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -259,14 +269,28 @@ class Worker:
                 with self.engine.begin() as connection:
                     kept.claim_revision(connection, made.name, made.revision)
                 round_ = round_ or Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made)
-                return round_.add(kept)
+                return round_.add(kept, self._some(key))
 
             if self._guarded(space, add):
                 encoder = key
-        if round_ is None or not round_.shares:
+        if round_ is None or encoder is None or not round_.shares:
             return 0
+        started = time.perf_counter()
         self._run(round_)
+        self._pace(encoder, sum(share.done.rows for share in round_.shares), time.perf_counter() - started)
         return len(round_.shares)
+
+    def _some(self, encoder: tuple[str, str]) -> int:
+        """Return how many rows to claim: never quite the same, lest workers that began together store together."""
+        with self._shared.lock:
+            return math.ceil(self._shared.rows.get(encoder, FIRST_ROWS) * random.uniform(0.5, 1.0))
+
+    def _pace(self, encoder: tuple[str, str], rows: int, seconds: float) -> None:
+        """Choose how many rows the next round of an encoder has; not many times as many as this one had."""
+        in_time = int(rows * ROUND_SECONDS / max(seconds, 1e-3))
+        with self._shared.lock:
+            before = self._shared.rows.get(encoder, FIRST_ROWS)
+            self._shared.rows[encoder] = min(max(in_time, FIRST_ROWS // 4), 4 * before, BATCH_ROWS) if rows else before
 
     def _run(self, round_: Round) -> None:
         try:
