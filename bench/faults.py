@@ -150,7 +150,7 @@ class Writer(threading.Thread):
     def __init__(self, url: str, rng: random.Random, rows: int, number: int, ending: threading.Event) -> None:
         super().__init__(daemon=True)
         self._url, self._rng, self._rows, self._ending = libpq_url(url), rng, rows, ending
-        self._next = (number + 1) * 10_000_000
+        self._next = self._own = (number + 1) * 10_000_000
         self.statements = 0
 
     def run(self) -> None:
@@ -172,10 +172,13 @@ class Writer(threading.Thread):
             self.statements += 1
         except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
             pass
-        time.sleep(self._rng.expovariate(40))
+        time.sleep(self._rng.expovariate(15))
 
     def _some(self) -> int:
-        return self._rng.randrange(1, self._rows)
+        """Return the key of one of the first rows, or of those that this writer has added."""
+        if self._rng.random() < 0.5:
+            return self._rng.randrange(1, self._rows)
+        return self._rng.randrange(self._own, self._next + 1)
 
     def _text(self) -> str:
         return " ".join(self._rng.choices(WORDS, k=self._rng.randrange(0, 60)))
@@ -209,11 +212,11 @@ class Writer(threading.Thread):
 
     def _bulk_delete(self, connection: psycopg.Connection[Any]) -> None:
         first = self._some()
-        connection.execute("DELETE FROM articles WHERE id BETWEEN %s AND %s", (first, first + 40))
+        connection.execute("DELETE FROM articles WHERE id BETWEEN %s AND %s", (first, first + 150))
 
     def _copy(self, connection: psycopg.Connection[Any]) -> None:
         with connection.cursor() as cursor, cursor.copy("COPY articles FROM STDIN") as copy:
-            for _ in range(self._rng.randrange(1, 300)):
+            for _ in range(self._rng.randrange(1, 200)):
                 copy.write_row((self._new(), self._text(), self._text()))
 
     def _rolled_back(self, connection: psycopg.Connection[Any]) -> None:
@@ -248,7 +251,7 @@ def until_idle(url: str, running: list[subprocess.Popen[bytes]]) -> float:
     begun = time.monotonic()
     with Database(url) as db:
         while any(status.pending for status in db.work()):
-            assert time.monotonic() < begun + 600, f"still pending: {db.work()}"
+            assert time.monotonic() < begun + 1800, f"still pending: {db.work()}"
             assert all(process.poll() is None for process in running), "a worker ended by itself"
             time.sleep(0.2)
     return time.monotonic() - begun
