@@ -2,8 +2,8 @@
 --
 --     create_space --> building -- switch_space --> serving -- switch_space, rollback_space --> kept -- drop_space
 --
--- All of them are kept in step with the rows, so that there is a way back. No table is renamed while anybody may search it:
--- a switch changes two rows of the catalog, and statements that began before it end on the space they began with.
+-- All of them are kept in step with the rows, so that there is a way back. A switch renames no table: it changes two rows of
+-- the catalog, and statements that began before it end on the space they began with.
 
 CREATE OR REPLACE FUNCTION neural.note_documents()
 RETURNS trigger
@@ -271,8 +271,6 @@ BEGIN
     END IF;
     EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', schema, s.chunk_table || '_terms', schema, s.chunk_table);
     DELETE FROM neural.spaces e WHERE e.id = s.id;
-    PERFORM neural.watch_again(e.id) FROM neural.spaces e
-      WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
     IF source = 'neural.documents'::regclass THEN
         UPDATE neural.spaces e SET reads = NULL
          WHERE e.source = s.source AND e.attribute = s.attribute
@@ -306,6 +304,8 @@ BEGIN
         END LOOP;
         UPDATE neural.spaces e SET chunk_table = own WHERE e.id = serving.id;
     END IF;
+    PERFORM neural.watch_again(e.id) FROM neural.spaces e
+      WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
 END
 $$;
 

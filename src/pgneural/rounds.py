@@ -28,10 +28,11 @@ LOCK_MILLISECONDS = 500
 """For so long a store waits for a row that somebody is deleting: less than PostgreSQL's deadlock_timeout, so that
 in a deadlock it is never the application that is cancelled."""
 
+WAIT_SECONDS = 0.1
+"""Between two looks whether workers are done with what they have. That of a dead one is free when its lease ends."""
 
 BUSY_SECONDS = 1.0
 """After so long a row that somebody was deleting is tried again."""
-
 
 NOT_OF_A_ROW = {"08", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
 """Classes of errors, and errors, that no row is to blame for: of the server, of rights, of a table that is another."""
@@ -305,7 +306,11 @@ def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Sy
             continue
         round_ = Round(engine, worker, encoder, strict=True)
         if kept.chunks is None or not round_.add(kept):
-            break
+            with engine.begin() as connection:
+                if kept.chunks is None or not queue.with_others(connection, kept.space.id):
+                    break
+            time.sleep(WAIT_SECONDS)
+            continue
         round_.run()
         done = round_.shares[0].done
         report.rows += done.rows

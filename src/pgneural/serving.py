@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import threading
+import time
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -17,6 +19,10 @@ from pgneural.encoders.shared import shared
 from pgneural.store.catalog import chunks_of, dropped, require_encoder, space_of
 from pgneural.store.schema import Space
 from pgneural.types import Encoder
+
+HERD_SECONDS = 1.0
+"""After a switch clients make the other space ready at some moment of so long: all at once would take the processors
+from their searches."""
 
 
 class Serving:
@@ -100,6 +106,7 @@ class Serving:
 
     @staticmethod
     def _prepare(serving: Space, prepare: Callable[[Space], None]) -> None:
+        time.sleep(random.uniform(0, HERD_SECONDS))
         with contextlib.suppress(Exception):  # who searches gets the error
             shared(serving.encoder, serving.options)
             prepare(serving)

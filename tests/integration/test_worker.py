@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,28 +21,7 @@ from pgneural.store import kept, queue
 from pgneural.store.engine import libpq_url
 from pgneural.types import Content, Vector
 from pgneural.worker import Worker
-
-Execute = Callable[..., list[Any]]
-
-
-@pytest.fixture
-def execute(url: str) -> Iterator[Execute]:
-    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
-
-        def run(statement: str, *values: Any) -> list[Any]:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-        yield run
-
-
-@pytest.fixture
-def notes(execute: Execute) -> Execute:
-    """A table with a search, made without Python, and a few rows."""
-    execute("CREATE TABLE notes (id int PRIMARY KEY, title text, body text, views int DEFAULT 0)")
-    execute("SELECT neural.watch('notes', '{title,body}', encoder => 'hash')")
-    execute("INSERT INTO notes SELECT n, 'note ' || n, 'fox ' || n FROM generate_series(1, 20) n")
-    return execute
+from tests.fixtures.tables import Execute
 
 
 @dataclass(frozen=True)

@@ -386,9 +386,6 @@ def test_upgrades_of_both_schemas_live_side_by_side(project: Application, db: Da
         assert connection.scalar(sa.text("SELECT version_num FROM neural.alembic_version")) == "0006"
 
 
-# what a fresh read of the first version found wrong
-
-
 def test_our_own_vector_types_are_written_as_pgvectors(project: Application) -> None:
     metadata = sa.MetaData()
     sa.Table("items", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("v", pgneural.VECTOR(3)))

@@ -122,12 +122,20 @@ def waiting(connection: sa.Connection, space: int) -> int:
     return connection.scalar(sa.text(_WAITING), {"space": space}) or 0
 
 
+def with_others(connection: sa.Connection, space: int) -> bool:
+    """Whether others are at work on rows of a space."""
+    return bool(connection.scalar(_WITH_OTHERS, {"space": space}))
+
+
 _LOCK = sa.text("""
 SELECT p.key::text
   FROM jsonb_to_recordset((:versions)::jsonb) AS seen(key jsonb, version bigint)
   JOIN neural.pending p
     ON p.space_id = :space AND p.key = seen.key AND p.version = seen.version AND p.claimed_by = :worker
  ORDER BY p.key FOR UPDATE OF p SKIP LOCKED""")
+
+_WITH_OTHERS = sa.text("""
+SELECT EXISTS (SELECT FROM neural.pending WHERE space_id = :space AND claimed_by IS NOT NULL AND due > now())""")
 
 _RENEW = sa.text("""
 UPDATE neural.pending p SET due = now() + :lease * interval '1 s'
