@@ -77,8 +77,8 @@ DECLARE
     name text;
     names text[];
 BEGIN  -- one by one: the triggers ask at every statement, and a join would take several times as long
-    FOREACH number IN ARRAY (SELECT i.indkey::smallint[] FROM pg_catalog.pg_index i WHERE i.indrelid = relation AND i.indisprimary)
-    LOOP
+    FOREACH number IN ARRAY coalesce((SELECT i.indkey::smallint[] FROM pg_catalog.pg_index i
+                                       WHERE i.indrelid = relation AND i.indisprimary), '{}') LOOP
         SELECT a.attname INTO name FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attnum = number;
         names := names || name;
     END LOOP;
@@ -109,8 +109,9 @@ AS $$
 DECLARE
     keys text := (SELECT string_agg(format('s.%I', k), ', ') FROM unnest(neural.key_columns(source)) k);
 BEGIN
-    IF pg_trigger_depth() = 0 AND current_setting('transaction_isolation') <> 'read committed'
-       AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.xmin = pg_current_xact_id()::xid) THEN
+    IF pg_trigger_depth() = 0 AND current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+       AND NOT EXISTS (SELECT FROM pg_attribute a  -- a table of this transaction has no rows of others
+                        WHERE a.attrelid = source AND a.attnum = -1 AND age(a.xmin) <= age(pg_current_xact_id()::xid)) THEN
         RAISE EXCEPTION 'this transaction is %, and may not see rows that others have just written',
                         upper(current_setting('transaction_isolation'))
         USING ERRCODE = 'PN400', HINT = 'Make searches and spaces in a READ COMMITTED transaction.';
@@ -138,7 +139,8 @@ AS $$
 DECLARE
     spaces bigint[] := TG_ARGV[3];  -- not from the catalog, which an old snapshot does not show as it is now
     watched text[] := TG_ARGV[2];
-    names text[] := neural.key_columns(TG_RELID);
+    names text[] := coalesce(neural.key_columns(TG_RELID),  -- of a table that inherits without it, that of its parent
+                             (SELECT neural.key_columns(inhparent) FROM pg_inherits WHERE inhrelid = TG_RELID LIMIT 1));
     key text;
     known text[];
     col text;
@@ -151,8 +153,12 @@ BEGIN
     IF spaces IS NULL THEN  -- a trigger of version 0005 or before
         spaces := neural.spaces_of(TG_RELID, TG_ARGV[0], TG_ARGV[1]);
     END IF;
-    IF TG_OP = 'TRUNCATE' THEN  -- of one partition: what was made of the others is gone with it
-        PERFORM neural.mark_all(s.id, s.source::regclass) FROM neural.spaces s WHERE s.id = ANY (spaces);
+    IF names IS NULL THEN
+        RAISE WARNING 'table % has no primary key, so what changes there is not searchable', TG_RELID::regclass;
+        RETURN NULL;
+    ELSIF TG_OP = 'TRUNCATE' THEN  -- of one partition: what was made of the others is gone with it
+        PERFORM neural.mark_all(id, (SELECT s.source::regclass FROM neural.spaces s WHERE s.id = ANY (spaces) LIMIT 1))
+           FROM unnest(spaces) id;
         RETURN NULL;
     ELSIF TG_OP IN ('DELETE', 'UPDATE') THEN
         FOR kept IN  -- of tables that inherit: there is no foreign key that would do this
@@ -174,7 +180,7 @@ BEGIN
             FOREACH col IN ARRAY known LOOP  -- hashes, not whole rows: what is compared stays small
                 hash := format('hashtextextended(coalesce(n.%I::text, ''\x01 null''), %s)', col, hash);
             END LOOP;
-            changed := format('(SELECT %1$s, %2$s FROM new_rows n EXCEPT ALL SELECT %1$s, %2$s FROM old_rows n) n', key, hash);
+            changed := format('(SELECT %1$s, %2$s AS "its hash" FROM new_rows n EXCEPT ALL SELECT %1$s, %2$s FROM old_rows n) n', key, hash);
         END IF;
     END IF;
     EXECUTE format('SELECT jsonb_agg(jsonb_build_array(%s)), count(*) FROM %s', key, changed) INTO noted, number;
@@ -240,17 +246,29 @@ AS $$
 DECLARE
     event record;
     spaces bigint[] := neural.spaces_of(relation, chunk_table, schema);
+    fires "char";
 BEGIN
+    IF spaces = '{}' THEN
+        RAISE EXCEPTION 'no search has the chunk table %', concat_ws('.', nullif(schema, ''), chunk_table)
+        USING ERRCODE = 'PN404', HINT = 'Its source is not in the schema of this table; name the schema, or put it on the path.';
+    END IF;
     FOR event IN
         SELECT part.name, e.* FROM neural.table_tree(relation) AS part(name),
                (VALUES ('INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('DELETE', 'REFERENCING OLD TABLE AS old_rows'),
                        ('UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'), ('TRUNCATE', ''))
                AS e(kind, referencing)
     LOOP
+        fires := (SELECT t.tgenabled FROM pg_catalog.pg_trigger t
+                   WHERE t.tgrelid = event.name AND t.tgname = chunk_table || '_' || lower(event.kind));
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT
                         EXECUTE FUNCTION neural.note_changes(%L, %L, %L, %L)',
                        chunk_table || '_' || lower(event.kind), event.kind, event.name, event.referencing, chunk_table, schema,
                        columns, spaces);
+        IF fires <> 'O' THEN  -- somebody has turned it off, or has it fire for what is replicated
+            EXECUTE format('ALTER TABLE %s %s TRIGGER %I', event.name,
+                           CASE fires WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END,
+                           chunk_table || '_' || lower(event.kind));
+        END IF;
     END LOOP;
 END
 $$;
@@ -261,6 +279,7 @@ COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
 CREATE OR REPLACE FUNCTION neural.watch_again(space bigint)
 RETURNS void
 LANGUAGE plpgsql
+SET lock_timeout = '500ms'  -- less than deadlock_timeout: no writer is cancelled
 AS $$
 DECLARE
     noting record;
@@ -281,7 +300,7 @@ $$;
 
 COMMENT ON FUNCTION neural.watch_again(bigint) IS
 'Makes the triggers of the search of a space anew, so that they know all of its spaces. It waits for who is writing, so that
-nobody writes what one of them is not told';
+nobody writes what one of them is not told; not long where several tables are watched';
 
 CREATE OR REPLACE FUNCTION neural.unwatch_table(chunk_table text, schema text)
 RETURNS void

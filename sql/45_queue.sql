@@ -225,7 +225,8 @@ one does, the others return 0';
 
 CREATE OR REPLACE FUNCTION neural.forget_changes()
 RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM neural.changes c USING dropped d WHERE c.space_id = d.id;

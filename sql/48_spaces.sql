@@ -306,6 +306,7 @@ BEGIN
     END IF;
     PERFORM neural.watch_again(e.id) FROM neural.spaces e
       WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
+    DELETE FROM neural.changes c WHERE c.space_id = s.id;  -- of writers that it has waited for
 END
 $$;
 

@@ -31,6 +31,9 @@ in a deadlock it is never the application that is cancelled."""
 WAIT_SECONDS = 0.1
 """Between two looks whether workers are done with what they have. That of a dead one is free when its lease ends."""
 
+PATIENCE_SECONDS = 2 * queue.LEASE_SECONDS
+"""A worker that has not stored its rows by then is let be."""
+
 BUSY_SECONDS = 1.0
 """After so long a row that somebody was deleting is tried again."""
 
@@ -295,9 +298,27 @@ def of_a_row(error: Exception) -> bool:
     return bool(state) and state[:2] not in NOT_OF_A_ROW and state not in NOT_OF_A_ROW
 
 
+class _Others:
+    """What workers have in hand when there is nothing else left: it is waited for, but not for what they take later."""
+
+    def __init__(self, engine: sa.Engine, space: int) -> None:
+        self._engine, self._space = engine, space
+        self._last: int | None = None
+        self._deadline = 0.0
+
+    def at_work(self) -> bool:
+        with self._engine.begin() as connection:
+            versions = queue.with_others(connection, self._space)
+        if versions is None:
+            return False
+        if self._last is None:
+            self._last, self._deadline = versions[1], time.monotonic() + PATIENCE_SECONDS
+        return versions[0] <= self._last and time.monotonic() < self._deadline
+
+
 def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Synced:
     """Bring a space up to date, for who waits for it; return what was done."""
-    report, worker = Synced(), f"sync {uuid.uuid4()}"
+    report, worker, others = Synced(), f"sync {uuid.uuid4()}", _Others(engine, kept.space.id)
     while True:
         with engine.begin() as connection:
             collected = queue.collect(connection, kept.space.id)
@@ -306,9 +327,8 @@ def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Sy
             continue
         round_ = Round(engine, worker, encoder, strict=True)
         if kept.chunks is None or not round_.add(kept):
-            with engine.begin() as connection:
-                if kept.chunks is None or not queue.with_others(connection, kept.space.id):
-                    break
+            if kept.chunks is None or not others.at_work():
+                break
             time.sleep(WAIT_SECONDS)
             continue
         round_.run()

@@ -268,7 +268,8 @@ class Worker:
                 made = self._encoder(*key)  # before anything is claimed: it may take long, or fail
                 with self.engine.begin() as connection:
                     kept.claim_revision(connection, made.name, made.revision)
-                round_ = round_ or Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made)
+                if round_ is None or not round_.shares:  # the space before may have had nothing, and another encoder
+                    round_ = Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made)
                 return round_.add(kept, self._some(key))
 
             if self._guarded(space, add):
@@ -277,7 +278,8 @@ class Worker:
             return 0
         started = time.perf_counter()
         self._run(round_)
-        self._pace(encoder, sum(share.done.rows for share in round_.shares), time.perf_counter() - started)
+        rows = sum(share.done.rows for share in round_.shares) // len(round_.shares)
+        self._pace(encoder, rows, time.perf_counter() - started)
         return len(round_.shares)
 
     def _some(self, encoder: tuple[str, str]) -> int:
@@ -286,7 +288,7 @@ class Worker:
             return math.ceil(self._shared.rows.get(encoder, FIRST_ROWS) * random.uniform(0.5, 1.0))
 
     def _pace(self, encoder: tuple[str, str], rows: int, seconds: float) -> None:
-        """Choose how many rows the next round of an encoder has; not many times as many as this one had."""
+        """Choose how many rows of each space the next round of an encoder has, by what this one had."""
         in_time = int(rows * ROUND_SECONDS / max(seconds, 1e-3))
         with self._shared.lock:
             before = self._shared.rows.get(encoder, FIRST_ROWS)

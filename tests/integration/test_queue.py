@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -61,6 +64,78 @@ def test_a_space_is_not_made_by_a_snapshot_that_others_may_have_outrun(notes: Ex
         with pytest.raises(psycopg.Error, match="this transaction is REPEATABLE READ") as raised:
             making.execute("SELECT neural.create_space('notes', 'search', 'small')")
     assert raised.value.diag.message_hint == "Make searches and spaces in a READ COMMITTED transaction."
+
+
+def test_nor_is_a_search(execute: Execute, url: str) -> None:
+    execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
+    with psycopg.connect(libpq_url(url)) as making:
+        making.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        making.execute("SELECT 1 FROM notes")
+        execute("INSERT INTO notes VALUES (2, 'seen by nobody')")
+        with pytest.raises(psycopg.Error, match="may not see rows"):
+            making.execute("SELECT neural.watch('notes', '{body}', encoder => 'hash')")
+    with psycopg.connect(libpq_url(url)) as making:  # of a table of its own it may
+        making.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with making.transaction():
+            making.execute("CREATE TABLE others (id int PRIMARY KEY, body text)")
+            making.execute("SELECT neural.watch('others', '{body}', encoder => 'hash')")
+
+
+def test_a_partition_that_is_truncated_by_an_older_snapshot(execute: Execute, url: str) -> None:
+    execute("CREATE TABLE notes (id int PRIMARY KEY, body text) PARTITION BY RANGE (id)")
+    execute("CREATE TABLE low PARTITION OF notes FOR VALUES FROM (0) TO (10)")
+    execute("CREATE TABLE high PARTITION OF notes FOR VALUES FROM (10) TO (20)")
+    execute("SELECT neural.watch('notes', '{body}', encoder => 'hash')")
+    execute("INSERT INTO notes VALUES (1, 'fox'), (11, 'owl')")
+    with psycopg.connect(libpq_url(url)) as writing:
+        writing.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        writing.execute("SELECT count(*) FROM notes")
+        make_space(execute)
+        execute("DELETE FROM neural.changes")
+        writing.execute("TRUNCATE low CASCADE")
+    assert execute("SELECT keys FROM neural.changes") == [([[11]],), ([[11]],)]  # of both spaces
+    work(url)
+    assert execute("SELECT text FROM notes_search_small") == execute("SELECT text FROM notes_search") == [("owl",)]
+
+
+def test_triggers_that_were_turned_off_stay_so(notes: Execute) -> None:
+    notes("ALTER TABLE notes DISABLE TRIGGER notes_search_update")
+    notes("ALTER TABLE notes ENABLE ALWAYS TRIGGER notes_search_delete")
+    make_space(notes)
+    fires = notes("SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE starts_with(tgname, 'notes_search')")
+    assert dict(fires) == {f"notes_search_{event}": how for event, how in zip(
+        ("insert", "update", "delete", "truncate"), "ODAO", strict=True)}  # fmt: skip
+
+
+def test_a_child_without_a_key_of_its_own(execute: Execute, url: str) -> None:
+    execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
+    execute("CREATE TABLE memos () INHERITS (notes)")
+    execute("SELECT neural.watch('notes', '{body}', encoder => 'hash')")
+    execute("INSERT INTO memos VALUES (1, 'fox'), (2, 'owl'), (3, 'ibis')")
+    execute("UPDATE memos SET body = 'gnu' WHERE id = 2")
+    execute("DELETE FROM memos WHERE id = 3")
+    work(url)
+    assert execute("SELECT text FROM notes_search ORDER BY source_id") == [("fox",), ("gnu",)]
+
+
+def test_a_table_without_a_key_gets_no_search(execute: Execute) -> None:
+    execute("CREATE TABLE notes (id int, body text)")
+    with pytest.raises(psycopg.Error, match="table notes has no primary key"):
+        execute("SELECT neural.watch('notes', '{body}')")
+
+
+def test_columns_may_have_any_name(execute: Execute, url: str) -> None:
+    execute(
+        r"""CREATE TABLE "No 'tes" (hashtextextended int, "n" int, "bo\dy" text, PRIMARY KEY (hashtextextended, "n"))"""
+    )
+    execute(r"""SELECT neural.watch('"No ''tes"', ARRAY['bo\dy'], encoder => 'hash')""")
+    execute("""INSERT INTO "No 'tes" VALUES (1, 2, 'fox'), (2, 2, 'owl')""")
+    execute("""SELECT neural.create_space('"No ''tes"', 'search', 'small')""")
+    work(url)
+    execute(r"""UPDATE "No 'tes" SET "bo\dy" = 'ibis' WHERE hashtextextended = 1""")
+    work(url)
+    for table in ("No 'tes_search", "No 'tes_search_small"):
+        assert execute(f'SELECT text FROM "{table}" ORDER BY 1') == [("ibis",), ("owl",)]  # noqa: S608
 
 
 def test_triggers_of_earlier_versions_find_their_spaces(notes: Execute) -> None:
@@ -210,11 +285,34 @@ def test_vectors_that_somebody_else_made_meanwhile(db: Database) -> None:
     encoder = HashEncoder()
     texts = {bytes([n]): text for n, text in enumerate(["fox", "owl", "ibis"])}
     vectors = dict(zip(texts, encoder.encode_documents(list(texts.values())), strict=True))
-    with db.engine.begin() as connection:
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         remember(connection, encoder, {b"\x00": vectors[b"\x00"]})
+        remember(connection, encoder, dict(list(vectors.items())[:2]))
+    with db.engine.begin() as connection:
         remember(connection, encoder, vectors)
         found = recall(connection, encoder, list(texts))
     assert {key: vector.tolist() for key, vector in found.items()} == {key: v.tolist() for key, v in vectors.items()}
+
+
+def test_spaces_of_two_encoders_are_not_encoded_together(notes: Execute, url: str) -> None:
+    """Also where the first has nothing to be claimed, because another worker is at its rows."""
+    notes("CREATE TABLE others AS TABLE notes")
+    notes("ALTER TABLE others ADD PRIMARY KEY (id)")
+    notes("SELECT neural.watch('others', '{title,body}', encoder => 'hash', dimensions => 64,"
+          """ options => '{"dimensions": 64}')""")  # fmt: skip
+    with psycopg.connect(libpq_url(url)) as other:
+        first = notes("SELECT id FROM neural.spaces WHERE source = 'public.notes'")[0][0]
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('pgneural collect ' || %s, 0))", (first,))
+        worker = Worker(url)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while notes("SELECT count(*) FROM others_search") != [(20,)]:
+            assert time.monotonic() < deadline, worker.problems
+            time.sleep(0.05)
+        worker.stop()
+        thread.join()
+    assert worker.problems == []
 
 
 def test_rounds_are_as_large_as_an_encoder_is_fast(notes: Execute, url: str) -> None:

@@ -18,6 +18,11 @@ def copies(connection: sa.Connection) -> bool:
     return isinstance(_driver(connection), (psycopg.Connection, psycopg.AsyncConnection))
 
 
+def commits_at_once(connection: sa.Connection) -> bool:
+    """Whether each statement is a transaction, so that there are no savepoints."""
+    return bool(getattr(_driver(connection), "autocommit", False))
+
+
 def has_binary_form(connection: sa.Connection, oid: int) -> bool:
     """Whether psycopg writes values of a type in binary form."""
     try:

@@ -34,6 +34,9 @@ from pgneural.errors import DatabaseUnreachable, MissingExtra
 SYSTEM_USER = "pgserver"
 """PostgreSQL refuses to run as root; root starts it as this system user, which is made if missing."""
 
+_OF_ROOT = Path("/run") if Path("/run").is_dir() else Path(tempfile.gettempdir())
+"""Where root keeps what others may not touch."""
+
 START_SECONDS = 300
 """How long a start may take; crash recovery replays up to ``max_wal_size``."""
 
@@ -218,7 +221,7 @@ def _last_line(path: Path) -> str:
 def _give_to_system_user(folder: Path) -> None:
     """Let the system user own the folder, and pass through (not read) the folders above it."""
     wheel = _wheel()
-    with FileLock(Path(tempfile.gettempdir()) / "pgneural-user.lock"):  # two that start at once: useradd fails for one
+    with FileLock(_OF_ROOT / "pgneural-user.lock"):  # two that start at once: useradd fails for one
         user = wheel.ensure_user_exists(SYSTEM_USER)
     os.chown(folder, user.pw_uid, user.pw_gid)
     for program_folder in (_programs(), _programs().parent / "lib", _programs().parent / "share"):

@@ -122,9 +122,10 @@ def waiting(connection: sa.Connection, space: int) -> int:
     return connection.scalar(sa.text(_WAITING), {"space": space}) or 0
 
 
-def with_others(connection: sa.Connection, space: int) -> bool:
-    """Whether others are at work on rows of a space."""
-    return bool(connection.scalar(_WITH_OTHERS, {"space": space}))
+def with_others(connection: sa.Connection, space: int) -> tuple[int, int] | None:
+    """Return the lowest and the highest version of the rows that others are at work on; None if there are none."""
+    lowest, highest = connection.execute(_WITH_OTHERS, {"space": space}).one()
+    return None if lowest is None else (lowest, highest)
 
 
 _LOCK = sa.text("""
@@ -135,7 +136,8 @@ SELECT p.key::text
  ORDER BY p.key FOR UPDATE OF p SKIP LOCKED""")
 
 _WITH_OTHERS = sa.text("""
-SELECT EXISTS (SELECT FROM neural.pending WHERE space_id = :space AND claimed_by IS NOT NULL AND due > now())""")
+SELECT min(version), max(version) FROM neural.pending
+ WHERE space_id = :space AND claimed_by IS NOT NULL AND due > now()""")
 
 _RENEW = sa.text("""
 UPDATE neural.pending p SET due = now() + :lease * interval '1 s'

@@ -5,6 +5,7 @@ Not after a row was deleted and inserted again, and not for another table with t
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import psycopg
 import sqlalchemy as sa
 
-from pgneural.store.copying import BYTEA, TEXT, copies, copy
+from pgneural.store.copying import BYTEA, TEXT, commits_at_once, copies, copy
 from pgneural.store.kept import numbers
 from pgneural.store.schema import VECTORS
 from pgneural.store.vectors import Storage
@@ -39,7 +40,7 @@ def remember(connection: sa.Connection, encoder: Encoder, vectors: Mapping[bytes
     rows = sorted(vectors.items())
     if copies(connection):
         try:
-            with connection.begin_nested():
+            with contextlib.nullcontext() if commits_at_once(connection) else connection.begin_nested():
                 _copied(connection, encoder, rows)
         except psycopg.errors.UniqueViolation:  # somebody made one of them just now
             _inserted(connection, encoder, rows)
