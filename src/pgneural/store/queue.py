@@ -136,8 +136,7 @@ SELECT p.key::text
  ORDER BY p.key FOR UPDATE OF p SKIP LOCKED""")
 
 _WITH_OTHERS = sa.text("""
-SELECT min(version), max(version) FROM neural.pending
- WHERE space_id = :space AND claimed_by IS NOT NULL AND due > now()""")
+SELECT min(version), max(version) FROM neural.pending WHERE space_id = :space AND claimed_by IS NOT NULL""")
 
 _RENEW = sa.text("""
 UPDATE neural.pending p SET due = now() + :lease * interval '1 s'
