@@ -276,6 +276,22 @@ $$;
 COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
 'Has the changes of a table, and of its partitions, noted for the search of a chunk table; see note_changes';
 
+CREATE OR REPLACE FUNCTION neural.noting_triggers(
+    OUT relation regclass, OUT name text, OUT chunk_table text, OUT schema text, OUT columns text[], OUT spaces bigint[]
+)
+RETURNS SETOF record
+LANGUAGE sql STABLE
+AS $$
+    SELECT t.tgrelid::regclass, t.tgname, a.given[1], a.given[2], a.given[3]::text[], a.given[4]::bigint[]
+      FROM pg_catalog.pg_trigger t
+     CROSS JOIN LATERAL (
+           SELECT array_agg(convert_from(decode(part, 'escape'), 'UTF8') ORDER BY place) FILTER (WHERE place <= t.tgnargs) AS given
+             FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS p(part, place)) a
+     WHERE t.tgfoid = 'neural.note_changes'::regproc
+$$;
+
+COMMENT ON FUNCTION neural.noting_triggers() IS 'The triggers that note changes, with their arguments';
+
 CREATE OR REPLACE FUNCTION neural.watch_again(space bigint)
 RETURNS void
 LANGUAGE plpgsql
@@ -285,15 +301,10 @@ DECLARE
     noting record;
 BEGIN
     FOR noting IN
-        SELECT DISTINCT t.tgrelid::regclass AS relation, a.given[1] AS chunk_table, a.given[2] AS schema, a.given[3] AS columns
-          FROM pg_catalog.pg_trigger t
-         CROSS JOIN LATERAL (
-               SELECT array_agg(convert_from(decode(part, 'escape'), 'UTF8') ORDER BY place) AS given
-                 FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS p(part, place)) a
-         WHERE t.tgfoid = 'neural.note_changes'::regproc
-           AND space = ANY (neural.spaces_of(t.tgrelid, a.given[1], a.given[2]))
+        SELECT DISTINCT t.relation, t.chunk_table, t.schema, t.columns FROM neural.noting_triggers() t
+         WHERE space = ANY (neural.spaces_of(t.relation, t.chunk_table, t.schema))
     LOOP
-        PERFORM neural.watch_table(noting.relation, noting.chunk_table, noting.schema, noting.columns::text[]);
+        PERFORM neural.watch_table(noting.relation, noting.chunk_table, noting.schema, noting.columns);
     END LOOP;
 END
 $$;

@@ -150,6 +150,21 @@ def test_triggers_of_earlier_versions_find_their_spaces(notes: Execute) -> None:
     assert noted(notes) == before + 2
 
 
+def test_triggers_of_another_database_are_noticed(notes: Execute, db: Database) -> None:
+    """Those of a table that was restored from elsewhere have the ids that its spaces had there."""
+    assert db.check().differences == ()
+    space = notes("SELECT id FROM neural.spaces WHERE attribute = 'search'")[0][0]
+    given = "'notes_search', '', '{title,body}', '{77}'"
+    notes("CREATE OR REPLACE TRIGGER notes_search_insert AFTER INSERT ON notes REFERENCING NEW TABLE AS new_rows"
+          f" FOR EACH STATEMENT EXECUTE FUNCTION neural.note_changes({given})")  # fmt: skip
+    assert db.check().differences == (
+        "trigger notes_search_insert of table notes notes for other spaces than its search has; "
+        f"run: SELECT neural.watch_again({space})",
+    )
+    notes(f"SELECT neural.watch_again({space})")
+    assert db.check().differences == ()
+
+
 def test_only_who_may_makes_triggers_that_note(notes: Execute, url: str) -> None:
     """A trigger says for which spaces it notes, so it is not for everybody."""
     notes("DROP ROLE IF EXISTS pgneural_stranger")

@@ -229,7 +229,7 @@ def _table_differences(connection: sa.Connection) -> list[str]:
 
 
 def _broken(connection: sa.Connection) -> list[str]:
-    """Tell which tables of collections are missing, and which indexes an interrupted build has left invalid."""
+    """Tell which tables of collections are missing, which indexes are invalid, which triggers note for others."""
     missing = sa.text(
         "SELECT format('table neural.%I of collection %s is missing; drop the collection and index it again', t, s)"
         "  FROM (SELECT chunk_table AS t, attribute AS s FROM neural.spaces WHERE source = 'neural.documents'"
@@ -243,7 +243,14 @@ def _broken(connection: sa.Connection) -> list[str]:
         " WHERE NOT i.indisvalid AND c.relnamespace = to_regnamespace('neural')"
         "   AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)"
     )
-    found = [found for query in (missing, invalid) for found in connection.scalars(query)]
+    elsewhere = sa.text(  # as after a table was restored into another database
+        "SELECT format('trigger %I of table %s notes for other spaces than its search has; run: %s',"
+        "              t.name, t.relation, coalesce((SELECT format('SELECT neural.watch_again(%s)', min(id)) FROM unnest(o.own) id),"
+        "                       format('DROP TRIGGER %I ON %s', t.name, t.relation)))"
+        "  FROM neural.noting_triggers() t, neural.spaces_of(t.relation, t.chunk_table, t.schema) AS o(own)"
+        " WHERE t.spaces <> o.own"
+    )
+    found = [found for query in (missing, invalid, elsewhere) for found in connection.scalars(query)]
     found += [
         f"row-level security of table {table} is not that of {source}; run as its owner: pgneural db upgrade"
         for table, source in unprotected(connection)
