@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import os
 import random
 import socket
@@ -62,13 +61,6 @@ PATIENCE_SECONDS = 10
 PAUSE_SECONDS = 60.0
 """For so long a space is let be after an error that is its own, such as a model that is not on this host."""
 
-ROUND_SECONDS = 2.0
-"""So long a round takes, as far as the last one tells: with a slow encoder several workers share even a few rows, rows
-that change meanwhile do not wait long, and neither does who stops a worker."""
-
-FIRST_ROWS = 64
-"""How many rows the first round of an encoder has."""
-
 GIVEN = "vectors:"
 """Names of encoders that encode nothing."""
 
@@ -80,7 +72,6 @@ class _Shared:
     totals: dict[int, Done] = field(default_factory=dict)
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
-    rows: dict[tuple[str, str], int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -270,29 +261,14 @@ class Worker:
                     kept.claim_revision(connection, made.name, made.revision)
                 if round_ is None or not round_.shares:  # the space before may have had nothing, and another encoder
                     round_ = Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made)
-                return round_.add(kept, self._some(key))
+                return round_.add(kept, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
 
             if self._guarded(space, add):
                 encoder = key
-        if round_ is None or encoder is None or not round_.shares:
+        if round_ is None or not round_.shares:
             return 0
-        started = time.perf_counter()
         self._run(round_)
-        rows = sum(share.done.rows for share in round_.shares) // len(round_.shares)
-        self._pace(encoder, rows, time.perf_counter() - started)
         return len(round_.shares)
-
-    def _some(self, encoder: tuple[str, str]) -> int:
-        """Return how many rows to claim: never quite the same, lest workers that began together store together."""
-        with self._shared.lock:
-            return math.ceil(self._shared.rows.get(encoder, FIRST_ROWS) * random.uniform(0.5, 1.0))
-
-    def _pace(self, encoder: tuple[str, str], rows: int, seconds: float) -> None:
-        """Choose how many rows of each space the next round of an encoder has, by what this one had."""
-        in_time = int(rows * ROUND_SECONDS / max(seconds, 1e-3))
-        with self._shared.lock:
-            before = self._shared.rows.get(encoder, FIRST_ROWS)
-            self._shared.rows[encoder] = min(max(in_time, FIRST_ROWS // 4), 4 * before, BATCH_ROWS) if rows else before
 
     def _run(self, round_: Round) -> None:
         try:

@@ -19,7 +19,7 @@ from pgneural.store.engine import libpq_url
 from pgneural.store.kept import Kept
 from pgneural.store.remembered import recall, remember
 from pgneural.store.schema import Space
-from pgneural.worker import FIRST_ROWS, Worker
+from pgneural.worker import Worker
 from tests.fixtures.tables import Execute
 
 
@@ -330,14 +330,12 @@ def test_spaces_of_two_encoders_are_not_encoded_together(notes: Execute, url: st
     assert worker.problems == []
 
 
-def test_rounds_are_as_large_as_an_encoder_is_fast(notes: Execute, url: str) -> None:
-    worker = work(url)
-    key = ("hash", "{}")
-    assert worker._shared.rows[key] > FIRST_ROWS
-    worker._pace(key, 100, 20.0)
-    assert worker._shared.rows[key] == FIRST_ROWS // 4
-    worker._pace(key, 0, 20.0)  # nothing was stored: that tells nothing
-    assert worker._shared.rows[key] == FIRST_ROWS // 4
+def test_workers_leave_some_for_others(notes: Execute) -> None:
+    notes("INSERT INTO notes SELECT n, '', 'owl' FROM generate_series(100, 899) n")
+    space = notes("SELECT id FROM neural.spaces WHERE attribute = 'search'")[0][0]
+    notes("SELECT neural.collect(%s, 2000)", space)
+    claimed = [len(notes("SELECT neural.claim(%s, 'one', 512, '30 s')", space)) for _ in range(13)]
+    assert claimed == [102, 89, 78, 68, *[64] * 7, 35, 0]
 
 
 def test_documents_that_are_not_encoded_yet_are_not_lost_with_a_space(db: Database) -> None:

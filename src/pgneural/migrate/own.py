@@ -245,7 +245,8 @@ def _broken(connection: sa.Connection) -> list[str]:
     )
     elsewhere = sa.text(  # as after a table was restored into another database
         "SELECT format('trigger %I of table %s notes for other spaces than its search has; run: %s',"
-        "              t.name, t.relation, coalesce((SELECT format('SELECT neural.watch_again(%s)', min(id)) FROM unnest(o.own) id),"
+        "              t.name, t.relation,"
+        "              coalesce((SELECT format('SELECT neural.watch_again(%s)', min(id)) FROM unnest(o.own) id),"
         "                       format('DROP TRIGGER %I ON %s', t.name, t.relation)))"
         "  FROM neural.noting_triggers() t, neural.spaces_of(t.relation, t.chunk_table, t.schema) AS o(own)"
         " WHERE t.spaces <> o.own"
