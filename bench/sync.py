@@ -270,7 +270,7 @@ def latency(db: Database, times: int) -> None:
 
 
 TEXT_SECONDS = 0.02
-"""What minilm takes for an abstract on two cores without AMX is more, with AMX half of it."""
+"""Of the order of a small model on two cores; much less, and the index of the vectors is what is timed."""
 
 
 class Slow(HashEncoder):

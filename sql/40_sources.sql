@@ -76,7 +76,7 @@ DECLARE
     number smallint;
     name text;
     names text[];
-BEGIN  -- one by one: the triggers ask at every statement, and a join would take several times as long
+BEGIN  -- one by one: the triggers ask at every statement, and starting a join costs more than these look-ups
     FOREACH number IN ARRAY coalesce((SELECT i.indkey::smallint[] FROM pg_catalog.pg_index i
                                        WHERE i.indrelid = relation AND i.indisprimary), '{}') LOOP
         SELECT a.attname INTO name FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attnum = number;

@@ -83,7 +83,6 @@ def queue() -> None:
         " (SELECT space_id, key, (row_number() OVER () - 1) / 1000 AS slice FROM neural.pending) p"
         " GROUP BY space_id, slice"
     )
-    op.execute(REMEMBER_RIGHTS)
     op.drop_table("pending", schema="neural")
     due = "When it may be claimed: later while a worker has it, or after a failure"
     op.create_table(
@@ -119,24 +118,6 @@ def queue() -> None:
         op.execute(
             f"ALTER TABLE neural.{table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"
         )
-
-
-REMEMBER_RIGHTS = """
-CREATE TEMPORARY TABLE pgneural_rights ON COMMIT DROP AS
-SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role, a.privilege_type AS privilege
-  FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = 'neural.pending'::regclass AND a.grantee <> c.relowner"""
-
-GRANT_RIGHTS = """
-DO $$
-DECLARE
-    known record;
-BEGIN
-    FOR known IN SELECT * FROM pgneural_rights WHERE privilege IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
-        EXECUTE format('GRANT %s ON neural.changes, neural.pending, neural.failed, neural.vectors TO %s',
-                       known.privilege, known.role);
-    END LOOP;
-END
-$$"""
 
 
 def workers() -> None:
@@ -177,29 +158,9 @@ def workers() -> None:
         schema="neural",
         comment="What workers did in each minute of the last hour",
     )
-    op.execute(GRANT_RIGHTS)
-    op.execute("DROP TABLE pgneural_rights")
-
-
-REFUSE = """
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM neural.spaces WHERE kind = 'dense' GROUP BY source, attribute HAVING count(*) > 1)
-       OR EXISTS (SELECT FROM neural.spaces
-                   WHERE kind = 'dense' AND name <> 'main' AND source = 'neural.documents') THEN
-        RAISE EXCEPTION 'a search has several spaces, or its model was changed, which earlier versions do not know'
-        USING HINT = 'Drop the spaces that do not serve, and index such collections anew, first.';
-    END IF;
-END
-$$"""
 
 
 def downgrade() -> None:
-    op.execute(REFUSE)
-    op.execute(
-        "INSERT INTO neural.changes (space_id, keys, rows) SELECT space_id, jsonb_agg(key), count(*) FROM"
-        " (SELECT space_id, key FROM neural.pending UNION SELECT space_id, key FROM neural.failed) p GROUP BY space_id"
-    )
     for table in ("work", "workers", "vectors", "failed"):
         op.drop_table(table, schema="neural")
     op.execute("DELETE FROM neural.spaces WHERE state <> 'serving'")

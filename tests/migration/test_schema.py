@@ -72,6 +72,30 @@ def test_down_and_up_again(db: Database, url: str, dump: Callable[..., str]) -> 
     assert schema_of(dump, url) == before
 
 
+def test_who_encoded_before_may_use_the_queue(db: Database) -> None:
+    """The first form of 0005 lost the rights on what it made anew."""
+    with db.engine.begin() as connection:
+        execute = connection.exec_driver_sql
+        execute("DROP ROLE IF EXISTS pgneural_before")
+        execute("CREATE ROLE pgneural_before")
+        execute("GRANT SELECT, INSERT ON neural.term_counts TO pgneural_before")
+        migrate.downgrade(connection, "0005")
+        migrate.upgrade(connection)
+        for table in ("changes", "pending", "failed", "vectors"):
+            may = sa.func.has_table_privilege("pgneural_before", f"neural.{table}", "INSERT")
+            assert connection.scalar(sa.select(may)), table
+        execute("DROP OWNED BY pgneural_before")
+        execute("DROP ROLE pgneural_before")
+
+
+def test_no_way_back_with_several_spaces(db: Database) -> None:
+    db.collection("notes", encoder="hash").index([{"id": "1", "text": "fox"}])
+    db.create_space("notes", "small", max_tokens=50)
+    with pytest.raises(sa.exc.DBAPIError, match="a search has several spaces"), db.engine.begin() as connection:
+        migrate.downgrade(connection, "0004")
+    assert db.check().current
+
+
 def test_dump_and_restore_keeps_search_working(
     db: Database, url: str, empty_url: str, dump: Callable[..., str], programs: Callable[[str], str]
 ) -> None:

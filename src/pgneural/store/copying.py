@@ -1,4 +1,4 @@
-"""COPY in binary form through SQLAlchemy: numbers that are written as text cost a tenth of what encoding them does."""
+"""COPY in binary form through SQLAlchemy: vectors need not be written as text, which takes its time."""
 
 from __future__ import annotations
 
