@@ -72,6 +72,7 @@ class _Shared:
     totals: dict[int, Done] = field(default_factory=dict)
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+    idle: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -127,6 +128,7 @@ class Worker:
             once: Only until nothing is left to do. The first error of the server is then raised.
         """
         errors: list[BaseException] = []
+        self._shared.idle.clear()
 
         def work_on() -> None:
             try:
@@ -164,16 +166,27 @@ class Worker:
                 failures += 1
                 self._wait(self._told(error, failures))
                 continue
+            self._noted_idle(not worked)
             if worked:
                 pause = SHORTEST_POLL_SECONDS
-            elif once:
+            elif once and self._all_idle():
                 self._index_what_is_filled(wait=True)
                 break
+            elif once:  # what another collects just now is there to be claimed in a moment
+                self._wait(SHORTEST_POLL_SECONDS)
             else:
                 if pause >= POLL_SECONDS:
                     self._index_what_is_filled()
                 self._wait(pause)
                 pause = min(2 * pause, POLL_SECONDS)
+
+    def _noted_idle(self, idle: bool) -> None:
+        with self._shared.lock:
+            (self._shared.idle.add if idle else self._shared.idle.discard)(threading.get_ident())
+
+    def _all_idle(self) -> bool:
+        with self._shared.lock:
+            return len(self._shared.idle) == self._concurrency
 
     def _told(self, error: Exception, failures: int) -> float:
         """Log what the server said; return how long to wait."""

@@ -69,6 +69,23 @@ def test_rows_are_encoded_and_kept_up_to_date(notes: Execute, url: str) -> None:
     assert pending(notes) == 0
 
 
+def test_threads_that_work_once_share_what_one_of_them_collects(notes: Execute, url: str) -> None:
+    """One holds the lock of collecting while another finds nothing to claim: that one does not end yet."""
+    notes("INSERT INTO notes SELECT n, 'note', 'owl ' || n FROM generate_series(100, 1500) n")
+    threads = set()
+
+    class Slow(HashEncoder):
+        def encode_documents(self, items: Sequence[Content]) -> Vector:
+            threads.add(threading.get_ident())
+            time.sleep(0.05)
+            return super().encode_documents(items)
+
+    work(url, Slow())
+    assert len(threads) == 2
+    assert pending(notes) == 0
+    assert len(chunks(notes)) == 1421
+
+
 def test_nothing_is_encoded_twice(notes: Execute, url: str) -> None:
     """Not after a row comes back, and not for another table with the same text."""
     work(url)

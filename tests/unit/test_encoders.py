@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pgneural import encoders
+from pgneural.encoders import parallel
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.encoders.transformer import FIDELITY, SentenceTransformerEncoder
@@ -75,6 +79,45 @@ class TestFolder:
             encoder.encode_documents(["fox " * 61])
         with pytest.warns(UserWarning, match="the query has 100 tokens; .* reads the first 60"):
             encoder.encode_query("fox " * 100)
+
+    def test_batches_side_by_side_give_what_one_gives(self, encoder: SentenceTransformerEncoder) -> None:
+        texts = [f"the quick brown fox {n} jumps over the lazy dog {n * n}" for n in range(400)]
+        together = encoder.encode_documents(texts)
+        singly = np.concatenate([encoder.encode_documents([text]) for text in texts])
+        np.testing.assert_allclose(together, singly, atol=2e-3 if encoder.precision == "bfloat16" else 1e-5)
+
+    def test_batches_side_by_side_leave_other_threads_their_cores(self, tiny_model: Path) -> None:
+        """In a process of its own: what a thread may use is set once and for all."""
+        script = f"""if True:
+            import os, sys, threading, torch
+            from pgneural.encoders import get, parallel
+            torch.set_num_threads(3)
+            barrier, seen = threading.Barrier(3), []
+            def look(batch):
+                barrier.wait(20)  # three at a time
+                seen.append(torch.get_num_threads())
+            parallel.each(look, [[n] for n in range(3)])
+            assert seen == [1, 1, 1], seen
+            later = []
+            thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+            thread.start(); thread.join()
+            assert later == [3] and torch.get_num_threads() == 3, later
+            encoder = get({str(tiny_model)!r})
+            encoder.encode_documents(["quick brown fox " * 10] * 200)
+            if os.fork() == 0:
+                encoder.encode_documents(["quick brown fox " * 10] * 200)
+                os._exit(7)
+            assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+        """
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+    def test_an_error_in_one_batch_is_raised(self) -> None:
+        def refuse(batch: Sequence[int]) -> None:
+            if batch[0] == 3:
+                raise ValueError("cannot read 3")
+
+        with pytest.raises(ValueError, match="cannot read 3"):
+            parallel.each(refuse, [[n] for n in range(10)])
 
     def test_matryoshka_dimensions(self, encoder: SentenceTransformerEncoder, tiny_model: Path) -> None:
         short = SentenceTransformerEncoder(tiny_model, dimensions=8, precision="float32", device="cpu")

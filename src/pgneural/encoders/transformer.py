@@ -8,7 +8,6 @@ processor's cache. Precision: half where the machine has the instructions and th
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import threading
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgneural.encoders import packed
+from pgneural.encoders import packed, parallel
 from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import load, revision_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
@@ -89,7 +88,7 @@ class SentenceTransformerEncoder:
         trust_remote_code: bool = False,
     ) -> None:
         self._model = _load(str(model), device, trust_remote_code)
-        self._tokenizing, self._encoding = threading.Lock(), threading.Lock()
+        self._tokenizing = threading.Lock()
         self.name = name or str(model)
         own: Mapping[str, str | None] = self._model.prompts
         self._query_prompt = own.get("query") or "" if query_prompt is None else query_prompt
@@ -121,11 +120,16 @@ class SentenceTransformerEncoder:
             raise TextTooLong(
                 f"a text has {lengths.max()} tokens, but {self.name} reads {self.max_tokens}; cut it into chunks first"
             )
+
+        def encode(batch: Sequence[int]) -> None:
+            vectors[batch] = self._forward([texts[at] for at in batch], self._document_prompt, "document")
+
         batches = list(self._batches(lengths))
-        on_all_cores = self._model.device.type == "cpu" and len(batches) > 1  # two such at once slow each other down
-        with self._encoding if on_all_cores else contextlib.nullcontext():
+        if self._model.device.type == "cpu" and len(batches) > 1:
+            parallel.each(encode, batches)
+        else:
             for batch in batches:
-                vectors[batch] = self._forward([texts[at] for at in batch], self._document_prompt, "document")
+                encode(batch)
         return vectors
 
     def encode_query(self, item: Content) -> Vector:

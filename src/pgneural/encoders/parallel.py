@@ -1,0 +1,48 @@
+"""Batches side by side on a CPU: a core each, instead of one batch after the other on all cores.
+
+Threads that share a product wait for each other after every layer. Where a core is needed elsewhere, by the database
+among others, all of them wait for that one; threads that have a batch each do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+MOST_BATCHES = 8
+"""At a time, in a process: Python runs one thread at a time between the products. Further cores share batches."""
+
+
+def each(do: Callable[[Sequence[int]], None], batches: Iterable[Sequence[int]]) -> None:
+    """Do something with each batch, as many at a time as this thread may use cores; raise the first error.
+
+    All callers share one set of threads, so that two of them do not take each other's cores.
+    """
+    import torch
+
+    for _ in _threads(torch.get_num_threads(), os.getpid()).map(do, batches):
+        pass
+
+
+@functools.cache
+def _threads(cores: int, _process: int) -> ThreadPoolExecutor:  # a process that was forked has none of its parent's
+    at_a_time = min(cores, MOST_BATCHES)
+    return ThreadPoolExecutor(at_a_time, "encode", initializer=_use, initargs=(cores // at_a_time,))
+
+
+def _use(cores: int) -> None:
+    """Let this thread compute on so many cores, and leave others alone: `torch.set_num_threads` is for all."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.get_num_threads()  # torch sets the number of a new thread itself, once: not after us
+    threadpool_limits(cores, user_api="openmp")
+    if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        # its own number, where somebody has set one, goes before that of OpenMP
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).MKL_Set_Num_Threads_Local(cores)
