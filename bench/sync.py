@@ -31,6 +31,9 @@ from pgneural.worker import Worker
 
 BULK = 10_000
 
+TABLES = ("plain", "idle", "searched")
+"""Without triggers, with triggers that do nothing, and with those of a search."""
+
 PARTS = ("overhead", "throughput", "latency", "scaling", "claims")
 
 TABLE = """
@@ -39,6 +42,14 @@ CREATE TABLE {name} (
     lang text NOT NULL DEFAULT 'en', published timestamptz NOT NULL DEFAULT now(),
     author_id int NOT NULL REFERENCES authors);
 CREATE INDEX ON {name} (lang); CREATE INDEX ON {name} (published); CREATE INDEX ON {name} (author_id);"""
+
+IDLE = """
+CREATE FUNCTION idle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER i AFTER INSERT ON idle REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION idle();
+CREATE TRIGGER u AFTER UPDATE ON idle REFERENCING OLD TABLE AS o NEW TABLE AS n
+    FOR EACH STATEMENT EXECUTE FUNCTION idle();
+CREATE TRIGGER d AFTER DELETE ON idle REFERENCING OLD TABLE AS o FOR EACH STATEMENT EXECUTE FUNCTION idle()"""
+"""What the server itself takes to keep the rows of a statement for its trigger."""
 
 
 @click.command("sync")
@@ -104,19 +115,21 @@ def overhead(db: Database, runs: int) -> None:
         connection.cursor().copy("COPY kept FROM STDIN") as copy,
     ):
         copy.write(lines)
-    execute(db, *(TABLE.format(name=name) for name in ("plain", "searched")))
+    execute(db, *(TABLE.format(name=name) for name in TABLES), IDLE)
     watched(db, "searched", encoder="hash")
     results = []
     for write in (*_bulk(lines), *_single()):
-        times: dict[str, list[float]] = {"plain": [], "searched": []}
+        times: dict[str, list[float]] = {name: [] for name in TABLES}
         for run in range(runs + 1):
-            for name in ("plain", "searched") if run % 2 else ("searched", "plain"):
+            for name in TABLES if run % 2 else reversed(TABLES):
                 seconds = _timed(db, write, name)
                 if run:  # the first fills the caches
                     times[name].append(seconds)
-        plain, searched = (median(times[name]) * 1000 for name in ("plain", "searched"))
-        results.append((write.name, f"{plain:.2f}", f"{searched:.2f}", f"{searched / plain:.2f}"))
-    print_table(("statement", "without, ms", "with, ms", "ratio"), results)
+        plain, idle, searched = (median(times[name]) * 1000 for name in TABLES)
+        figures = (f"{plain:.2f}", f"{idle:.2f}", f"{searched:.2f}", f"{idle / plain:.2f}", f"{searched / plain:.2f}")
+        results.append((write.name, *figures))
+    heading = ("statement", "without, ms", "idle trigger, ms", "with, ms", "idle ratio", "ratio")
+    print_table(heading, results)
 
 
 def _timed(db: Database, write: Write, name: str) -> float:

@@ -303,7 +303,8 @@ BEGIN
     IF rate IS NOT NULL THEN
         most := least(most, ceil(least(rate, 1000000)))::integer;
         UPDATE neural.spaces SET resumes_at = now() + interval '1 second' * (most / rate)
-         WHERE id = space AND coalesce(resumes_at, now()) <= now();
+         WHERE id = space AND coalesce(resumes_at, now()) <= now()
+           AND EXISTS (SELECT FROM neural.pending p WHERE p.space_id = space AND p.due <= now());
         IF NOT FOUND THEN
             RETURN;
         END IF;

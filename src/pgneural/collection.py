@@ -257,12 +257,13 @@ class Collection:
 
     def _prepare(self, space: Space) -> None:
         """Have the statements ready for another space."""
-        before = self._searched
+        before, pool = self._searched, self._engine.pool
         with self._engine.connect() as connection:
-            connection.detach()  # the database may be closed meanwhile
             connection.execution_options(isolation_level="AUTOCOMMIT")
             target = self._target_of(connection, space, chunks_of(space))
             self._prepared = before.moved_to(target, connection) if before else None
+            if self._engine.pool is not pool:
+                connection.detach()  # the database was closed meanwhile, and this connection is to be, too
 
     def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
@@ -464,7 +465,9 @@ class Collection:
 
     def _searching(self, connection: sa.Connection) -> Searched:
         if self._searched is None or time.monotonic() > self._believed:
-            self._searched = Searched(self._target(connection))
+            target = self._target(connection)
+            if self._searched is None or not self._searched.serves(target):
+                self._searched = Searched(target)
             self._believed = time.monotonic() + STATISTICS_SECONDS
         self._searched.states = ["serving", "kept"] if self._serving.waiting else ["serving"]
         return self._searched

@@ -45,9 +45,15 @@ class Searched:
         if query.literals():
             return connection.execute(built.statement, parameters).all()
         text, constants = built.text(connection.dialect)
-        driver: Any = connection.connection.driver_connection
+        driver: Any = connection.connection.dbapi_connection
         rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
         return rows
+
+    def serves(self, target: Target) -> bool:
+        """Whether the statements are as good for what the target is by now."""
+        here = self.target
+        same = (here.space, here.tokens is None) == (target.space, target.tokens is None)
+        return same and here.dense.like(target.dense) and _like(here.sparse, target.sparse)
 
     def moved_to(self, target: Target, connection: sa.Connection) -> Searched:
         """Return the same for another space, with the statements for queries like those that were asked here."""
@@ -56,6 +62,10 @@ class Searched:
         for query in self._statements.asked():
             other.rows(connection, replace(query, vector=None if query.vector is None else vector))
         return other
+
+
+def _like(one: Vectors | None, other: Vectors | None) -> bool:
+    return one is other if one is None or other is None else one.like(other)
 
 
 @dataclass(frozen=True)

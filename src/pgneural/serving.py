@@ -6,8 +6,8 @@ that served, which is kept in step with the rows, until it has loaded the encode
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import logging
 import random
 import threading
 import time
@@ -20,7 +20,9 @@ from pgneural.store.catalog import chunks_of, dropped, require_encoder, space_of
 from pgneural.store.schema import Space
 from pgneural.types import Encoder
 
-HERD_SECONDS = 1.0
+logger = logging.getLogger(__name__)
+
+HERD_SECONDS = 3.0
 """After a switch clients make the other space ready at some moment of so long: all at once would take the processors
 from their searches."""
 
@@ -39,20 +41,26 @@ class Serving:
 
     def __init__(self, space: Space, encoder: Callable[[], Encoder]) -> None:
         self.space, self._first, self._make, self.waiting = space, space.id, encoder, False
+        self._encoders: dict[int, Encoder] = {}
         self._preparing: tuple[int, threading.Thread] | None = None
 
-    @functools.cached_property
+    @property
     def encoder(self) -> Encoder:
         """The encoder of the space; loading it may take seconds.
 
         Raises:
             EncoderMismatch: The encoder of this name has another revision here.
         """
-        first = self.space.id == self._first
-        encoder = self._make() if first else shared(self.space.encoder, self.space.options)
-        if self.space.revision:
-            require_encoder(self.space, encoder)
-        return encoder
+        return self._encoder_of(self.space)
+
+    def _encoder_of(self, space: Space) -> Encoder:
+        """Return an encoder, which stays at hand: a space that has served may serve again."""
+        if space.id not in self._encoders:
+            encoder = self._make() if space.id == self._first else shared(space.encoder, space.options)
+            if space.revision:
+                require_encoder(space, encoder)
+            self._encoders[space.id] = encoder
+        return self._encoders[space.id]
 
     @functools.cached_property
     def chunks(self) -> sa.Table:
@@ -104,16 +112,16 @@ class Serving:
             thread.start()
         return not self._preparing[1].is_alive()
 
-    @staticmethod
-    def _prepare(serving: Space, prepare: Callable[[Space], None]) -> None:
+    def _prepare(self, serving: Space, prepare: Callable[[Space], None]) -> None:
         time.sleep(random.uniform(0, HERD_SECONDS))
-        with contextlib.suppress(Exception):  # who searches gets the error
-            shared(serving.encoder, serving.options)
+        try:
+            self._encoder_of(serving)
             prepare(serving)
+        except Exception as error:
+            logger.warning("%s is not prepared, and the next search will take longer: %s", serving.name, error)
 
     def turn_to(self, serving: Space) -> None:
         """Search this space from now on."""
         if serving.id != self.space.id:
-            for name in ("encoder", "chunks"):
-                self.__dict__.pop(name, None)
+            self.__dict__.pop("chunks", None)
         self.space, self.waiting, self._preparing = serving, False, None

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from pgneural import Collection, Database, Searchable, encoders
+from pgneural import Collection, Database, Searchable, documents, encoders, serving
 from pgneural.cli import main
 from pgneural.errors import DimensionMismatch, InvalidSpace, UnknownCollection, UnknownSpace
+from pgneural.statement import Target
 from pgneural.store.schema import Space
 from pgneural.types import Encoder
 from pgneural.worker import Worker
@@ -29,7 +30,8 @@ def work(db: Database) -> None:
 
 
 @pytest.fixture
-def notes(db: Database) -> Collection:
+def notes(db: Database, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    monkeypatch.setattr(serving, "HERD_SECONDS", 0.1)
     notes = db.collection("notes", encoder="hash")
     notes.index({"id": str(n), "text": f"{animal} number {n}"} for n, animal in enumerate(ANIMALS * 5))
     return notes
@@ -183,6 +185,39 @@ def test_searches_go_on_while_the_other_encoder_is_loaded(
     until_it_searches(notes, "b")
     assert first(notes, "owl number 7") == "owl number 7"
     assert notes.space.name == "b"
+
+
+def test_who_searches_makes_nothing_ready_for_a_switch(
+    db: Database, notes: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Statements and encoders: another thread does, and what was loaded once stays for the way back."""
+    db.create_space("notes", "b", encoder="hash", options={"dimensions": 44})
+    work(db)
+    first(notes, "owl number 7")
+    built: list[tuple[Any, bool]] = []
+    get, joined = encoders.get, documents.with_documents
+
+    def noted(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
+        built.append((target.space, threading.current_thread() is threading.main_thread()))
+        return joined(target, ranking)
+
+    monkeypatch.setattr(documents, "with_documents", noted)
+    loaded: list[str] = []
+
+    def load(name: str, **options: Any) -> Encoder:
+        loaded.append(name)
+        made: Encoder = get(name, **options)
+        return made
+
+    monkeypatch.setattr(encoders, "get", load)
+    ids = {space.name: space.id for space in db.spaces("notes")}
+    db.switch_space("notes", "b")
+    until_it_searches(notes, "b")
+    db.rollback_space("notes")
+    until_it_searches(notes, "main")
+    assert built == [(ids["b"], False), (ids["main"], False)]
+    assert loaded == ["hash"]
+    assert not caplog.records
 
 
 def test_the_command_line(db: Database, notes: Collection, tmp_path: Path) -> None:

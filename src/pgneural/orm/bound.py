@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -223,8 +224,9 @@ class BoundSearch(Generic[E]):
             connection = session.connection(bind_arguments={"mapper": self.mapper})
             chunks = self._answer.chunks
             if chunks is not None:
-                self._per_row = rows_per_key(connection, quoted_table(chunks.name, chunks.schema))
-            self._searched = {}
+                per_row = rows_per_key(connection, quoted_table(chunks.name, chunks.schema))
+                if not math.isclose(per_row, self._per_row, rel_tol=0.2):
+                    self._per_row, self._searched = per_row, {}
             self._believed = time.monotonic() + STATISTICS_SECONDS
         known, mapper = self._searched, self.mapper  # another thread may put a new one in its place
         if revision not in known:

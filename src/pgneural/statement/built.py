@@ -60,7 +60,7 @@ class Statements:
             return Built(self._build(self.target, query)), parameters
         if shape not in self._built:
             statement = self._build(self.target, query)
-            if not _has_all(statement, literals, dialect):
+            if literals and not _has_all(statement, literals, dialect):
                 return Built(statement), parameters
             if len(self._built) >= KEPT:
                 self._built.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,11 @@ class Vectors:
     def distance(self) -> Distance:
         """How they are compared."""
         return self.indexed.distance
+
+    def like(self, other: Vectors) -> bool:
+        """Whether these are the same vectors, of which a source row has about as many."""
+        same = (self.leg, str(self.table), self.indexed) == (other.leg, str(other.table), other.indexed)
+        return same and math.isclose(self.per_row, other.per_row, rel_tol=0.2)
 
     def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
         """Return a distance as a score."""
