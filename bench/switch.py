@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import queue
 import random
@@ -94,7 +95,7 @@ def command(rows: int, readers: int, writers: int) -> None:
     results = []
     for (name, at), (_, end) in zip(steps, [*steps[1:], ("", float("inf"))], strict=True):
         during = outcome.during(at, end)
-        results.append((name, len(during), *(f"{np.percentile(during, p):.1f}" for p in (50, 99, 100))))
+        results.append((name, len(during), *(f"{np.percentile(during or [np.nan], p):.1f}" for p in (50, 99, 100))))
     print_table(("from this step to the next", "searches", "p50, ms", "p99, ms", "longest, ms"), results)
     for error in outcome.errors[:5]:
         click.echo(error)
@@ -120,8 +121,9 @@ def trial(rows: int, readers: int, writers: int, *, pause: float = HERD_SECONDS 
         for each in clients:
             each.start()
         try:
-            there.wait(120)
-            steps(db, outcome, worker, pause)
+            with contextlib.suppress(threading.BrokenBarrierError):  # a reader tells what it met
+                there.wait(120)
+                steps(db, outcome, worker, pause)
         finally:
             ending.set()
             for each in clients:
@@ -185,6 +187,7 @@ def read(url: str, rows: int, number: int, results: Any, there: Any, ending: Any
                 results.put(Answer(at, seconds, right, bool(hits) and hits[0].entity.external_id == str(wanted)))
                 time.sleep(rng.uniform(0, 2 * PAUSE_SECONDS))
     except Exception as error:
+        there.abort()
         results.put(f"reader: {type(error).__name__}: {error}")
     results.put(None)
 

@@ -299,19 +299,22 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     rate double precision := (SELECT rows_per_second FROM neural.spaces WHERE id = space AND state <> 'serving');
+    waiting bigint := (SELECT count(*) FROM (SELECT FROM neural.pending p
+                        WHERE p.space_id = space AND p.due <= now() LIMIT 8 * most) first);
 BEGIN
+    IF waiting = 0 THEN
+        RETURN;
+    END IF;
+    -- an eighth of what waits, so that several workers end together (guided self-scheduling, Polychronopoulos and Kuck 1987)
+    most := least(most, waiting, greatest(64, waiting / 8));
     IF rate IS NOT NULL THEN
         most := least(most, ceil(least(rate, 1000000)))::integer;
         UPDATE neural.spaces SET resumes_at = now() + interval '1 second' * (most / rate)
-         WHERE id = space AND coalesce(resumes_at, now()) <= now()
-           AND EXISTS (SELECT FROM neural.pending p WHERE p.space_id = space AND p.due <= now());
+         WHERE id = space AND coalesce(resumes_at, now()) <= now();
         IF NOT FOUND THEN
             RETURN;
         END IF;
     END IF;
-    -- an eighth of what waits, so that several workers end together (guided self-scheduling, Polychronopoulos and Kuck 1987)
-    most := least(most, greatest(64, (SELECT count(*) / 8 FROM (SELECT FROM neural.pending p
-                                       WHERE p.space_id = space AND p.due <= now() LIMIT 8 * most) waiting)));
     RETURN QUERY
     WITH free AS (
         SELECT p.key FROM neural.pending p

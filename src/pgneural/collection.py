@@ -7,6 +7,7 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -49,7 +50,6 @@ from pgneural.statement import Page, Query, Target, facets
 from pgneural.store import fresh
 from pgneural.store.catalog import (
     STATISTICS_SECONDS,
-    chunks_of,
     find_space,
     further_spaces,
     indexed_of,
@@ -237,7 +237,7 @@ class Collection:
             try:
                 hits = search()
             except (DBAPIError, psycopg.Error, PgneuralError):
-                if not self._moved():
+                if not self._moved() and self._space.id == space:  # else another thread has moved it
                     raise
                 continue
             if self._space.id == space and (hits or not self._moved()):
@@ -249,21 +249,26 @@ class Collection:
             return self._look(connection)
 
     def _look(self, connection: sa.Connection) -> bool:
-        moved = self._serving.moved(connection, find_space(connection, self.name), self._prepare)
+        prepare = functools.partial(self._prepare, self._engine.pool)
+        moved = self._serving.moved(connection, find_space(connection, self.name), prepare)
         if moved and not self._serving.waiting:
             prepared, self._prepared = self._prepared, None
             self._searched = prepared if prepared and prepared.target.space == self._space.id else None
         return moved
 
-    def _prepare(self, space: Space) -> None:
+    def _prepare(self, pool: sa.Pool, space: Space) -> None:
         """Have the statements ready for another space."""
-        before, pool = self._searched, self._engine.pool
+        before = self._searched
+        if before is None or self._engine.pool is not pool:
+            return
         with self._engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
-            target = self._target_of(connection, space, chunks_of(space))
-            self._prepared = before.moved_to(target, connection) if before else None
-            if self._engine.pool is not pool:
-                connection.detach()  # the database was closed meanwhile, and this connection is to be, too
+            try:
+                target = self._target_of(connection, space, self._serving.chunks_of(space))
+                self._prepared = before.moved_to(target, connection)
+            finally:
+                if self._engine.pool is not pool:
+                    connection.detach()  # the database was closed meanwhile, and this connection is to be, too
 
     def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
@@ -464,13 +469,14 @@ class Collection:
             raise
 
     def _searching(self, connection: sa.Connection) -> Searched:
-        if self._searched is None or time.monotonic() > self._believed:
+        searched = self._searched
+        if searched is None or searched.target.space != self._space.id or time.monotonic() > self._believed:
             target = self._target(connection)
-            if self._searched is None or not self._searched.serves(target):
-                self._searched = Searched(target)
-            self._believed = time.monotonic() + STATISTICS_SECONDS
-        self._searched.states = ["serving", "kept"] if self._serving.waiting else ["serving"]
-        return self._searched
+            if searched is None or not searched.serves(target):
+                searched = Searched(target)
+            self._searched, self._believed = searched, time.monotonic() + STATISTICS_SECONDS
+        searched.states = ["serving", "kept"] if self._serving.waiting else ["serving"]
+        return searched
 
     def _refresh(self) -> None:
         """Look at the collection as it is now: others may have given it another index, or further vectors."""

@@ -6,7 +6,6 @@ that served, which is kept in step with the rows, until it has loaded the encode
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import threading
@@ -42,6 +41,8 @@ class Serving:
     def __init__(self, space: Space, encoder: Callable[[], Encoder]) -> None:
         self.space, self._first, self._make, self.waiting = space, space.id, encoder, False
         self._encoders: dict[int, Encoder] = {}
+        self._chunks: dict[int, sa.Table] = {}
+        self._making = threading.Lock()
         self._preparing: tuple[int, threading.Thread] | None = None
 
     @property
@@ -56,16 +57,27 @@ class Serving:
     def _encoder_of(self, space: Space) -> Encoder:
         """Return an encoder, which stays at hand: a space that has served may serve again."""
         if space.id not in self._encoders:
-            encoder = self._make() if space.id == self._first else shared(space.encoder, space.options)
-            if space.revision:
-                require_encoder(space, encoder)
-            self._encoders[space.id] = encoder
+            with self._making:
+                if space.id not in self._encoders:
+                    self._encoders[space.id] = self._made(space)
         return self._encoders[space.id]
 
-    @functools.cached_property
+    def _made(self, space: Space) -> Encoder:
+        encoder = self._make() if space.id == self._first else shared(space.encoder, space.options)
+        if space.revision:
+            require_encoder(space, encoder)
+        return encoder
+
+    @property
     def chunks(self) -> sa.Table:
         """The chunk table of a collection."""
-        return chunks_of(self.space)
+        return self.chunks_of(self.space)
+
+    def chunks_of(self, space: Space) -> sa.Table:
+        """Return the chunk table of a space, the same every time."""
+        if space.id not in self._chunks:
+            self._chunks[space.id] = chunks_of(space)
+        return self._chunks[space.id]
 
     def moved(self, connection: sa.Connection, serving: Space | None, prepare: Callable[[Space], None]) -> bool:
         """Look at the space that serves now; return whether the search has to be made again.
@@ -79,6 +91,7 @@ class Serving:
             UnknownCollection: The search was dropped, or dropped and made anew.
         """
         if serving is not None and serving.id == self.space.id:
+            self.turn_to(self.space)  # perhaps it was switched back before the other was there
             return False
         there = self.require_there(connection, serving)
         assert serving is not None
@@ -122,6 +135,4 @@ class Serving:
 
     def turn_to(self, serving: Space) -> None:
         """Search this space from now on."""
-        if serving.id != self.space.id:
-            self.__dict__.pop("chunks", None)
         self.space, self.waiting, self._preparing = serving, False, None

@@ -128,7 +128,6 @@ class Worker:
             once: Only until nothing is left to do. The first error of the server is then raised.
         """
         errors: list[BaseException] = []
-        self._shared.idle.clear()
 
         def work_on() -> None:
             try:
@@ -157,6 +156,7 @@ class Worker:
     def _work(self, once: bool) -> None:
         pause, failures = SHORTEST_POLL_SECONDS, 0
         while not self._stopping.is_set():
+            self._be_idle(False)
             try:
                 worked = self._turn()
                 failures = 0
@@ -166,21 +166,21 @@ class Worker:
                 failures += 1
                 self._wait(self._told(error, failures))
                 continue
-            self._noted_idle(not worked)
+            self._be_idle(not worked)
             if worked:
                 pause = SHORTEST_POLL_SECONDS
             elif once and self._all_idle():
                 self._index_what_is_filled(wait=True)
                 break
             elif once:  # what another collects just now is there to be claimed in a moment
-                self._wait(SHORTEST_POLL_SECONDS)
+                self._wait(random.uniform(1, 2) * SHORTEST_POLL_SECONDS)
             else:
                 if pause >= POLL_SECONDS:
                     self._index_what_is_filled()
                 self._wait(pause)
                 pause = min(2 * pause, POLL_SECONDS)
 
-    def _noted_idle(self, idle: bool) -> None:
+    def _be_idle(self, idle: bool) -> None:
         with self._shared.lock:
             (self._shared.idle.add if idle else self._shared.idle.discard)(threading.get_ident())
 

@@ -120,11 +120,11 @@ def test_database_commands(run: Run, empty_url: str) -> None:
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "Error: the database has no schema neural; run: pgneural db upgrade\n"
     assert run("db", "check", env=env).returncode == 1
-    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0007\n"
+    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0006\n"
     assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
     status = printed(run("db", "status", "--json", env=env))
     assert status["url"] == empty_url
-    assert status["schema_revision"] == status["expected_revision"] == "0007"
+    assert status["schema_revision"] == status["expected_revision"] == "0006"
     assert status["collections"] == []
     assert status["pgvector_version"].startswith("0.")
 

@@ -25,6 +25,6 @@ def test_wheel_upgrades_a_database(tmp_path: Path, empty_url: str) -> None:
 
     assert run("import pgneural; print(pgneural.__file__)").startswith(str(tmp_path / "site"))
     upgrade = "from pgneural.cli import main; main(['db', 'upgrade'])"
-    assert run(upgrade) == "schema neural is at revision 0007\n"
+    assert run(upgrade) == "schema neural is at revision 0006\n"
     assert run(upgrade.replace("upgrade", "check")) == "schema neural is as it should be\n"
     assert "Usage:" in run("from pgneural.cli import main; main(['--help'])")

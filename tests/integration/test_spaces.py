@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Collection, Database, Searchable, documents, encoders, serving
 from pgneural.cli import main
@@ -185,6 +185,52 @@ def test_searches_go_on_while_the_other_encoder_is_loaded(
     until_it_searches(notes, "b")
     assert first(notes, "owl number 7") == "owl number 7"
     assert notes.space.name == "b"
+
+
+def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
+    create: Create, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the space that served, also with statements that were built before."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Letter(Own):
+        __tablename__ = "letters"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        text: Mapped[str]
+        search = Searchable("text", encoder="hash")
+
+    def found(session: Session) -> list[str]:
+        answers = texts(Letter.search("owl").limit(1).all(session))
+        session.commit()
+        return answers
+
+    with filled(create(Own.metadata), Letter) as session:
+        assert found(session) == ["an old owl watches"]
+        db.create_space("letters.search", "b", encoder="hash", options={"dimensions": 36})
+        work(db)
+        loading, get = threading.Event(), encoders.get
+
+        def slow(name: str, **options: Any) -> Encoder:
+            loading.wait()
+            made: Encoder = get(name, **options)
+            return made
+
+        monkeypatch.setattr(encoders, "get", slow)
+        db.switch_space("letters.search", "b")
+        for _ in range(3):
+            assert found(session) == ["an old owl watches"]
+        assert Letter.search.asking.dimensions == 256
+        db.rollback_space("letters.search")  # before the other was there
+        assert found(session) == ["an old owl watches"]
+        db.switch_space("letters.search", "b")
+        loading.set()
+        deadline = time.monotonic() + 20
+        while Letter.search.asking.dimensions != 36:
+            assert time.monotonic() < deadline
+            Letter.search.moved(session.connection())
+            assert found(session) == ["an old owl watches"]
 
 
 def test_who_searches_makes_nothing_ready_for_a_switch(

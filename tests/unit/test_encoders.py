@@ -89,27 +89,35 @@ class TestFolder:
     def test_batches_side_by_side_leave_other_threads_their_cores(self, tiny_model: Path) -> None:
         """In a process of its own: what a thread may use is set once and for all."""
         script = f"""if True:
-            import os, sys, threading, torch
+            import os, threading, time, torch
             from pgneural.encoders import get, parallel
-            torch.set_num_threads(3)
-            barrier, seen = threading.Barrier(3), []
+            torch.set_num_threads(11)
+            barrier, seen = threading.Barrier(8), []
             def look(batch):
-                barrier.wait(20)  # three at a time
+                barrier.wait(20)  # eight at a time
                 seen.append(torch.get_num_threads())
-            parallel.each(look, [[n] for n in range(3)])
-            assert seen == [1, 1, 1], seen
+            parallel.each(look, [[n] for n in range(8)])
+            assert sorted(seen) == [1, 1, 1, 1, 1, 2, 2, 2], seen
             later = []
             thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
             thread.start(); thread.join()
-            assert later == [3] and torch.get_num_threads() == 3, later
-            encoder = get({str(tiny_model)!r})
-            encoder.encode_documents(["quick brown fox " * 10] * 200)
+            assert later == [11] and torch.get_num_threads() == 11, later
+            torch.set_num_threads(2)
+            encoder, texts = get({str(tiny_model)!r}), ["quick brown fox " * 10] * 200
+            encoder.encode_documents(texts)
             if os.fork() == 0:
-                encoder.encode_documents(["quick brown fox " * 10] * 200)
+                encoder.encode_documents(texts)
                 os._exit(7)
             assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+            def late():
+                threading.main_thread().join()  # from now on Python starts no threads
+                time.sleep(0.2)
+                encoder.encode_documents(texts)
+                print("encoded")
+            threading.Thread(target=late).start()
         """
-        subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+        ran = subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True)
+        assert ran.stdout == "encoded\n"
 
     def test_an_error_in_one_batch_is_raised(self) -> None:
         def refuse(batch: Sequence[int]) -> None:

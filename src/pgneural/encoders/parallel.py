@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,21 +19,36 @@ MOST_BATCHES = 8
 """At a time, in a process: Python runs one thread at a time between the products. Further cores share batches."""
 
 
-def each(do: Callable[[Sequence[int]], None], batches: Iterable[Sequence[int]]) -> None:
-    """Do something with each batch, as many at a time as this thread may use cores; raise the first error.
+def each(do: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]]) -> None:
+    """Do something with each batch, as many at a time as there are cores for it; raise the first error.
 
-    All callers share one set of threads, so that two of them do not take each other's cores.
+    Callers share the threads, so that two of them do not take each other's cores. Fewer batches than threads would
+    leave cores idle: they are done one after the other, each on all cores.
     """
     import torch
 
-    for _ in _threads(torch.get_num_threads(), os.getpid()).map(do, batches):
+    cores = torch.get_num_threads()
+    if len(batches) < min(cores, MOST_BATCHES):
+        done: Iterable[None] = map(do, batches)
+    else:
+        with _making:
+            threads = _threads(cores, os.getpid())
+        try:
+            done = threads.map(do, batches)
+        except RuntimeError:  # Python is ending, and starts no thread any more
+            done = map(do, batches)
+    for _ in done:
         pass
+
+
+_making = threading.Lock()
 
 
 @functools.cache
 def _threads(cores: int, _process: int) -> ThreadPoolExecutor:  # a process that was forked has none of its parent's
     at_a_time = min(cores, MOST_BATCHES)
-    return ThreadPoolExecutor(at_a_time, "encode", initializer=_use, initargs=(cores // at_a_time,))
+    shares = iter([cores // at_a_time + (place < cores % at_a_time) for place in range(at_a_time)])
+    return ThreadPoolExecutor(at_a_time, "encode", initializer=lambda: _use(next(shares)))
 
 
 def _use(cores: int) -> None:
@@ -41,7 +57,8 @@ def _use(cores: int) -> None:
     from threadpoolctl import threadpool_limits
 
     torch.get_num_threads()  # torch sets the number of a new thread itself, once: not after us
-    threadpool_limits(cores, user_api="openmp")
+    with contextlib.suppress(Exception):  # it warns of libraries that do not go together; then threads are only slower
+        threadpool_limits(cores, user_api="openmp")
     if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         # its own number, where somebody has set one, goes before that of OpenMP
         with contextlib.suppress(OSError, AttributeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pgneural.types import Encoder
 _loaded: dict[tuple[str, str], Encoder] = {}
 _loading: dict[tuple[str, str], threading.Thread] = {}
 _lock = threading.Lock()
+_making = threading.Lock()
 
 
 def shared(name: str, options: Mapping[str, Any]) -> Encoder:
@@ -23,9 +25,9 @@ def shared(name: str, options: Mapping[str, Any]) -> Encoder:
     """
     key = _key(name, options)
     if key not in _loaded:
-        made = encoders.get(name, **options)
-        with _lock:
-            _loaded.setdefault(key, made)
+        with _making:
+            if key not in _loaded:
+                _loaded[key] = encoders.get(name, **options)
     return _loaded[key]
 
 
@@ -49,11 +51,8 @@ def at_hand(name: str, options: Mapping[str, Any]) -> bool:
 
 
 def _load(name: str, options: Mapping[str, Any]) -> None:
-    try:
-        made = encoders.get(name, **options)
-    except Exception:
-        return
-    _loaded.setdefault(_key(name, options), made)
+    with contextlib.suppress(Exception):  # who asks for it gets the error
+        shared(name, options)
 
 
 def _key(name: str, options: Mapping[str, Any]) -> tuple[str, str]:

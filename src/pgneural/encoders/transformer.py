@@ -125,7 +125,7 @@ class SentenceTransformerEncoder:
             vectors[batch] = self._forward([texts[at] for at in batch], self._document_prompt, "document")
 
         batches = list(self._batches(lengths))
-        if self._model.device.type == "cpu" and len(batches) > 1:
+        if self._model.device.type == "cpu":
             parallel.each(encode, batches)
         else:
             for batch in batches:

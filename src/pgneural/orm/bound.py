@@ -170,16 +170,22 @@ class BoundSearch(Generic[E]):
         before, serving = self._answer, self.space(connection)
         if before.space is not None and before.space.id == serving.id and before.name == serving.chunk_table:
             self._require_revision(serving)
+            if before.waiting:  # it was switched back before the other was there
+                self._turn_to(replace(before, waiting=False))
             return False
         same = before.space is None and serving.chunk_table == before.name and before.fits(serving)
         known = same or (serving.encoder, serving.options) == (self.declared.encoder, dict(self.declared.options))
         there = before.space is not None and space_of(connection, before.space.id) is not None
         if there and not known and not at_hand(serving.encoder, serving.options):
-            self._answer = replace(before, waiting=True)
+            if not before.waiting:
+                self._turn_to(replace(before, waiting=True))
             return not before.waiting
-        self._answer = Answer(self.declared, self._chunks, self.terms, serving, self.mapper.local_table)
-        self._searched, self._believed = {}, 0.0
+        self._turn_to(Answer(self.declared, self._chunks, self.terms, serving, self.mapper.local_table))
         return not same
+
+    def _turn_to(self, answer: Answer) -> None:
+        """Have it answer from now on; the statements are those of another."""
+        self._answer, self._searched, self._believed = answer, {}, 0.0
 
     def _require_revision(self, space: Space) -> None:
         if not space.revision or not self._knows_encoder():
