@@ -7,8 +7,9 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/pgneural demo
 
+# a core for each process: threads that wait for each other take time from the other one
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)
 

@@ -203,8 +203,9 @@ def test_encoders(run: Run) -> None:
     assert "ready offline" in run("encoders").stdout
 
 
-def test_every_option_names_its_variable(run: Run) -> None:
+def test_every_option_names_its_variable() -> None:
     from click import Context, Group
+    from click.testing import CliRunner
 
     from pgneural.cli import main
 
@@ -214,7 +215,7 @@ def test_every_option_names_its_variable(run: Run) -> None:
             for name in command.list_commands(Context(command)):
                 walk(command.commands[name], (*path, name))
         else:
-            text = run(*path, "--help").stdout
+            text = CliRunner(env={"COLUMNS": "120"}).invoke(main, [*path, "--help"]).output
             options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
             assert all(f"--{p.opts[0].removeprefix('--')}" in text for p in options)
             assert text.count("PGNEURAL_") >= len(options), path

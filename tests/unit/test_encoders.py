@@ -80,7 +80,10 @@ class TestFolder:
         with pytest.warns(UserWarning, match="the query has 100 tokens; .* reads the first 60"):
             encoder.encode_query("fox " * 100)
 
-    def test_batches_side_by_side_give_what_one_gives(self, encoder: SentenceTransformerEncoder) -> None:
+    def test_batches_side_by_side_give_what_one_gives(
+        self, encoder: SentenceTransformerEncoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.get_num_threads", lambda: 3)
         texts = [f"the quick brown fox {n} jumps over the lazy dog {n * n}" for n in range(400)]
         together = encoder.encode_documents(texts)
         singly = np.concatenate([encoder.encode_documents([text]) for text in texts])
@@ -119,7 +122,9 @@ class TestFolder:
         ran = subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True)
         assert ran.stdout == "encoded\n"
 
-    def test_an_error_in_one_batch_is_raised(self) -> None:
+    def test_an_error_in_one_batch_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+
         def refuse(batch: Sequence[int]) -> None:
             if batch[0] == 3:
                 raise ValueError("cannot read 3")
