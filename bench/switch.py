@@ -84,6 +84,10 @@ class Outcome:
 def command(rows: int, readers: int, writers: int) -> None:
     """Create a space, fill, index, switch, go back, switch again; meanwhile, read and write."""
     outcome = trial(rows, readers, writers)
+    for error in outcome.errors[:5]:
+        click.echo(error)
+    if not outcome.answers:
+        raise SystemExit(1)
     times = np.array([answer.seconds for answer in outcome.answers]) * 1000
     of = {name: sum(answer.spaces == {name} for answer in outcome.answers) for name in ("old", "new")}
     click.echo(
@@ -97,8 +101,6 @@ def command(rows: int, readers: int, writers: int) -> None:
         during = outcome.during(at, end)
         results.append((name, len(during), *(f"{np.percentile(during or [np.nan], p):.1f}" for p in (50, 99, 100))))
     print_table(("from this step to the next", "searches", "p50, ms", "p99, ms", "longest, ms"), results)
-    for error in outcome.errors[:5]:
-        click.echo(error)
     raise SystemExit(1 if outcome.wrong or outcome.errors else 0)
 
 

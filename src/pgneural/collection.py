@@ -233,14 +233,14 @@ class Collection:
         if self._serving.prepared:
             self._moved()
         while True:
-            space = self._space.id
+            before = self._serving.state
             try:
                 hits = search()
             except (DBAPIError, psycopg.Error, PgneuralError):
-                if not self._moved() and self._space.id == space:  # else another thread has moved it
+                if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise
                 continue
-            if self._space.id == space and (hits or not self._moved()):
+            if (hits or not self._moved()) and self._serving.state == before:
                 return hits
 
     def _moved(self) -> bool:
@@ -251,10 +251,15 @@ class Collection:
     def _look(self, connection: sa.Connection) -> bool:
         prepare = functools.partial(self._prepare, self._engine.pool)
         moved = self._serving.moved(connection, find_space(connection, self.name), prepare)
-        if moved and not self._serving.waiting:
+        if moved and not self._serving.waiting and not self._searches(self._space):
             prepared, self._prepared = self._prepared, None
             self._searched = prepared if prepared and prepared.target.space == self._space.id else None
         return moved
+
+    def _searches(self, space: Space) -> bool:
+        """Whether the statements are those of a space."""
+        searched = self._searched
+        return searched is not None and bool(searched.target.space == space.id)
 
     def _prepare(self, pool: sa.Pool, space: Space) -> None:
         """Have the statements ready for another space."""
@@ -470,7 +475,7 @@ class Collection:
 
     def _searching(self, connection: sa.Connection) -> Searched:
         searched = self._searched
-        if searched is None or searched.target.space != self._space.id or time.monotonic() > self._believed:
+        if searched is None or not self._searches(self._space) or time.monotonic() > self._believed:
             target = self._target(connection)
             if searched is None or not searched.serves(target):
                 searched = Searched(target)
@@ -489,8 +494,8 @@ class Collection:
                 self._further.setdefault(kind, Derived(space))
 
     def _target(self, connection: sa.Connection) -> Target:
-        self._serving.space = space_of(connection, self._space.id) or self._space
-        return self._target_of(connection, self._space, self.chunks)
+        space = self._serving.seen(space_of(connection, self._space.id))
+        return self._target_of(connection, space, self._serving.chunks_of(space))
 
     def _target_of(self, connection: sa.Connection, space: Space, chunks: sa.Table) -> Target:
         return target_of(connection, space, chunks, {kind: each.space for kind, each in self._further.items()})

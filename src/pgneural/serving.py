@@ -27,7 +27,7 @@ from their searches."""
 
 
 class Serving:
-    """The space that a client searches.
+    """The space that a client searches; its threads share one.
 
     Attributes:
         space: It.
@@ -42,8 +42,13 @@ class Serving:
         self.space, self._first, self._make, self.waiting = space, space.id, encoder, False
         self._encoders: dict[int, Encoder] = {}
         self._chunks: dict[int, sa.Table] = {}
-        self._making = threading.Lock()
+        self._making, self._turning = threading.Lock(), threading.RLock()
         self._preparing: tuple[int, threading.Thread] | None = None
+
+    @property
+    def state(self) -> tuple[int, bool]:
+        """The id of the space, and `waiting`: what a search found is good if this was the same before and after."""
+        return self.space.id, self.waiting
 
     @property
     def encoder(self) -> Encoder:
@@ -56,16 +61,17 @@ class Serving:
 
     def _encoder_of(self, space: Space) -> Encoder:
         """Return an encoder, which stays at hand: a space that has served may serve again."""
-        if space.id not in self._encoders:
+        if space.id == self._first:
             with self._making:
-                if space.id not in self._encoders:
-                    self._encoders[space.id] = self._made(space)
-        return self._encoders[space.id]
+                encoder = self._encoders.get(space.id) or self._made(space, self._make())
+        else:
+            encoder = self._encoders.get(space.id) or self._made(space, shared(space.encoder, space.options))
+        return encoder
 
-    def _made(self, space: Space) -> Encoder:
-        encoder = self._make() if space.id == self._first else shared(space.encoder, space.options)
+    def _made(self, space: Space, encoder: Encoder) -> Encoder:
         if space.revision:
             require_encoder(space, encoder)
+        self._encoders[space.id] = encoder
         return encoder
 
     @property
@@ -90,16 +96,21 @@ class Serving:
         Raises:
             UnknownCollection: The search was dropped, or dropped and made anew.
         """
-        if serving is not None and serving.id == self.space.id:
-            self.turn_to(self.space)  # perhaps it was switched back before the other was there
-            return False
-        there = self.require_there(connection, serving)
+        searched = self.space
+        same = serving is not None and serving.id == searched.id
+        there = same or self.require_there(connection, serving)
         assert serving is not None
-        if there and not self._ready(serving, prepare):
-            before, self.waiting = self.waiting, True
-            return not before
-        self.turn_to(serving)
-        return True
+        with self._turning:
+            if self.space.id != searched.id:
+                return True  # another thread was quicker
+            if same:
+                self.turn_to(self.space)  # perhaps it was switched back before the other was there
+                return False
+            if there and not self._ready(serving, prepare):
+                before, self.waiting = self.waiting, True
+                return not before
+            self.turn_to(serving)
+            return True
 
     def require_there(self, connection: sa.Connection, serving: Space | None) -> bool:
         """Return whether the space that is searched is there still.
@@ -115,14 +126,15 @@ class Serving:
     @property
     def prepared(self) -> bool:
         """Whether what was waited for is there."""
-        return self.waiting and self._preparing is not None and not self._preparing[1].is_alive()
+        preparing = self._preparing
+        return self.waiting and preparing is not None and not preparing[1].is_alive()
 
     def _ready(self, serving: Space, prepare: Callable[[Space], None]) -> bool:
         """Whether all is there to search another space; if not, a thread sees to it."""
         if self._preparing is None or self._preparing[0] != serving.id:
             thread = threading.Thread(target=self._prepare, args=(serving, prepare), daemon=True)
-            self._preparing = serving.id, thread
             thread.start()
+            self._preparing = serving.id, thread
         return not self._preparing[1].is_alive()
 
     def _prepare(self, serving: Space, prepare: Callable[[Space], None]) -> None:
@@ -135,4 +147,12 @@ class Serving:
 
     def turn_to(self, serving: Space) -> None:
         """Search this space from now on."""
-        self.space, self.waiting, self._preparing = serving, False, None
+        with self._turning:
+            self.space, self.waiting, self._preparing = serving, False, None
+
+    def seen(self, space: Space | None) -> Space:
+        """Take over what the catalog says by now of the space that is searched, and return it."""
+        with self._turning:
+            if space is not None and space.id == self.space.id:
+                self.space = space
+            return self.space

@@ -173,7 +173,7 @@ def test_searches_go_on_while_the_other_encoder_is_loaded(
     loading, get = threading.Event(), encoders.get
 
     def slow(name: str, **options: Any) -> Encoder:
-        loading.wait()
+        loading.wait(30)
         made: Encoder = get(name, **options)
         return made
 
@@ -181,6 +181,11 @@ def test_searches_go_on_while_the_other_encoder_is_loaded(
     db.switch_space("notes", "b")
     assert first(notes, "owl number 7") == "owl number 7"
     assert notes.space.name == "main"
+    db.rollback_space("notes")  # before the other was there
+    time.sleep(0.2)
+    assert first(notes, "owl number 7") == "owl number 7"
+    db.switch_space("notes", "b")
+    assert first(notes, "owl number 7") == "owl number 7"
     loading.set()
     until_it_searches(notes, "b")
     assert first(notes, "owl number 7") == "owl number 7"
@@ -213,7 +218,7 @@ def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
         loading, get = threading.Event(), encoders.get
 
         def slow(name: str, **options: Any) -> Encoder:
-            loading.wait()
+            loading.wait(30)
             made: Encoder = get(name, **options)
             return made
 
@@ -222,8 +227,10 @@ def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
         for _ in range(3):
             assert found(session) == ["an old owl watches"]
         assert Letter.search.asking.dimensions == 256
+        assert Letter.search.answer.waiting
         db.rollback_space("letters.search")  # before the other was there
         assert found(session) == ["an old owl watches"]
+        assert not Letter.search.answer.waiting
         db.switch_space("letters.search", "b")
         loading.set()
         deadline = time.monotonic() + 20
@@ -264,6 +271,40 @@ def test_who_searches_makes_nothing_ready_for_a_switch(
     assert built == [(ids["b"], False), (ids["main"], False)]
     assert loaded == ["hash"]
     assert not caplog.records
+
+
+def test_threads_of_a_client_at_a_switch(db: Database, notes: Collection) -> None:
+    """They share what is searched, and none of them gets nothing, or what another space has found."""
+    db.create_space("notes", "b", encoder="hash", options={"dimensions": 28})
+    work(db)
+    ending, wrong = threading.Event(), []
+    searched = [0]
+
+    def read(number: int) -> None:
+        while not ending.is_set():
+            wanted = f"{ANIMALS[number]} number {number}"
+            try:
+                hits = notes.search(wanted, mode="semantic", limit=1)
+            except Exception as error:
+                wrong.append(repr(error))
+                return
+            searched[0] += 1
+            if [hit.entity.content for hit in hits] != [wanted] or abs(hits[0].score - 1) > 1e-2:
+                wrong.append(f"{wanted}: {hits}")
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        time.sleep(0.3)
+        db.switch_space("notes", "b")
+        time.sleep(0.3)
+        db.rollback_space("notes")
+    ending.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert searched[0] > 50
 
 
 def test_the_command_line(db: Database, notes: Collection, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,23 +25,31 @@ def each(do: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]]) 
     Callers share the threads, so that two of them do not take each other's cores. Fewer batches than threads would
     leave cores idle: they are done one after the other, each on all cores.
     """
+    for _ in _side_by_side(do, batches) or _in_turn(do, batches):
+        pass
+
+
+_making, _turns = threading.Lock(), threading.Lock()
+
+
+def _side_by_side(do: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]]) -> Iterator[None] | None:
+    """Begin with all; None where there are too few, or Python is ending and starts no thread any more."""
     import torch
 
     cores = torch.get_num_threads()
     if len(batches) < min(cores, MOST_BATCHES):
-        done: Iterable[None] = map(do, batches)
-    else:
-        with _making:
-            threads = _threads(cores, os.getpid())
-        try:
-            done = threads.map(do, batches)
-        except RuntimeError:  # Python is ending, and starts no thread any more
-            done = map(do, batches)
-    for _ in done:
-        pass
+        return None
+    with _making:
+        threads = _threads(cores, os.getpid())
+    try:
+        return threads.map(do, batches)
+    except RuntimeError:
+        return None
 
 
-_making = threading.Lock()
+def _in_turn(do: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]]) -> Iterator[None]:
+    with _turns if len(batches) > 1 else contextlib.nullcontext():
+        yield from map(do, batches)
 
 
 @functools.cache

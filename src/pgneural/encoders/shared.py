@@ -14,7 +14,7 @@ from pgneural.types import Encoder
 _loaded: dict[tuple[str, str], Encoder] = {}
 _loading: dict[tuple[str, str], threading.Thread] = {}
 _lock = threading.Lock()
-_making = threading.Lock()
+_making: dict[tuple[str, str], threading.Lock] = {}
 
 
 def shared(name: str, options: Mapping[str, Any]) -> Encoder:
@@ -25,7 +25,7 @@ def shared(name: str, options: Mapping[str, Any]) -> Encoder:
     """
     key = _key(name, options)
     if key not in _loaded:
-        with _making:
+        with _making.setdefault(key, threading.Lock()):
             if key not in _loaded:
                 _loaded[key] = encoders.get(name, **options)
     return _loaded[key]

@@ -152,8 +152,8 @@ class BoundSearch(Generic[E]):
         return self.encoder if space is None else self._encoder_of(space)
 
     def look(self, connection: sa.Connection) -> None:
-        """See from time to time which space serves."""
-        if time.monotonic() > self._looked + LOOK_SECONDS:
+        """See from time to time which space serves; while another is waited for, always."""
+        if self._answer.waiting or time.monotonic() > self._looked + LOOK_SECONDS:
             self.moved(connection)
 
     def moved(self, connection: sa.Connection) -> bool:

@@ -50,7 +50,7 @@ class Statements:
         self._asked: dict[Hashable, Query] = {}
 
     def asked(self) -> Sequence[Query]:
-        """Return a query of each shape that statements are kept for."""
+        """Return a query of each shape that statements are kept for, the one that was asked last at the end."""
         return list(self._asked.values())
 
     def of(self, query: Query, dialect: sa.Dialect) -> tuple[Built, dict[str, Any]]:
@@ -67,6 +67,7 @@ class Statements:
                 self._asked.clear()
             self._built[shape] = Built(statement, [literal.key for literal in literals])
             self._asked[shape] = query
+        self._asked[shape] = self._asked.pop(shape, query)  # the last in the order
         built = self._built[shape]
         values = {key: literal.effective_value for key, literal in zip(built.keys, literals, strict=True)}
         return built, {**parameters, **values}
