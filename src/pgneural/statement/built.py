@@ -58,17 +58,16 @@ class Statements:
         parameters, literals, shape = query.parameters(self.target), query.literals(), query.shape()
         if shape is None:
             return Built(self._build(self.target, query)), parameters
-        if shape not in self._built:
+        built = self._built.get(shape)
+        if built is None:
             statement = self._build(self.target, query)
             if literals and not _has_all(statement, literals, dialect):
                 return Built(statement), parameters
             if len(self._built) >= KEPT:
                 self._built.clear()
                 self._asked.clear()
-            self._built[shape] = Built(statement, [literal.key for literal in literals])
-            self._asked[shape] = query
+            built = self._built[shape] = Built(statement, [literal.key for literal in literals])
         self._asked[shape] = self._asked.pop(shape, query)  # the last in the order
-        built = self._built[shape]
         values = {key: literal.effective_value for key, literal in zip(built.keys, literals, strict=True)}
         return built, {**parameters, **values}
 
