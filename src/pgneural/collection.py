@@ -219,8 +219,7 @@ class Collection:
 
     def _searched_once(self, query: Asked, options: SearchOptions) -> Hits:
         if (patience := patience_of(options)) is not None:
-            with self._existing(), self._engine.connect() as connection:
-                connection.execution_options(isolation_level="AUTOCOMMIT")
+            with self._existing(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 fresh.require(connection, self._space.id, patience, self.name)
         asked = self._asked(query, options)
         refinement = refinement_of(asked, options)
@@ -251,26 +250,19 @@ class Collection:
     def _look(self, connection: sa.Connection) -> bool:
         prepare = functools.partial(self._prepare, self._engine.pool)
         moved = self._serving.moved(connection, find_space(connection, self.name), prepare)
-        if moved and not self._serving.waiting and not self._searches(self._space):
-            prepared, self._prepared = self._prepared, None
-            self._searched = prepared if prepared and prepared.target.space == self._space.id else None
+        prepared = self._prepared
+        if prepared is not None and prepared.target.space == self._space.id:
+            self._searched, self._prepared = prepared, None
         return moved
-
-    def _searches(self, space: Space) -> bool:
-        """Whether the statements are those of a space."""
-        searched = self._searched
-        return searched is not None and bool(searched.target.space == space.id)
 
     def _prepare(self, pool: sa.Pool, space: Space) -> None:
         """Have the statements ready for another space."""
         before = self._searched
         if before is None or self._engine.pool is not pool:
             return
-        with self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             try:
-                target = self._target_of(connection, space, self._serving.chunks_of(space))
-                self._prepared = before.moved_to(target, connection)
+                self._prepared = before.moved_to(self._target(connection, space), connection)
             finally:
                 if self._engine.pool is not pool:
                     connection.detach()  # the database was closed meanwhile, and this connection is to be, too
@@ -475,8 +467,8 @@ class Collection:
 
     def _searching(self, connection: sa.Connection) -> Searched:
         searched = self._searched
-        if searched is None or not self._searches(self._space) or time.monotonic() > self._believed:
-            target = self._target(connection)
+        if searched is None or searched.target.space != self._space.id or time.monotonic() > self._believed:
+            target = self._target(connection, self._serving.seen(space_of(connection, self._space.id)))
             if searched is None or not searched.serves(target):
                 searched = Searched(target)
             self._searched, self._believed = searched, time.monotonic() + STATISTICS_SECONDS
@@ -493,12 +485,9 @@ class Collection:
             for kind, space in further_spaces(connection, self.name).items():
                 self._further.setdefault(kind, Derived(space))
 
-    def _target(self, connection: sa.Connection) -> Target:
-        space = self._serving.seen(space_of(connection, self._space.id))
-        return self._target_of(connection, space, self._serving.chunks_of(space))
-
-    def _target_of(self, connection: sa.Connection, space: Space, chunks: sa.Table) -> Target:
-        return target_of(connection, space, chunks, {kind: each.space for kind, each in self._further.items()})
+    def _target(self, connection: sa.Connection, space: Space) -> Target:
+        further = {kind: each.space for kind, each in self._further.items()}
+        return target_of(connection, space, self._serving.chunks_of(space), further)
 
     def _encoded(self, query: Asked) -> Vector:
         return vector_of(query, lambda: self.encoder, indexed_of(self._space), f"collection {self.name!r}")

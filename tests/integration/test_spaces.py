@@ -49,6 +49,19 @@ def until_it_searches(collection: Collection, space: str) -> None:
         time.sleep(0.02)
 
 
+def slowly(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have encoders loaded from now on when the event is set."""
+    loading, get = threading.Event(), encoders.get
+
+    def slow(name: str, **options: Any) -> Encoder:
+        loading.wait(30)
+        made: Encoder = get(name, **options)
+        return made
+
+    monkeypatch.setattr(encoders, "get", slow)
+    return loading
+
+
 def first(collection: Collection, query: str) -> str:
     return str(collection.search(query, limit=1)[0].entity.content)
 
@@ -170,14 +183,7 @@ def test_searches_go_on_while_the_other_encoder_is_loaded(
 ) -> None:
     db.create_space("notes", "b", encoder="hash", options={"dimensions": 48})
     work(db)
-    loading, get = threading.Event(), encoders.get
-
-    def slow(name: str, **options: Any) -> Encoder:
-        loading.wait(30)
-        made: Encoder = get(name, **options)
-        return made
-
-    monkeypatch.setattr(encoders, "get", slow)
+    loading = slowly(monkeypatch)
     db.switch_space("notes", "b")
     assert first(notes, "owl number 7") == "owl number 7"
     assert notes.space.name == "main"
@@ -215,14 +221,7 @@ def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
         assert found(session) == ["an old owl watches"]
         db.create_space("letters.search", "b", encoder="hash", options={"dimensions": 36})
         work(db)
-        loading, get = threading.Event(), encoders.get
-
-        def slow(name: str, **options: Any) -> Encoder:
-            loading.wait(30)
-            made: Encoder = get(name, **options)
-            return made
-
-        monkeypatch.setattr(encoders, "get", slow)
+        loading = slowly(monkeypatch)
         db.switch_space("letters.search", "b")
         for _ in range(3):
             assert found(session) == ["an old owl watches"]
