@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import click
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from bench.corpus import abstracts
 from pgneural import encoders
 from pgneural.cli.output import print_table
+from pgneural.encoders import parallel
 from pgneural.encoders.transformer import SentenceTransformerEncoder
 
 
@@ -44,6 +46,8 @@ def command(documents: int, queries: int, runs: int) -> None:
     exact = np.asarray(theirs.encode(texts, normalize_embeddings=True))
     cosine = float((exact * ours.encode_documents(texts)).sum(axis=1).min())
 
+    beside = pairs(lambda: ours.encode_documents(texts), lambda: in_turn(ours, texts), runs)
+
     rates = [[documents / seconds for seconds in pair] for pair in bulk]
     click.echo(f"precision {ours.precision} on {theirs.device}; medians of {runs} runs, {len(titles)} queries")
     print_table(
@@ -59,6 +63,16 @@ def command(documents: int, queries: int, runs: int) -> None:
             ("least cosine to float32", f"{cosine:.5f}", "1", f"{cosine:.5f}", "≥ 0.999"),
         ],
     )
+
+    side, turns = medians(beside)
+    ratio = median(b / a for a, b in beside)
+    click.echo(f"batches side by side {side:.1f} s, one after the other {turns:.1f} s: {ratio:.2f} times as fast")
+
+
+def in_turn(encoder: SentenceTransformerEncoder, texts: list[str]) -> None:
+    """Encode one batch after the other, each on all cores."""
+    with mock.patch.object(parallel, "each", lambda do, batches: [do(batch) for batch in batches]):
+        encoder.encode_documents(texts)
 
 
 def pairs(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> list[tuple[float, float]]:

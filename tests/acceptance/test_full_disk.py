@@ -6,15 +6,14 @@ import os
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.worker import Worker
-from tests.fixtures.tables import Execute
+from tests.fixtures.tables import Execute, until
 
 
 @pytest.fixture
@@ -44,13 +43,6 @@ def fill(file: Path) -> None:
             taking.write(bytes(65536))
 
 
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_workers_wait_for_space_and_lose_nothing(
     small_disk: Path, notes: Execute, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -62,11 +54,11 @@ def test_workers_wait_for_space_and_lose_nothing(
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
-        until(lambda: "No space left on device" in caplog.text)
+        until(lambda: "No space left on device" in caplog.text, 90)
         assert notes("SELECT count(*) FROM notes_search") == [(0,)]
         assert notes("SELECT max(attempts) FROM neural.pending") == [(0,)]  # no row is to blame
         (small_disk.parent / "taken").unlink()
-        until(lambda: notes("SELECT count(*) FROM notes_search") == [(20,)])
+        until(lambda: notes("SELECT count(*) FROM notes_search") == [(20,)], 90)
     finally:
         worker.stop()
         thread.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from pgneural.store import kept, queue
 from pgneural.store.engine import libpq_url
 from pgneural.types import Content, Vector
 from pgneural.worker import Worker
-from tests.fixtures.tables import Execute
+from tests.fixtures.tables import Execute, until
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,6 @@ def test_a_running_worker_hears_of_changes_and_stops_when_told(notes: Execute, u
         thread.join(10)
     assert not thread.is_alive()
     assert notes("SELECT id FROM neural.workers") == []
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_stopped_worker_gives_back_what_it_has_not_begun(

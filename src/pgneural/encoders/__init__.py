@@ -129,7 +129,7 @@ def available() -> list[EncoderInfo]:
     return [_describe(point) for _, point in sorted(_registered().items())]
 
 
-@functools.cache  # looking through all that is installed takes longer than a search
+@functools.cache  # what is installed stays the same while a process runs
 def _registered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
 from pgneural.rounds import drained
-from pgneural.statement import Statements, Target, Vectors
+from pgneural.statement import Statements, Target, Vectors, about_as_many
 from pgneural.store import queue
 from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key, space_of
 from pgneural.store.declared import Declared
@@ -231,7 +230,7 @@ class BoundSearch(Generic[E]):
             chunks = self._answer.chunks
             if chunks is not None:
                 per_row = rows_per_key(connection, quoted_table(chunks.name, chunks.schema))
-                if not math.isclose(per_row, self._per_row, rel_tol=0.2):
+                if not about_as_many(per_row, self._per_row):
                     self._per_row, self._searched = per_row, {}
             self._believed = time.monotonic() + STATISTICS_SECONDS
         known, mapper = self._searched, self.mapper  # another thread may put a new one in its place

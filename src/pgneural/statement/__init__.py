@@ -24,7 +24,7 @@ from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
 from pgneural.statement.late import late_interaction, one_of
 from pgneural.statement.query import Query
 from pgneural.statement.single import LEGS, Threshold
-from pgneural.statement.target import Page, Target, Vectors
+from pgneural.statement.target import Page, Target, Vectors, about_as_many
 from pgneural.statement.vector_leg import Aggregate
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Threshold",
     "Vectors",
     "WeightedSum",
+    "about_as_many",
     "facets",
     "late_interaction",
     "one_of",

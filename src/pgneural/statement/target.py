@@ -17,6 +17,11 @@ from pgneural.store.vectors import Indexed
 from pgneural.types import Distance
 
 
+def about_as_many(per_row: float, before: float) -> bool:
+    """Whether statements that were built for so many vectors a row still do: the number only sizes their blocks."""
+    return math.isclose(per_row, before, rel_tol=0.2)
+
+
 @dataclass(frozen=True)
 class Vectors:
     """The vectors of one space.
@@ -41,7 +46,7 @@ class Vectors:
     def like(self, other: Vectors) -> bool:
         """Whether these are the same vectors, of which a source row has about as many."""
         same = (self.leg, str(self.table), self.indexed) == (other.leg, str(other.table), other.indexed)
-        return same and math.isclose(self.per_row, other.per_row, rel_tol=0.2)
+        return same and about_as_many(self.per_row, other.per_row)
 
     def score(self, distance: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
         """Return a distance as a score."""
