@@ -1,0 +1,14 @@
+"""Who may see and change what: rows of the catalog, vectors that were made, queues."""
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
