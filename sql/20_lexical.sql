@@ -212,7 +212,8 @@ COMMENT ON FUNCTION neural.fresh_score(bigint, text, text, text, tsquery, sparse
 
 CREATE OR REPLACE FUNCTION neural.count_terms()
 RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql  -- with the rights of who writes the words: the table is its owner's, with types and triggers of his own
+SET search_path = pg_catalog, pg_temp SET row_security = on
 AS $$
 DECLARE
     space bigint := TG_ARGV[0];
@@ -222,7 +223,9 @@ BEGIN
           FROM neural.spaces s
          WHERE s.chunk_table || '_terms' = TG_TABLE_NAME AND s.kind = 'dense' AND (parse_ident(s.source))[1] = TG_TABLE_SCHEMA;
     END IF;
-    IF TG_OP = 'TRUNCATE' THEN
+    IF space IS NULL THEN
+        RETURN NULL;  -- its space was dropped, or is not to be seen by who writes: the next comparison counts anew
+    ELSIF TG_OP = 'TRUNCATE' THEN
         DELETE FROM neural.term_counts WHERE space_id = space;
         DELETE FROM neural.corpus_counts WHERE space_id = space;
         RETURN NULL;
@@ -240,6 +243,8 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION neural.count_terms() FROM PUBLIC;
 
 COMMENT ON FUNCTION neural.count_terms() IS
 'Trigger of every terms table: adds what a statement changed to the counts of its space (the trigger''s argument, or

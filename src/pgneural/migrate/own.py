@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
 from pgneural.store.catalog import add_missing_terms
 from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
+from pgneural.store import rights
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 from pgneural.store.visibility import follow_row_security, unprotected
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
+from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space, terms_index
 
 BATCH_ROWS = 2000
@@ -56,7 +57,7 @@ def complete(engine: sa.Engine, space: Space) -> int:
     return completed
 
 
-def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
+def settle_apart(engine: Transactions, space: int, terms: str) -> None:
     """The same as `settle`, but in transactions of their own: nobody waits long for a row."""
     parameters = {"space": space, "drift": DRIFT}
     with engine.begin() as connection:
@@ -72,7 +73,7 @@ def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
             connection.execute(sa.text(_REFRESH_PART.replace("{terms}", terms)), part)
 
 
-def fold(engine: sa.Engine, space: int) -> None:
+def fold(engine: Transactions, space: int) -> None:
     """Sum up the counts of a space."""
     with engine.begin() as connection:
         connection.execute(sa.text(_FOLD), {"space": space})
