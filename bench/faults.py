@@ -126,7 +126,15 @@ def prepared(server: EmbeddedServer, rows: int) -> str:
 
 def started(url: str) -> subprocess.Popen[bytes]:
     """Start a worker."""
-    program = [sys.executable, "-c", "from pgneural.cli import main; main()", "worker", "--as-superuser", "--database", url]
+    program = [
+        sys.executable,
+        "-c",
+        "from pgneural.cli import main; main()",
+        "worker",
+        "--as-superuser",
+        "--database",
+        url,
+    ]
     return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -267,6 +267,7 @@ DECLARE
     keys text;
     typed text;
     hashed text;
+    narrowed boolean := false;
     above text := '';
     known text;
     path text := current_setting('search_path');
@@ -286,7 +287,11 @@ BEGIN
     IF after IS NOT NULL THEN
         above := format('WHERE (%s) > (%s)', keys, typed);
     END IF;
-    IF kept.chunks IS NOT NULL AND s.revision <> 'given' AND neural.may_read_contents(s.relation) THEN
+    IF NOT neural.may_read_contents(s.relation) THEN  -- nothing that the owner has written is executed: keys alone
+        narrowed := s.reads ~* '\mwhere\M';  -- not all rows are searchable, and which are cannot be told
+        s.reads := (SELECT format('SELECT %s FROM %s s', string_agg(format('s.%I AS %I', k, 'source_' || k), ', '), s.relation)
+                      FROM unnest(neural.key_columns(s.relation)) k);
+    ELSIF kept.chunks IS NOT NULL AND s.revision <> 'given' THEN
         hashed := neural.source_hash(s);
     END IF;
     known := format('NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = %1$s AND p.key = jsonb_build_array(%2$s))
@@ -321,6 +326,9 @@ BEGIN
             hashed := NULL;  -- a row of the slice cannot be read: the worker tells which; the keys are compared
         END;
     END LOOP;
+    IF narrowed THEN
+        found := NULL;
+    END IF;
     missing := coalesce(jsonb_array_length(found), 0);
     stale := coalesce(jsonb_array_length(beyond), 0);
     found := coalesce(found, '[]') || coalesce(beyond, '[]');
@@ -512,7 +520,7 @@ DECLARE
     path text := current_setting('search_path');
 BEGIN
     SELECT * INTO s FROM neural.spaces WHERE id = space;
-    IF s.reconciled IS NOT DISTINCT FROM counts AND s.reads IS NOT NULL THEN  -- statistics may be some seconds old: count, too
+    IF s.reconciled IS NOT DISTINCT FROM counts AND s.reads IS NOT NULL AND neural.may_read_contents(s.relation) THEN  -- statistics may be some seconds old: count, too
         PERFORM set_config('search_path', neural.reading_path(s.source), true);
         EXECUTE format('SELECT count(*) FROM (%s) r', s.reads) INTO rows;
         EXECUTE format('SELECT count(*) FROM %s', (SELECT k.terms FROM neural.kept_tables(space) k)) INTO words;

@@ -1,8 +1,8 @@
 """Who may see and change what; sources by their number, which a rename keeps.
 
-Rows of the catalog are seen by who may see the source, and changed by who owns it, writes it or works for all. Vectors that
-were made are each role's own. Everybody may note changes, but only of tables that he may write: triggers do it for him,
-with his rights and no others.
+Rows of the catalog are seen by who may see the source, and changed by who owns it, writes it or works for all.
+Vectors that were made are each role's own. Everybody may note changes, but only of tables that he may write: triggers
+do it for him, with his rights and no others.
 """
 
 import sqlalchemy as sa
@@ -86,7 +86,10 @@ def policies() -> None:
         op.execute(f"CREATE POLICY old_{command.lower()} ON neural.vectors FOR {command} USING ({old})")
     op.execute("CREATE POLICY own ON neural.vectors USING (owner = CURRENT_USER) WITH CHECK (owner = CURRENT_USER)")
     op.execute("GRANT SELECT, UPDATE, DELETE ON neural.spaces TO PUBLIC")
-    op.execute("GRANT SELECT, DELETE, INSERT (space_id, keys, rows, changed_at, changed_by), UPDATE (rows) ON neural.changes TO PUBLIC")
+    op.execute(
+        "GRANT SELECT, DELETE, INSERT (space_id, keys, rows, changed_at, changed_by), UPDATE (rows)"
+        " ON neural.changes TO PUBLIC"
+    )
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(EVERYBODYS)} TO PUBLIC")
     op.execute("GRANT SELECT ON neural.work, neural.sql_files, neural.alembic_version TO PUBLIC")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from pgneural.errors import InvalidQuery
 from pgneural.store import lexical, queue
 from pgneural.store.copying import commits_at_once
 from pgneural.store.kept import Changed, Kept, Made
-from pgneural.store.owner import Transactions
+from pgneural.store.owner import Transactions, Within
 from pgneural.store.remembered import recall, remember
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
@@ -58,7 +57,7 @@ class Batch:
 
     @classmethod
     def read(cls, where: Transactions, kept: Kept, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
-        """Read the first of these rows, as many as memory allows, and cut those that changed, outside of a transaction."""
+        """Read the first of these rows, as many as memory allows; cut those that changed outside of a transaction."""
         with where.begin() as connection:
             changed = kept.read(connection, keys)
         rows = [cut(kept.space, row, encoder) for row in changed]
@@ -117,16 +116,6 @@ def encoded(encoder: Encoder, batches: Sequence[Batch], found: Mapping[bytes, Ve
     return dict(zip(missing, encoder.encode_documents(list(missing.values())), strict=True))
 
 
-@dataclass(frozen=True)
-class _Within:
-    """Stands for what begins transactions where there is one already."""
-
-    connection: sa.Connection
-
-    def begin(self) -> contextlib.AbstractContextManager[sa.Connection]:
-        return contextlib.nullcontext(self.connection)
-
-
 class Syncing:
     """One run over one space, for who waits for it; a batch is taken, encoded and stored at a time.
 
@@ -172,7 +161,7 @@ class Syncing:
 
     def _stored(self, connection: sa.Connection, keys: Sequence[str]) -> int:
         """Encode and store the first of these rows; return how many."""
-        batch = Batch.read(_Within(connection), self._kept, keys, self._encoder)
+        batch = Batch.read(Within(connection), self._kept, keys, self._encoder)
         if any(batch.chunks):
             encoder = self._encoder()
             self._kept.claim_revision(connection, encoder.name, encoder.revision)

@@ -86,7 +86,12 @@ def test_roles(create: Create, engine: sa.Engine, as_role: Callable[[str], str])
         assert session.scalar(sa.text("SELECT sum(pending) FROM neural.status")) == 0
     refused(worker, "UPDATE memos SET text = ''", "DELETE FROM memos", "DROP TABLE memos_search", "TABLE secrets")
     refused(worker, "UPDATE neural.spaces SET encoder = 'x'", "CREATE TABLE neural.x (id int)")
-    refused(reader, "INSERT INTO memos (text) VALUES ('x')", "DELETE FROM memos_search", "UPDATE neural.changes SET keys = '[]'")
+    refused(
+        reader,
+        "INSERT INTO memos (text) VALUES ('x')",
+        "DELETE FROM memos_search",
+        "UPDATE neural.changes SET keys = '[]'",
+    )
     refused(reader, "SELECT neural.collect(id) FROM neural.spaces", "INSERT INTO neural.changes VALUES (1)")
     refused(application, "UPDATE neural.spaces SET encoder = 'x'", "DROP TABLE memos", "TABLE neural.workers")
     refused(application, "INSERT INTO neural.spaces (source) VALUES ('memos')")
@@ -103,9 +108,8 @@ def test_roles(create: Create, engine: sa.Engine, as_role: Callable[[str], str])
         assert connection.execute(sa.text(_COUNTED)).all() == before
 
 
-_COUNTED = """
-SELECT (SELECT count(*) FROM neural.pending), (SELECT count(*) FROM neural.changes), (SELECT count(*) FROM neural.vectors),
-       (SELECT count(*) FROM neural.term_counts), (SELECT count(*) FROM neural.spaces)"""
+_COUNTED = """ SELECT (SELECT count(*) FROM neural.pending), (SELECT count(*) FROM neural.changes), (SELECT count(*)
+FROM neural.vectors), (SELECT count(*) FROM neural.term_counts), (SELECT count(*) FROM neural.spaces)"""
 
 
 def test_fresh_results_of_a_mapped_class(create: Create, engine: sa.Engine, url: str) -> None:

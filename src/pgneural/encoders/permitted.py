@@ -1,8 +1,9 @@
 """Which models this host loads where a database names them.
 
-Whoever may write to a database may write any name there, and loading a model may run its code. So what a row of the catalog
-names is loaded only if the host says so: encoders that are installed here (entry points), what the program itself has named
-(`permit`, ``db.collection(encoder=…)``, ``Searchable(encoder=…)``), and what ``--model`` or ``PGNEURAL_MODEL`` list.
+Whoever may write to a database may write any name there, and loading a model may run its code. So what a row of the
+catalog names is loaded only if the host says so: encoders that are installed here (entry points), what the program
+itself has named (`permit`, ``db.collection(encoder=…)``, ``Searchable(encoder=…)``), and what ``--model`` or
+``PGNEURAL_MODEL`` list.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def permitted_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         )
     if beyond := sorted(given.keys() - HARMLESS):
         raise UnpermittedModel(
-            f"the database gives model {name!r} the option {beyond[0]!r}, expected one of {', '.join(sorted(HARMLESS))}; "
-            "make the encoder in your own program"
+            f"the database gives model {name!r} the option {beyond[0]!r}, "
+            f"expected one of {', '.join(sorted(HARMLESS))}; make the encoder in your own program"
         )
     return {**given, "trust_remote_code": True} if known else given
 

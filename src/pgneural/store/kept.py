@@ -167,7 +167,8 @@ class Kept:
 def _planned_anew(connection: sa.Connection, source: str) -> Iterator[None]:
     """Have statements planned for the tables as they are, and find what they name in the schema of the source.
 
-    The server's own schema comes first, so that nothing of theirs is executed in place of what it has. A plan that was kept from when the tables were empty would read them from end to end for every row.
+    The server's own schema comes first, so that nothing of theirs is executed in place of what it has. A plan that
+    was kept from when the tables were empty would read them from end to end for every row.
     """
     local = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
     before = connection.execute(_SET, {"source": source, "local": local}).one()._mapping

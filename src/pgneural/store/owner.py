@@ -1,14 +1,15 @@
 """Working on a source as the owner of its table: types, casts, triggers and functions there get no other rights.
 
-A worker serves many tables. What their owners have made of them is executed whenever rows are read or chunks are stored, so
-each transaction that touches a source takes on the role of its owner first, as the subscriptions of logical replication do
-since PostgreSQL 16. Who has to trust whom: ``docs/trust.md``.
+A worker serves many tables. What their owners have made of them is executed whenever rows are read or chunks are
+stored, so each transaction that touches a source takes on the role of its owner first, as the subscriptions of
+logical replication do since PostgreSQL 16. Who has to trust whom: ``docs/trust.md``.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -19,6 +20,17 @@ class Transactions(Protocol):
 
     def begin(self) -> contextlib.AbstractContextManager[sa.Connection]:
         """Begin a transaction, which ends with the block."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """Stands for what begins transactions where there is one already."""
+
+    connection: sa.Connection
+
+    def begin(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """Return the connection, whose transaction goes on after the block."""
+        return contextlib.nullcontext(self.connection)
 
 
 class AsOwner:

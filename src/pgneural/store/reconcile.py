@@ -25,7 +25,8 @@ FOLLOW_SECONDS = 60.0
 """So often a worker looks whether names, keys, triggers and rights of a table are as they were: some milliseconds."""
 
 RECONCILE_SECONDS = 600.0
-"""So often it compares rows, where any were written meanwhile: a million keys take a second, and their texts some more."""
+"""So often it compares rows, where any were written meanwhile: a million keys take a second, and their texts some
+more."""
 
 SLICE_ROWS = 10_000
 """Rows that are compared in one transaction: some tenths of a second."""
@@ -64,9 +65,15 @@ class Differences:
         return "; ".join(filter(None, [*self.followed, rows, "words are counted wrong" if self.miscounted else ""]))
 
 
-def searches(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]:
-    """Return the spaces that are kept in step with a source: all, or those of these searches."""
-    ids = connection.scalars(_SEARCHES, {"only": list(only)}).all()
+def searches(connection: sa.Connection, only: Sequence[str] = (), *, manual: bool = True) -> list[Space]:
+    """Return the spaces that are kept in step with a source.
+
+    Args:
+        connection: Where.
+        only: Names of searches or collections; empty for all.
+        manual: Whether all are those, too, that are synced by hand.
+    """
+    ids = connection.scalars(_SEARCHES, {"only": list(only), "manual": manual}).all()
     with Session(connection, expire_on_commit=False) as session:
         return list(session.scalars(sa.select(Space).where(Space.id.in_(ids)).order_by(Space.id)))
 
@@ -117,7 +124,7 @@ class Reconciling:
                 return []
             self._looked = time.monotonic()
         with self._engine.begin() as connection:
-            return searches(connection, self._only)
+            return searches(connection, self._only, manual=False)
 
     def compare(self, space: Space) -> int:
         """Compare one with its source, as the source's owner, and repair it; return how many differences there were."""
@@ -140,7 +147,8 @@ class Reconciling:
 _SEARCHES = sa.text("""
 SELECT s.id FROM neural.spaces s
  WHERE s.kind = 'dense' AND s.reads IS NOT NULL
-   AND CASE WHEN CAST(:only AS text[]) = '{}' THEN s.sync <> 'manual' OR s.state <> 'serving' OR s.source = 'neural.documents'
+   AND CASE WHEN CAST(:only AS text[]) = '{}'
+            THEN :manual OR s.sync <> 'manual' OR s.state <> 'serving' OR s.source = 'neural.documents'
             ELSE s.source || '.' || s.attribute = ANY(CAST(:only AS text[]))
               OR (parse_ident(s.source))[2] || '.' || s.attribute = ANY(CAST(:only AS text[]))
               OR (s.source = 'neural.documents' AND s.attribute = ANY(CAST(:only AS text[]))) END""")

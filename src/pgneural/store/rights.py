@@ -1,7 +1,7 @@
-"""Who may see and change which rows of the catalog: policies of row-level security, as the models' own tables have them.
+"""Who may see and change which rows of the catalog: policies of row-level security, as our own tables have them.
 
-A row is seen by who may see the source, and changed by who owns or writes it, or by workers. Everybody may note changes, but
-only of tables that he may write. Migration 0007 makes the same; `differences` tells where a database has others.
+A row is seen by who may see the source, and changed by who owns or writes it, or by workers. Everybody may note changes,
+but only of tables that he may write. Migration 0007 makes the same; `differences` tells where a database has others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OLD = f"{WORKS} AND used_on < current_date - 7"
 OF_SEEN = "space_id IN (SELECT s.id FROM neural.spaces s)"
 OF_WRITTEN = f"space_id IN (SELECT s.id FROM neural.spaces s WHERE {WRITES})"  # noqa: S608
 OF_OWN = f"({OF_WRITTEN}) OR space_id IN (SELECT s.id FROM neural.spaces s WHERE {OWNS}) OR {WORKS}"  # noqa: S608
-NOTABLE = f"NOT EXISTS (SELECT FROM neural.known_spaces s WHERE s.id = space_id) OR {OF_OWN}"  # noqa: S608
+NOTABLE = f"NOT EXISTS (SELECT FROM neural.known_spaces s WHERE s.id = space_id) OR {OF_OWN}"
 """A writer whose snapshot is older than a space does not see it."""
 
 OF_SOURCES = ("changes", "pending", "failed", "term_counts", "corpus_counts")

@@ -328,13 +328,11 @@ def source_columns(source: Table) -> dict[str, Column[Any]]:
 def _foreign_key(source: Table, keys: dict[str, Column[Any]], name: str) -> ForeignKeyConstraint:
     """Let rows follow their source row, also to another key.
 
-    For tables of a user's own the models alone know of it, to join and to sort tables by. In the database it would stand
-    in the way of TRUNCATE, of partitions that come and go, and of changes of the primary key: there triggers do what it
-    would do (``neural.note_changes``), and workers what no trigger saw.
+    For tables of a user's own the models alone know of it, to join and to sort tables by. In the database it would
+    stand in the way of TRUNCATE, of partitions that come and go, and of changes of the primary key: there triggers do
+    what it would do (``neural.note_changes``), and workers what no trigger saw.
     """
-    key = ForeignKeyConstraint(
-        list(keys), list(keys.values()), ondelete="CASCADE", onupdate="CASCADE", name=conv(name)
-    )
+    key = ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", onupdate="CASCADE", name=conv(name))
     return key if source is DOCUMENTS else key.ddl_if(callable_=_never)
 
 
