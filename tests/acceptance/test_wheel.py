@@ -136,7 +136,13 @@ def test_type_checkers_see_the_types_of_the_wheel(installed: Environment, tmp_pa
     snippet, configuration = tmp_path / "snippet.py", tmp_path / "mypy.ini"
     snippet.write_text(TYPED)
     configuration.write_text("[mypy]\nfollow_imports = skip\n[mypy-pgneural.*]\nfollow_imports = normal\n")
-    options = ["--config-file", str(configuration), "--python-executable", str(installed.python), "--cache-dir=/dev/null"]
+    options = [
+        "--config-file",
+        str(configuration),
+        "--python-executable",
+        str(installed.python),
+        "--cache-dir=/dev/null",
+    ]
     command = [sys.executable, "-m", "mypy", *options, "--no-error-summary", str(snippet)]
     environment = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

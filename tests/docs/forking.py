@@ -83,17 +83,21 @@ def serve(address: str) -> None:
         while True:
             calling, _ = listening.accept()
             with calling:
-                _, files, _, _ = socket.recv_fds(calling, 1, 3)
-                asked = json.loads(b"".join(iter(lambda: calling.recv(65536), b"")))
-                child = os.fork()
-                if child == 0:
-                    listening.close()
-                    calling.close()
-                    _become(files, *asked)
-                for file in files:
-                    os.close(file)
-                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                calling.sendall(str(status if status >= 0 else 128 - status).encode())
+                _answer(calling)
+
+
+def _answer(calling: socket.socket) -> None:
+    """Fork the program that is called, wait for its end, and say how it ended."""
+    _, files, _, _ = socket.recv_fds(calling, 1, 3)
+    asked = json.loads(b"".join(iter(lambda: calling.recv(65536), b"")))
+    child = os.fork()
+    if child == 0:
+        calling.close()
+        _become(files, *asked)
+    for file in files:
+        os.close(file)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    calling.sendall(str(status if status >= 0 else 128 - status).encode())
 
 
 def _become(files: list[int], arguments: list[str], folder: str, environment: dict[str, str]) -> None:

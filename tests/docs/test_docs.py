@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pgneural import Database
 from pgneural.cli import main
 from pgneural.store.embedded import EmbeddedServer
 from tests.docs.forking import ForkingServer
@@ -75,19 +77,24 @@ def test_readme_snippets_run_in_order(home: Path) -> None:
     assert {language for language, file, _ in found if not file} == set(RUNNERS)
     said, really = "", set()
     with ForkingServer() as ready:
+
+        def run(language: str, code: str) -> subprocess.CompletedProcess[str]:
+            real = any(text in code for text in REAL)
+            environment["PATH"] = programs if real else f"{ready.folder}:{programs}"
+            command = ["/usr/bin/env", *RUNNERS[language]]
+            return subprocess.run(
+                command, input=code, cwd=home, env=environment, capture_output=True, text=True, timeout=100
+            )
+
+        failing = run("python", "print(1 / 0)")
+        assert (failing.returncode, "ZeroDivisionError" in failing.stderr) == (1, True)
+        assert run("sh", "pgneural no-such-command | cat").returncode == 2
         for language, file, code in found:
             if file:
                 write(home / file, language, code)
                 continue
-            if real := {text for text in REAL if text in code}:
-                really |= real
-                environment["PATH"] = programs
-            else:
-                environment["PATH"] = f"{ready.folder}:{programs}"
-            result = subprocess.run(
-                ["/usr/bin/env", *RUNNERS[language]], input=code, cwd=home, env=environment,
-                capture_output=True, text=True, timeout=100,
-            )  # fmt: skip
+            really |= {text for text in REAL if text in code}
+            result = run(language, code)
             assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
             said += result.stdout
     assert really == set(REAL)
@@ -102,11 +109,38 @@ def test_readme_snippets_run_in_order(home: Path) -> None:
     assert all(expected in said for expected in shown), said
 
 
-def test_sql_readme_snippets_run(url: str) -> None:
+ANSWERS: dict[str, object] = {
+    "neural.score(": 0.7071,
+    "text_search_configuration": "german",
+    "max_sim": 1.0,
+    "qualified": "pg_catalog.pg_class",
+    "FROM neural.query_terms(": ("quick", 1, Decimal("0.69")),
+    "FROM neural.status": ("neural.documents", "foxes", "main", 0, None, 1),
+    "neural.retry": 1,
+    "row_count": 2,
+    "FROM neural.collections": ("foxes", 2, 2, False),
+}
+"""What statements of sql/README.md answer first in a database with a few rows; the others answer something."""
+
+
+def test_sql_readme_snippets_answer_what_they_say(url: str) -> None:
+    with Database(url) as database:
+        foxes = database.collection("foxes", encoder="hash")
+        foxes.index([{"id": "1", "text": "quick foxes"}, {"id": "2", "text": "a lazy dog"}])
+    answered = {}
     with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO neural.failed SELECT id, '{\"id\": 1}', 'too odd', 5, now() FROM neural.spaces")
         for _, _, code in blocks(ROOT / "sql" / "README.md"):
             for statement in filter(str.strip, code.split(";")):
-                assert connection.execute(statement.encode()).fetchall() is not None
+                first, *_ = connection.execute(statement.encode()).fetchall()
+                assert any(value is not None for value in first), statement
+                answered |= {piece: first for piece in ANSWERS if piece in statement}
+    rounded = {
+        piece: tuple(round(value, 4) if isinstance(value, float) else value for value in row)
+        for piece, row in answered.items()
+    }
+    expected = {piece: row if isinstance(row, tuple) else (row,) for piece, row in ANSWERS.items()}
+    assert rounded == expected
 
 
 def test_every_function_and_view_is_commented_and_listed(url: str) -> None:
