@@ -20,6 +20,7 @@ from pgneural import Database
 from pgneural.cli import main
 from pgneural.store.embedded import EmbeddedServer
 from tests.docs.forking import ForkingServer
+from tests.fixtures.postgres import throw_away
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|sh|sql|diff)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -53,7 +54,7 @@ def write(path: Path, language: str, code: str) -> None:
 def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pgneural-home-"))
     yield folder
-    EmbeddedServer(folder / ".local" / "share" / "pgneural").stop()
+    throw_away(EmbeddedServer(folder / ".local" / "share" / "pgneural"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
