@@ -58,6 +58,7 @@ def fill(application: Application) -> None:
         session.commit()
 
 
+@pytest.mark.sqlalchemy20
 def test_from_before_search_to_search_and_back(application: Application, programs: Any) -> None:
     application.upgrade("a2")
     application.assert_no_changes(metadata("before"))

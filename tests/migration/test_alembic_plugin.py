@@ -67,6 +67,7 @@ def definition(project: Application, index: str) -> str:
 # the four known bugs
 
 
+@pytest.mark.sqlalchemy20
 def test_missing_import(project: Application) -> None:
     """https://github.com/pgvector/pgvector-python/issues/65 and its likes."""
     bare = project.autogenerate(items(), "bare", **BARE)
@@ -94,6 +95,7 @@ def test_lost_operator_class(project: Application) -> None:
     assert "vector_l2_ops" in definition(project, "items_embedding_idx")
 
 
+@pytest.mark.sqlalchemy20
 def test_repeated_diff(project: Application) -> None:
     """https://github.com/sqlalchemy/alembic/issues/1321: PostgreSQL has other words for the same expression."""
 
@@ -141,6 +143,7 @@ def test_options_unseen(project: Application) -> None:
 # vector indexes of a user's own
 
 
+@pytest.mark.sqlalchemy20
 @pytest.mark.parametrize(
     "index",
     [
@@ -191,6 +194,7 @@ def test_what_an_interrupted_build_has_left_is_removed(project: Application) -> 
     project.assert_no_changes(items(plain()))
 
 
+@pytest.mark.sqlalchemy20
 def test_generated_columns(project: Application) -> None:
     half = sa.Column("half", HALFVEC(3), sa.Computed("embedding::halfvec(3)", persisted=True))
     text = project.autogenerate(items(extra=(half,)), "one")
@@ -395,6 +399,7 @@ def test_our_own_vector_types_are_written_as_pgvectors(project: Application) -> 
     project.assert_no_changes(metadata)
 
 
+@pytest.mark.sqlalchemy20
 @pytest.mark.parametrize("where", ["id % 2 = 0", "lang LIKE 'en%'", "lang = 'a:b'"])
 def test_conditions_with_signs_of_placeholders(project: Application, where: str) -> None:
     metadata = items(plain(postgresql_where=sa.text(where.replace(":", "\\:"))))
