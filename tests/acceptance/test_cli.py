@@ -47,10 +47,12 @@ def run(url: str) -> Run:
 def process(url: str) -> Process:
     """Return a function that starts the program, as a shell does."""
 
-    def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+    def start(*arguments: str | Path) -> subprocess.Popen[str]:
         environment = {**os.environ, "PGNEURAL_DATABASE_URL": url}
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen([PROGRAM, *arguments], text=True, env=environment, **pipes, **options)
+        return subprocess.Popen(
+            [PROGRAM, *arguments], text=True, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
 
     return start
 
@@ -244,6 +246,13 @@ def test_every_option_names_its_variable() -> None:
 # what only a process has
 
 
+def until_it_says(connection: psycopg.Connection[Any], statement: str) -> None:
+    """Wait until another client of the database has executed a statement that begins so."""
+    others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    asked = f"{others} AND query LIKE %s"
+    until(lambda: connection.execute(asked.encode(), [f"{statement}%"]).fetchone() is not None, 60)
+
+
 def test_a_process_fails_with_a_line_and_a_status(process: Process) -> None:
     with process("search", "nothing", "x") as failing:
         said = ("", "Error: no collection 'nothing'; the database has: none yet\n")
@@ -263,11 +272,18 @@ def test_a_process_that_is_interrupted_says_how_to_go_on(process: Process, url: 
         assert waiting.stderr
         waiting.stdin.write('{"_id": "1", "text": "a fox"}\n')
         waiting.stdin.flush()  # and no end
-        connected = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        until(lambda: connection.execute(connected).fetchone() is not None, 60)
+        until_it_says(connection, "")
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(60) == INTERRUPTED
         assert waiting.stderr.read() == "Error: stopped; run the same command again to complete the work\n"
+
+
+def test_a_worker_that_is_told_to_stop_ends_well(process: Process, url: str) -> None:
+    with process("worker") as working, psycopg.connect(url, autocommit=True) as connection:
+        until_it_says(connection, "LISTEN")
+        working.send_signal(signal.SIGTERM)
+        said, _ = working.communicate(timeout=60)
+    assert (working.returncode, said) == (0, "0 rows are up to date: 0 chunks encoded, 0 known already\n")
 
 
 def test_a_process_whose_output_nobody_reads_ends_quietly(process: Process) -> None:

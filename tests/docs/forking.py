@@ -168,7 +168,7 @@ def load() -> None:
 
         made = functools.cache(minilm.minilm)  # every child has the one that is loaded here
         functools.update_wrapper(made, minilm.minilm)
-        minilm.minilm = made  # type: ignore[assignment]
+        minilm.minilm = made
         minilm.minilm()
 
 

@@ -128,7 +128,7 @@ def test_sql_readme_snippets_answer_what_they_say(url: str) -> None:
     with Database(url) as database:
         foxes = database.collection("foxes", encoder="hash")
         foxes.index([{"id": "1", "text": "quick foxes"}, {"id": "2", "text": "a lazy dog"}])
-    answered = {}
+    answered: dict[str, tuple[object, ...]] = {}
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO neural.failed SELECT id, '{\"id\": 1}', 'too odd', 5, now() FROM neural.spaces")
         for _, _, code in blocks(ROOT / "sql" / "README.md"):

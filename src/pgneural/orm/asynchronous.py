@@ -1,7 +1,7 @@
 """Sessions of asyncio, told from others without importing what they alone need.
 
-SQLAlchemy's asyncio needs greenlet, which SQLAlchemy 2.1 installs only when it is asked to; who searches without asyncio
-needs neither.
+SQLAlchemy's asyncio needs greenlet, which SQLAlchemy 2.1 installs only when it is asked to. Who searches without
+asyncio needs neither.
 """
 
 from __future__ import annotations
