@@ -74,7 +74,7 @@ class Application:
     def downgrade(self, revision: str) -> None:
         command.downgrade(self.config(), revision)
 
-    def check(self, metadata: sa.MetaData, **options: Any) -> None:
+    def assert_no_changes(self, metadata: sa.MetaData, **options: Any) -> None:
         """Make sure that a second autogenerate is empty."""
         usual = {
             "include_schemas": True,

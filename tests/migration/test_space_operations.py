@@ -45,9 +45,9 @@ def test_a_model_is_changed_by_operations(tmp_path: Path, url: str) -> None:
         project.upgrade()
         Worker(libpq_url(url), as_superuser=True).run(once=True)
         if name != "five":
-            project.check(notes())  # several spaces: left alone
-            project.check(notes(dimensions=32))
-    project.check(notes(dimensions=32))
+            project.assert_no_changes(notes())  # several spaces: left alone
+            project.assert_no_changes(notes(dimensions=32))
+    project.assert_no_changes(notes(dimensions=32))
     script = project.script("five")
     assert "SELECT neural.create_space('\"notes\"'::regclass, 'search', name => 'small'" in script
     project.engine.dispose()

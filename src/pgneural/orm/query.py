@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -16,6 +15,7 @@ from pgneural.asking import PATIENCE_SECONDS, Asked, SearchOptions, patience_of,
 from pgneural.errors import InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import condition
+from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, run
@@ -26,6 +26,8 @@ from pgneural.types import Mode, Sync, Vector
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from pgneural.orm.bound import BoundSearch
 
@@ -178,7 +180,7 @@ class SearchQuery(Generic[E]):
             StaleResults: `fresh` was asked for, and rows are not encoded in time.
             SchemaNotInstalled: The database has no such search.
         """
-        if isinstance(session, AsyncSession):
+        if asynchronous(session):
             return session.run_sync(self.all)
         if isinstance(session, scoped_session):
             session = session()
@@ -222,13 +224,13 @@ class SearchQuery(Generic[E]):
     def first(self, session: AsyncSession) -> Awaitable[Hit[E] | None]: ...
     def first(self, session: Session | AsyncSession) -> Hit[E] | Awaitable[Hit[E] | None] | None:
         """Return the best hit, or None."""
-        if isinstance(session, AsyncSession):
+        if asynchronous(session):
             return session.run_sync(self.first)
         return next(iter(self.limit(1).all(session)), None)
 
     def explain(self, session: Session) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost."""
-        if isinstance(session, AsyncSession):
+        if asynchronous(session):
             raise InvalidQuery("explain wants a Session; use: await session.run_sync(query.explain)")
         query = self._query
         if refinement_of(query, self.given):
