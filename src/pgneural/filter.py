@@ -273,7 +273,7 @@ def written_in(given: sa.ColumnElement[Any]) -> tuple[list[Written], bool]:
             parts.append(part)
         elif isinstance(part, sa.TextClause) or (isinstance(part, sa.ColumnClause) and part.is_literal):
             text = part.text if isinstance(part, sa.TextClause) else part.name
-            others = others or (id(part) not in texts and not re.fullmatch(r"\w*|\*", text))
+            others = others or (id(part) not in texts and not re.fullmatch(r"\w+|\*", text))
     return parts, others
 
 

@@ -77,10 +77,11 @@ def _template(given: sa.ColumnElement[Any]) -> str:
 
 
 def _without_values(given: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    def null(part: Any, **_: Any) -> Any:
-        return sa.literal_column(null_like(part)) if isinstance(part, sa.BindParameter) else None
+    def null(element: Any, **_: Any) -> Any:
+        return sa.literal_column(null_like(element)) if isinstance(element, sa.BindParameter) else None
 
-    return visitors.replacement_traverse(given, {}, null)
+    replaced: sa.ColumnElement[Any] = visitors.replacement_traverse(given, {}, null)
+    return replaced
 
 
 def _reading(source: sa.FromClause, text: str, template: str) -> sa.Select[Any]:
