@@ -11,7 +11,6 @@ itself, with their values as parameters.
 
 from __future__ import annotations
 
-import itertools
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,7 +230,18 @@ def settled(given: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElem
     for parameter in parameters:
         if parameter.required:
             raise InvalidFilter(f"the {what} has a parameter {parameter.key!r} without a value; give it one")
-    return given if all(parameter.unique for parameter in parameters) else given.unique_params()
+    if all(parameter.unique and not parameter.callable for parameter in parameters):
+        return given
+    return visitors.cloned_traverse(given, {"detect_subquery_cols": True}, {"bindparam": _make_own})
+
+
+def _make_own(parameter: sa.BindParameter[Any]) -> None:
+    """Give a parameter a name of its own, and the value that its function has now.
+
+    SQLAlchemy keeps a statement without saying which values are functions, and would not call them in the next one.
+    """
+    parameter.value, parameter.callable = parameter.effective_value, None
+    parameter._convert_to_unique()  # type: ignore[no-untyped-call]
 
 
 def require_plain(given: sa.ColumnElement[Any], what: str = "filter") -> None:
@@ -292,13 +302,18 @@ def require_over(
         InvalidFilter: With the remedy.
     """
     mine = {getattr(table, "fullname", None) for table in tables_of(source)}
-    for table in itertools.chain.from_iterable(map(tables_of, sa.select(given).get_final_froms())):
+    for table in read_by(given):
         made = functions and isinstance(table, sa.TableValuedAlias)
         if getattr(table, "fullname", None) not in mine and not made:
             other = getattr(table, "name", table)
             raise InvalidFilter(
                 f"the {what} is over another table, {other}; reach it through a subquery, as in exists()"
             )
+
+
+def read_by(given: sa.ColumnElement[Any]) -> list[sa.FromClause]:
+    """Return the tables that an expression reads from itself, and not in a subquery."""
+    return [table for rows in sa.select(given).columns_clause_froms for table in tables_of(rows)]
 
 
 def tables_of(rows: sa.FromClause) -> list[sa.FromClause]:

@@ -177,7 +177,7 @@ def test_a_text_does_not_leave_its_place(place: Any, mine: Collection, session: 
         lambda: mine.delete(where=text),
         lambda: mine.delete(where=sa.text(text.replace(":", "\\:"))),
         lambda: mine.delete(where=sa.literal_column(text)),
-        lambda: mine.delete(where=sa.or_(Document.title == "x", sa.literal_column(text))),
+        lambda: mine.delete(where=sa.or_(Document.title == "x", sa.literal_column(text or " "))),
         lambda: mine.delete(where=(text + " AND :yes", {"yes": True})),
         lambda: mine.search("germ", where=text),
         lambda: mine.recommend(["1"], where=text),

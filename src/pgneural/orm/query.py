@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -16,7 +15,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from pgneural.asking import PATIENCE_SECONDS, Asked, SearchOptions, patience_of, query_of, refinement_of, vector_of
 from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.explain import Explanation, explain
-from pgneural.filter import Expression, Filter, condition, require_plain, tables_of
+from pgneural.filter import Expression, Filter, condition, read_by, require_plain
 from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, run
@@ -131,7 +130,7 @@ class SearchQuery(Generic[E]):
             raise InvalidFilter("the filter is None, expected a condition over the class, or SQL as text; leave it out")
         mapper = self.search.mapper
         mine = {table.fullname for table in mapper.tables}
-        for table in itertools.chain.from_iterable(map(tables_of, sa.select(found).get_final_froms())):
+        for table in read_by(found):
             if getattr(table, "fullname", None) not in mine:
                 other = getattr(table, "name", table)
                 raise InvalidQuery(
