@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -12,10 +13,12 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from pgneural import Boost, Collection, Document, Searchable
+from pgneural.cli import main
 from pgneural.database import Database
 from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.store.engine import libpq_url
@@ -55,7 +58,9 @@ def place(new_database: Callable[[str], str], template: str) -> Iterator[Any]:
         session.flush()
         Item.search.sync(session)
         session.commit()
-        yield SimpleNamespace(mine=database.existing("mine"), session=session, url=url, engine=engine)
+        yield SimpleNamespace(
+            database=database, mine=database.existing("mine"), session=session, url=url, engine=engine
+        )
     engine.dispose()
 
 
@@ -430,3 +435,45 @@ def test_a_precedence_does_not_leave_the_collection(mine: Collection) -> None:
     for where in given:
         assert [hit.entity.collection for hit in mine.search("germ", where=where)] == ["mine"]
         assert sum(mine.facets("id", where=where).values()) == 1
+
+
+def test_the_command_line(place: Any) -> None:
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(main, [*arguments, "--database", place.url])
+
+    where = "external_id = :id AND metadata->>'lang' = :lang"
+    asked = ("search", "mine", "germ", "--where", where, "--param", "lang=en", "--json")
+    found = run(*asked, "--param", "id=3")
+    assert [hit["external_id"] for hit in json.loads(found.output)["hits"]] == ["3"]
+    hostile = run(*asked, "--param", "id=3' OR '' = '")
+    assert json.loads(hostile.output)["hits"] == []
+    counted = run("facets", "mine", "external_id", "--where", "external_id < :id", "--param", "id=2", "--json")
+    assert [row["value"] for row in json.loads(counted.output)["facets"]] == ["0", "1"]
+    deleted = run("delete", "mine", "--where", "external_id = :id", "--param", "id=a=b", "--json")
+    assert json.loads(deleted.output)["deleted"] == 0
+    for arguments, said in (
+        (("--where", "external_id = :id", "--param", "it=1"), "names :id and there is no value for it"),
+        (("--where", "true", "--param", "id=1"), "has a value for 'id' and does not name it"),
+        (("--param", "id=1"), "--param is of --where"),
+        (("--where", "true", "--param", "id"), "is not NAME=VALUE"),
+        (("--where", ":a = :a", "--param", "a=1", "--param", "a=2"), "names a parameter twice"),
+        (("--where", "true) OR (true"), "the filter does not work: syntax error"),
+        (("--boost", "1) + (1"), "the boost does not work: syntax error"),
+        (("--group-by", "1) + (1"), "the grouping does not work: syntax error"),
+    ):
+        refused = run("search", "mine", "germ", *arguments)
+        assert refused.exit_code != 0
+        assert said in refused.output
+
+
+LANGUAGES = ["'a'); DELETE FROM victim; SELECT ('a'", "'a') FROM victim, (SELECT 'a'", "E'a'\n'\\'' ) || ('"]
+
+
+@pytest.mark.parametrize("text", LANGUAGES)
+def test_languages_of_documents(place: Any, text: str) -> None:
+    before = left(place)
+    with pytest.raises(InvalidFilter, match="language_by does not work"):
+        place.database.collection("spoken", encoder="hash", language_by=text)
+    with pytest.raises(InvalidFilter, match=r"language_by is .*expected SQL as text"):
+        place.database.collection("spoken", encoder="hash", language_by=Document.title)
+    assert left(place) == before
