@@ -160,8 +160,8 @@ def test_triggers_of_another_database_are_noticed(notes: Execute, db: Database) 
     notes("CREATE OR REPLACE TRIGGER notes_search_insert AFTER INSERT ON notes REFERENCING NEW TABLE AS new_rows"
           f" FOR EACH STATEMENT EXECUTE FUNCTION neural.note_changes({given})")  # fmt: skip
     assert db.check().differences == (
-        "public.notes.search: trigger notes_search_insert of table public.notes notes for other spaces than its search has; "
-        "a worker mends that, or in psql: SELECT * FROM neural.reconcile('public.notes')",
+        "public.notes.search: trigger notes_search_insert of table public.notes notes for other spaces than its search "
+        "has; a worker mends that, or in psql: SELECT * FROM neural.reconcile('public.notes')",
     )
     notes(f"SELECT neural.watch_again({space})")
     assert db.check().differences == ()

@@ -10,8 +10,10 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.base import ExecutableOption
 
 from pgneural.errors import InvalidQuery
+from pgneural.filter import require_over
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Target
+from pgneural.store.contained import require_contained
 from pgneural.store.vectors import teach
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ class Entities(Generic[E]):
         self.target = self._statements.target
         self.key, self.heading = search.key, search.heading
 
+    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+        """Refuse an expression that is not over the class, or that leaves its place."""
+        require_over(self.target.source, given, what)
+        connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
+        require_contained(connection, self.target.source, [(what, given)])
+
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement."""
         return self._session.execute(statement, bind_arguments={"mapper": self._search.mapper}).all()
@@ -40,7 +48,7 @@ class Entities(Generic[E]):
         connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
         refuse_translated_schemas(connection)
         teach(connection)
-        built, parameters = self._statements.of(query, connection.dialect)
+        built, parameters = self._statements.of(query, connection)
         statement = built.statement.options(*self._loading) if self._loading else built.statement
         with self._search.installed():
             rows = self._session.execute(statement, parameters).unique(_rank).all()

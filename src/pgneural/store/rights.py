@@ -1,7 +1,8 @@
 """Who may see and change which rows of the catalog: policies of row-level security, as our own tables have them.
 
 A row is seen by who may see the source, and changed by who owns or writes it, or by workers. Everybody may note
-changes, but only of tables that he may write. Migration 0007 makes the same; `differences` tells where a database has others.
+changes, but only of tables that he may write. Migration 0007 makes the same;
+`differences` tells where a database has others.
 """
 
 from __future__ import annotations
