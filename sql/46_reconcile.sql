@@ -129,6 +129,7 @@ BEGIN
                 EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', made.name, key.before, 'source_' || key.name);
             END IF;
         END LOOP;
+        PERFORM neural.retry(space);  -- rows whose keys did not fit
     END LOOP;
 
     IF s.fields IS NOT NULL THEN
@@ -136,7 +137,7 @@ BEGIN
                            JOIN pg_attribute a ON a.attrelid = s.relation AND a.attnum = c.number::integer AND NOT a.attisdropped ORDER BY c.place);
         spoken := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = s.relation AND NOT a.attisdropped
                            AND a.attnum = (s.fields ->> 'language')::integer);
-        wanted := neural.reads_of(s.relation, texts, spoken);
+        wanted := CASE WHEN texts <> '{}' THEN neural.reads_of(s.relation, texts, spoken) END;
         IF texts = '{}' THEN
             RETURN NEXT format('no column of table %s that search %s reads is left; run: SELECT neural.unwatch(%L, %L)',
                                s.source, s.attribute, s.source, s.attribute);

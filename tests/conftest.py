@@ -7,7 +7,7 @@ is left for the end is short.
 
 import pytest
 
-pytest_plugins = [f"tests.fixtures.{topic}" for topic in ("postgres", "models", "data", "orm", "tables")]
+pytest_plugins = [f"tests.fixtures.{topic}" for topic in ("postgres", "models", "data", "orm", "tables", "roles")]
 
 LONG_FIRST = (
     "acceptance/test_faults.py",

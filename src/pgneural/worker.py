@@ -108,7 +108,7 @@ class Worker:
         self._stopping, self._woken = threading.Event(), threading.Condition()
         self._shared = _Shared()
         self._encoders: dict[tuple[str, str], Encoder] = {}
-        self._making, self._indexing = threading.Lock(), threading.Lock()
+        self._making, self._indexing, self._following = threading.Lock(), threading.Lock(), threading.RLock()
         self._reconciling = Reconciling(self.engine, self.only)
         self._checked = False
 
@@ -178,6 +178,7 @@ class Worker:
             return  # a server that is not there yet; the first turn asks again
         self._checked = True
         if superuser and not self._as_superuser:
+            self.engine.dispose()
             raise MissingPrivilege(
                 f"the worker is to run as {superuser}, a superuser, whose rights the owners of tables could then get; "
                 "connect as a role that neural.grant_worker was called for, or say --as-superuser"
@@ -259,7 +260,11 @@ class Worker:
     def _reconcile(self) -> int:
         """Compare tables with what is kept of them, from time to time; return how many differences were found."""
         found = 0
-        for space in self._reconciling.due():
+        with self._following:  # names and keys first: until they are right nobody works with them
+            due = [space for space in self._reconciling.due() if self._ready(space)]
+            for space in due:
+                found += self._guarded(space, self._reconciling.follow)
+        for space in due:
             if self._ready(space):
                 found += self._guarded(space, self._reconciling.compare)
         return found
@@ -274,10 +279,20 @@ class Worker:
         except (SQLAlchemyError, psycopg.Error) as error:
             if not of_a_space(error):
                 raise
+            if self._followed(space):
+                return 1  # something was renamed meanwhile: the next turn knows
             self._pause(space, error)
         except Exception as error:  # a model that is broken, or too large for this host, among others
             self._pause(space, error)
         return 0
+
+    def _followed(self, space: Space) -> bool:
+        """Whether what is kept of a space had to follow its table."""
+        try:
+            with self._following:
+                return bool(self._reconciling.follow(space, repaired=True))
+        except (SQLAlchemyError, psycopg.Error):
+            return False
 
     def _pause(self, space: Space, error: Exception) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -293,7 +308,7 @@ class Worker:
         with owner.begin() as connection:
             collected = queue.collect(connection, space.id)
         if collected and random.random() < collected / lexical.FOLD_EVERY:
-            with self.engine.begin() as connection:
+            with owner.begin() as connection:
                 terms = Kept.of(connection, space).terms
             lexical.settle_apart(owner, space.id, terms)
             lexical.fold(owner, space.id)
@@ -310,7 +325,7 @@ class Worker:
 
             def add(space: Space, key: tuple[str, str] = key) -> int:
                 nonlocal round_
-                with self.engine.begin() as connection:
+                with AsOwner(self.engine, space.id).begin() as connection:
                     kept = Kept.of(connection, space)
                 if kept.chunks is None:
                     return 0

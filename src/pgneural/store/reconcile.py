@@ -126,22 +126,38 @@ class Reconciling:
         with self._engine.begin() as connection:
             return searches(connection, self._only, manual=False)
 
-    def compare(self, space: Space) -> int:
-        """Compare one with its source, as the source's owner, and repair it; return how many differences there were."""
+    def follow(self, space: Space, *, repaired: bool = False) -> int:
+        """Make what is kept of a source follow it, as its owner; return how many differences there were.
+
+        Args:
+            space: A space of the source.
+            repaired: Count those alone that are mended now.
+        """
         owner = AsOwner(self._engine, space.id)
         found = Differences(followed=follow(owner, space.id))
+        self._say(space, found)
+        if found.followed and repaired:
+            return found.number - len(follow(owner, space.id, repair=False))
+        return found.number
+
+    def compare(self, space: Space) -> int:
+        """Compare one with its source, as the source's owner, and repair it; return how many differences there were."""
+        owner, found = AsOwner(self._engine, space.id), Differences()
         if time.monotonic() > self._compared.get(space.id, float("-inf")) + RECONCILE_SECONDS:
             with owner.begin() as connection:
                 counts = connection.scalar(_COUNTS, {"space": space.id})
             if counts is not None:
-                followed, found = found.followed, compare(owner, space.id)
-                found.followed = followed
+                found = compare(owner, space.id)
                 with self._engine.begin() as connection:
                     connection.execute(_RECONCILED, {"space": space.id, "counts": json.dumps(counts)})
             self._compared[space.id] = time.monotonic()
+        self._say(space, found)
+        return found.number
+
+    @staticmethod
+    def _say(space: Space, found: Differences) -> None:
         if found.number:
             logger.info("%s.%s: %s", space.source, space.attribute, found)
-        return found.number
 
 
 _SEARCHES = sa.text("""
