@@ -279,7 +279,7 @@ def test_a_process_that_is_interrupted_says_how_to_go_on(process: Process, url: 
 
 
 def test_a_worker_that_is_told_to_stop_ends_well(process: Process, url: str) -> None:
-    with process("worker") as working, psycopg.connect(url, autocommit=True) as connection:
+    with process("worker", "--as-superuser") as working, psycopg.connect(url, autocommit=True) as connection:
         until_it_says(connection, "LISTEN")
         working.send_signal(signal.SIGTERM)
         said, _ = working.communicate(timeout=60)

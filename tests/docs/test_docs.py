@@ -134,7 +134,7 @@ def test_sql_readme_snippets_answer_what_they_say(url: str) -> None:
         for _, _, code in blocks(ROOT / "sql" / "README.md"):
             for statement in filter(str.strip, code.split(";")):
                 first, *_ = connection.execute(statement.encode()).fetchall()
-                assert any(value is not None for value in first), statement
+                assert any(value is not None for value in first) or "neural.unreadable" in statement, statement
                 answered |= {piece: first for piece in ANSWERS if piece in statement}
     rounded = {
         piece: tuple(round(value, 4) if isinstance(value, float) else value for value in row)
