@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgneural import Database, Searchable
 from pgneural.encoders.hashing import HashEncoder
-from pgneural.errors import InvalidQuery
+from pgneural.errors import InvalidQuery, InvalidSpace
 from pgneural.store.engine import libpq_url
 from pgneural.store.reconcile import searches
 from pgneural.worker import Worker
@@ -365,3 +366,59 @@ def test_whatever_differs_is_found(create: Create, data: st.DataObject) -> None:
         row = driver.exec_driver_sql(f"SELECT missing, stale, orphans FROM neural.reconcile_space({space.id})").one()
         assert tuple(row) == (0, 0, 0)
         session.commit()
+
+
+def test_a_search_of_an_earlier_version_is_brought_along(notes: Execute, db: Database, url: str) -> None:
+    """It had foreign keys, and triggers that removed nothing; the upgrade changes the one for the other."""
+    work(url)
+    space = notes("SELECT id FROM neural.spaces")[0][0]
+    for table in ("notes_search", "notes_search_terms"):
+        notes(f"ALTER TABLE {table} ADD FOREIGN KEY (source_id) REFERENCES notes ON DELETE CASCADE ON UPDATE CASCADE")
+    for event, tables in (
+        ("insert", "NEW TABLE AS new_rows"),
+        ("delete", "OLD TABLE AS old_rows"),
+        ("update", "OLD TABLE AS old_rows NEW TABLE AS new_rows"),
+    ):
+        notes(
+            f"CREATE OR REPLACE TRIGGER notes_search_{event} AFTER {event} ON notes REFERENCING {tables} FOR EACH STATEMENT"
+            f" EXECUTE FUNCTION neural.note_changes('notes_search', '', '{{title,body}}', '{{{space}}}')"
+        )
+    notes("DELETE FROM notes WHERE id = 1")  # by the old ones
+    assert "foreign key" in db.check().differences[0]
+    db.upgrade()
+    assert notes("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confrelid = 'notes'::regclass") == [(0,)]
+    notes("DELETE FROM notes WHERE id = 2")
+    notes("UPDATE notes SET id = 200 WHERE id = 3")
+    assert notes("SELECT min(source_id), count(*) FROM notes_search") == [(4, 17)]
+    work(url)
+    right(notes, url)
+
+
+def test_many_sessions_make_switch_and_drop_spaces_at_once(notes: Execute, db: Database, url: str) -> None:
+    """None fails for a reason that it did not cause itself."""
+    work(url)
+    failed: list[str] = []
+
+    def turn(number: int) -> None:
+        with Database(url) as database:
+            for n in range(3):
+                name = f"s{number}_{n}"
+                try:
+                    database.create_space("notes.search", name)
+                    database.switch_space("notes.search", name, force=True)
+                    database.rollback_space("notes.search")
+                    database.switch_space("notes.search", "main", force=True)
+                    database.drop_space("notes.search", name)
+                except InvalidSpace as error:
+                    if "serves" not in str(error):  # another session has just switched to it
+                        failed.append(str(error))
+                except Exception as error:
+                    failed.append(repr(error))
+
+    threads = [threading.Thread(target=turn, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert notes("SELECT count(*) FROM neural.spaces WHERE state = 'serving'") == [(1,)]
