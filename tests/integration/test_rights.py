@@ -65,6 +65,18 @@ def test_no_function_with_more_rights_is_for_everybody(execute: Execute) -> None
     assert open_ == []
 
 
+def test_nothing_resolves_by_a_path_that_others_can_write_to(execute: Execute) -> None:
+    """But for what needs pgvector's names, or reads what an owner has written: workers do that as the owner."""
+    found = execute(
+        "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'neural'::regnamespace AND prosqlbody IS NULL"
+        " AND NOT coalesce(proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}' ORDER BY 1"
+    )
+    words = {"bm25_weights", "fresh_score", "lexical_query", "max_sim"}
+    tables = {"make_tables", "make_index", "watch", "create_space", "unwatch"}
+    reads = {"index_words", "index_words_singly", "collect", "take", "reconcile", "reconcile_space", "reconcile_slice"}
+    assert {name for (name,) in found} <= words | tables | reads | {"changed_counts", "unreadable"}
+
+
 @pytest.mark.parametrize("function", ["forget_changes", "note_documents", "note_changes", "count_terms", "guard_space"])
 def test_triggers_of_ours_are_not_for_tables_of_others(login: Login, function: str) -> None:
     stranger = login("stranger")
