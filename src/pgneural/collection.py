@@ -143,13 +143,14 @@ class Collection:
             self._refresh()
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
             report = ingest.run(records_of(items))
-            complete(self._engine, self._space)
+            complete(self._engine, self._space, report.inserted + report.updated)
             with self._engine.begin() as connection:
                 follow_row_security(connection)
             build(self._engine, self._space, build_progress)
             for derived in self._further.values():
                 derived.complete(self._engine)
             self._searched = None  # its statistics are old now
+        ingest.require_languages()
         if report.rejected and bad_records == "refuse":
             raise RefusedRecords(
                 f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"

@@ -19,10 +19,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from pgneural.chunk import chunk
+from pgneural.errors import InvalidFilter
 from pgneural.load import check, mistyped
 from pgneural.store.catalog import indexed_of
 from pgneural.store.schema import Space
-from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
+from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_RECORDS = 2048
@@ -97,6 +98,7 @@ class Ingest:
         self._indexed = indexed_of(space)
         self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         self.report = Report()
+        self._without_language: list[Refused] = []
 
     def run(self, records: Iterable[Record | BadRecord]) -> Report:
         """Store the records; return what was done."""
@@ -119,6 +121,19 @@ class Ingest:
             writer.flush()
         return self.report
 
+    def require_languages(self) -> None:
+        """Say where the collection's expression of the language did not work.
+
+        Raises:
+            InvalidFilter: It did not for some documents, which are not stored.
+        """
+        if self._without_language:
+            raise InvalidFilter(
+                f"language_by {self._space.language_by} does not work for a document: "
+                f"{self._without_language[0].language_error} ({self._without_language[0].bad.origin}); "
+                f"{len(self._without_language)} such documents are not stored, the others are: mend them and index again"
+            )
+
     def _connected(self) -> Writer:
         return Writer(self._engine, self._space)
 
@@ -138,6 +153,9 @@ class Ingest:
         self.report.inserted += written.inserted
         self.report.updated += written.updated
         self.report.unchanged += written.unchanged
+        for refused in written.refused:
+            self.report.reject(refused.bad)
+        self._without_language += [refused for refused in written.refused if refused.language_error]
         if self._progress:
             self._progress(self.report)
 
