@@ -22,7 +22,7 @@ from bench.corpus import abstracts, private_server
 from pgneural import Collection, Database, Record, encoders
 from pgneural.chunk import chunk
 from pgneural.cli.output import print_table
-from pgneural.incoming import records_of
+from pgneural.incoming import Incoming
 from pgneural.pipeline import Ingest
 from pgneural.store.lexical import complete
 from pgneural.types import Encoder
@@ -84,12 +84,12 @@ def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Col
 
 def ingest(collection: Collection, given: Sequence[Record]) -> None:
     """Do what `Collection.index` does, without the index of vectors at its end."""
-    report = Ingest(collection._engine, collection.space, lambda: collection.encoder).run(records_of(given))
+    report = Ingest(collection._engine, collection.space, lambda: collection.encoder).run(Incoming(given))
     complete(collection._engine, collection.space, report.inserted)
 
 
 def hand_written(collection: Collection, given: Sequence[Record]) -> None:
-    """Write the same rows as an expert would: keys fetched first, one binary COPY for each table, one commit; then words."""
+    """Write the same rows as an expert would: keys fetched first, one binary COPY for each table; then words."""
     header = struct.pack(">HH", DIMENSIONS, 0)
     pooled = collection._engine.raw_connection()
     connection: Any = pooled.driver_connection

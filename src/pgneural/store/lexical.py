@@ -106,7 +106,7 @@ class LanguageFails(Exception):
 
 
 def _driver_sql(space: Space, statement: str) -> bytes:
-    return str(_sql(space, statement).compile(dialect=psycopg_dialect())).encode()
+    return str(_sql(space, statement).compile(dialect=psycopg_dialect())).encode()  # type: ignore[no-untyped-call]
 
 
 def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
