@@ -154,8 +154,7 @@ class Collection:
             for derived in self._further.values():
                 derived.complete(self._engine)
             self._searched = None  # its statistics are old now
-            incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
-        return report
+            return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from pgneural import load
 from pgneural.errors import RefusedRecords
-from pgneural.pipeline import Ingest
+from pgneural.pipeline import Ingest, Report
 from pgneural.store.pruning import prune, stored_below
 from pgneural.store.schema import Document
 from pgneural.types import BadRecord, Record
@@ -32,8 +32,8 @@ class Incoming(Iterator[Record | BadRecord]):
         """Return the next record."""
         return next(self._records)
 
-    def finish(self, ingest: Ingest, since: Any, *, refuse: bool) -> None:
-        """After a run: tell what was not read, delete what is gone, and raise what is to be raised.
+    def finish(self, ingest: Ingest, since: Any, *, refuse: bool) -> Report:
+        """After a run: tell what was not read, delete what is gone, and raise what is to be raised; return the report.
 
         Args:
             ingest: The run.
@@ -55,9 +55,9 @@ class Incoming(Iterator[Record | BadRecord]):
             raise error
         if since is not None:
             stored = stored_below(ingest.engine, ingest.collection, self._reading.bases, since)
-            seen = ingest.seen.__contains__
-            gone = [each for each in stored if self._reading.gone(each.external_id, each.uri, seen)]
+            gone = [each for each in stored if self._reading.gone(each.external_id, each.uri, ingest.met)]
             report.pruned = prune(ingest.engine, ingest.collection, gone, since)
+        return report
 
     def _of(self, items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:
         one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))

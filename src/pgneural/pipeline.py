@@ -118,7 +118,7 @@ class Ingest:
         self._indexed = indexed_of(space)
         self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         self.report = Report()
-        self.seen = SeenIds()
+        self._accepted, self._refused = SeenIds(), SeenIds()
         self._without_language: list[Refused] = []
 
     def run(self, records: Iterable[Record | BadRecord]) -> Report:
@@ -141,6 +141,10 @@ class Ingest:
             self._count(written)
             writer.flush()
         return self.report
+
+    def met(self, external_id: str) -> bool:
+        """Whether a record of this run had this id, good or bad."""
+        return external_id in self._accepted or external_id in self._refused
 
     def require_languages(self) -> None:
         """Say where the collection's expression of the language did not work.
@@ -188,13 +192,14 @@ class Ingest:
         for position, record in enumerate(records, start=1):
             if position % YIELD_EVERY == 0:
                 time.sleep(0)
-            if isinstance(record, Record) and isinstance(record.external_id, str):
-                self.report.replaced += self.seen.add(record.external_id)
             metadata = self._checked(record)
             if isinstance(metadata, BadRecord):
+                if isinstance(record, Record) and isinstance(record.external_id, str):
+                    self._refused.add(record.external_id)
                 self.report.reject(metadata if metadata.origin else replace(metadata, origin=f"item {position}"))
                 continue
             assert isinstance(record, Record)
+            self.report.replaced += self._accepted.add(record.external_id)
             batch.pop(record.external_id, None)
             batch[record.external_id] = (record, metadata)
             to_encode += record.embedding is None

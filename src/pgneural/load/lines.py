@@ -38,14 +38,14 @@ class NotAFile(OSError):
     """What has this path is no file with an end."""
 
 
-def open_binary(path: Path, *, follow_links: bool = True) -> IO[bytes]:
+def open_binary(path: Path) -> IO[bytes]:
     """Open a file, decompressing ``.gz``.
 
     Raises:
         NotAFile: It is a pipe, a device or the like, which may never end, or never begin.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))), "rb")
+    file = os.fdopen(os.open(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise NotAFile(f"it is {kind(path)}, not a file; give a file, or - for standard input")

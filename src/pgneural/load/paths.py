@@ -8,6 +8,7 @@ of many in a file with the document's id behind ``#``: by it, documents are know
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from pgneural.errors import UnreadableInput
 from pgneural.load import csvfile, jsonl, prose
 from pgneural.load.lines import NotAFile, open_binary
 from pgneural.load.records import Fields
-from pgneural.load.walk import UNKNOWN_KIND, LeftOut, Walk, covered, is_pattern, normal
+from pgneural.load.walk import UNKNOWN_KIND, LeftOut, Walk, covers, is_pattern, normal, shown
 from pgneural.types import BadRecord, Record
 
 Reader = Callable[[IO[bytes], str, Fields, str], Iterator[Record | BadRecord]]
@@ -92,15 +93,13 @@ class Reading(Iterator[Record | BadRecord]):
             file, reader = _standard_input(self._format)
             yield from reader(file, "stdin", self._fields, str(Path("stdin").absolute()))
         else:
-            found = False
+            found, repeats = False, self._walk.repeats
             for file_path in self._files(path):
                 found = True
                 yield from self._of_file(file_path)
-            if not found and not self.left_out.counts:
-                known = ", ".join(SUFFIXES)
-                raise UnreadableInput(f"{path}: no such file, and no file of a known kind ({known}) there")
-            if not found:
-                raise UnreadableInput(f"{path}: no file of a known kind ({', '.join(SUFFIXES)}) there; {self._told()}")
+            if not found and self._walk.repeats == repeats:
+                told = "".join(f"; {number:,} {reason}" for reason, number in self.left_out.counts.items())
+                raise UnreadableInput(_nothing(path) + told)
 
     def gone(self, external_id: str, uri: str, seen: Callable[[str], bool]) -> bool:
         """Whether a stored document came from one of these paths and is not there any more.
@@ -111,7 +110,10 @@ class Reading(Iterator[Record | BadRecord]):
             seen: Whether this run has met an external id.
         """
         path, fragment = _origin(uri)
-        if fragment != (None if external_id == path else quote(external_id, safe="", errors="surrogateescape")):
+        if (fragment is None and external_id != Path(path).as_posix()) or fragment not in (
+            None,
+            _fragment(external_id),
+        ):
             return False
         if not any(root(path) for root in self.roots):
             return False
@@ -119,14 +121,10 @@ class Reading(Iterator[Record | BadRecord]):
             return not seen(external_id)
         return _vanished(path)
 
-    def _told(self) -> str:
-        return "left out: " + ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.counts.items())
-
     def _of_all(self, paths: list[str]) -> Iterator[Record | BadRecord]:
         for path in paths:  # before anything is read
             if path != "-" and not os.path.exists(path) and not is_pattern(path):
-                known = ", ".join(SUFFIXES)
-                raise UnreadableInput(f"{path}: no such file, and no file of a known kind ({known}) there")
+                raise UnreadableInput(_nothing(path))
         for path in paths:
             yield from self.of(path)
 
@@ -144,9 +142,9 @@ class Reading(Iterator[Record | BadRecord]):
             yield from self._walk.file(str(Path(path)))
             return
         else:
-            matches = covered(path)
-            self.roots.append(lambda file: bool(matches.fullmatch(file)))
-            self.bases.append(normal(path.partition("*")[0].partition("?")[0].partition("[")[0] or "."))
+            pattern = normal(path)
+            self.roots.append(lambda file: covers(pattern, file))
+            self.bases.append(re.split(r"[*?\[]", pattern)[0])
             found = self._walk.pattern(path)
         for file in found:
             if self._format or _format(file):
@@ -161,7 +159,7 @@ class Reading(Iterator[Record | BadRecord]):
 
     def _of_file(self, path: Path) -> Iterator[Record | BadRecord]:
         kind = self._format or _format(path) or "text"
-        name, full = str(path), normal(path)
+        name, full = shown(path), normal(path)
         whole = True
         try:
             with open_binary(path) as file:
@@ -204,6 +202,10 @@ def read(
     return Reading(paths, format=format, fields=fields, follow_links=follow_links)
 
 
+def _nothing(path: str) -> str:
+    return f"{shown(path)}: no such file, and no file of a known kind ({', '.join(SUFFIXES)}) there"
+
+
 def _placed(record: Record | BadRecord, path: str, *, one: bool) -> Record | BadRecord:
     """Give a record the file that it came from as its uri, unless it says another."""
     if not isinstance(record, Record):
@@ -211,8 +213,11 @@ def _placed(record: Record | BadRecord, path: str, *, one: bool) -> Record | Bad
     uri = Path(path).as_uri()
     if one:
         return replace(record, external_id=Path(path).as_posix(), uri=uri)
-    fragment = quote(record.external_id, safe="", errors="surrogatepass")
-    return record if record.uri is not None else replace(record, uri=f"{uri}#{fragment}")
+    return record if record.uri else replace(record, uri=f"{uri}#{_fragment(record.external_id)}")
+
+
+def _fragment(external_id: str) -> str:
+    return quote(external_id, safe="/:@", errors="surrogatepass")
 
 
 def _origin(uri: str) -> tuple[str, str | None]:

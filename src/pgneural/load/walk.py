@@ -38,7 +38,12 @@ class LeftOut:
         """Count one."""
         self.counts[reason] += 1
         if self.counts[reason] <= NAMED:
-            self.first.setdefault(reason, []).append(os.fspath(path))
+            self.first.setdefault(reason, []).append(shown(path))
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that can be printed and stored, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class Walk:
@@ -54,6 +59,7 @@ class Walk:
         self._files: set[int] = set()  # hashes of real paths: a run may have millions
         self._folders: set[str] = set()
         self._links: list[str] = []
+        self.repeats = 0  # files and folders that were met once more
 
     def file(self, path: str) -> Iterator[Path]:
         """Yield a file that is given by its path."""
@@ -75,6 +81,7 @@ class Walk:
 
     def _first_time(self, real: str) -> bool:
         known = hash(real) in self._files
+        self.repeats += known
         self._files.add(hash(real))
         return not known
 
@@ -84,6 +91,7 @@ class Walk:
             folder = waiting.pop()
             real = os.path.realpath(folder)
             if real in self._folders:
+                self.repeats += 1
                 continue
             self._folders.add(real)
             inner = []
@@ -151,7 +159,7 @@ class Walk:
             elif rest and os.path.isdir(path):
                 yield from self._matching(path, rest)
         else:
-            for entry in self._entries(folder):
+            for entry in sorted(self._entries(folder), key=os.DirEntry.is_symlink):  # what is there itself comes first
                 if not _matches(entry.name, part):
                     continue
                 if not rest:
@@ -161,16 +169,17 @@ class Walk:
 
     def _folders_below(self, folder: str) -> Iterator[str]:
         """Yield a folder and all below it that are not hidden, each once."""
-        waiting, entered = [folder], set()
-        while waiting:
-            folder = waiting.pop(0)
+        waiting, linked, entered = [folder], list[str](), set()
+        while waiting or linked:
+            folder = waiting.pop(0) if waiting else linked.pop(0)
             real = os.path.realpath(folder or ".")
             if real in entered:
                 continue
             entered.add(real)
             yield folder
-            inner = [entry for entry in self._entries(folder) if not entry.name.startswith(".")]
-            waiting += [os.path.join(folder, entry.name) for entry in inner if self._enters(entry, folder)]
+            for entry in self._entries(folder):
+                if not entry.name.startswith(".") and self._enters(entry, folder):
+                    (linked if entry.is_symlink() else waiting).append(os.path.join(folder, entry.name))
 
     def _enters(self, entry: os.DirEntry[str], folder: str) -> bool:
         if not entry.is_dir():
@@ -208,19 +217,25 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def covered(pattern: str) -> re.Pattern[str]:
-    """Return a regular expression for the normal paths that a pattern matches."""
-    parts = [part for part in normal(pattern).split(os.sep) if part]
-    parts += ["*"] if parts[-1:] == ["**"] else []
-    shown = "".join("(?:[^/.][^/]*/)*" if part == "**" else _expression(part) + "/" for part in parts)
-    return re.compile("/" + shown.removesuffix("/"), re.DOTALL)
+def covers(pattern: str, path: str) -> bool:
+    """Whether a pattern in its normal form matches a normal path, as `Walk.pattern` would find it."""
+    parts = _parts(pattern)
+    parts += ["*"] if parts[-1] == "**" else []
+    reached = _beyond({0}, parts)
+    for name in Path(path).parts:
+        following = set()
+        for at in reached - {len(parts)}:
+            if parts[at] == "**":
+                following |= set() if name.startswith(".") else {at}
+            elif parts[at] == name or _matches(name, parts[at]):
+                following.add(at + 1)
+        reached = _beyond(following, parts)
+    return len(parts) in reached
 
 
-def _expression(part: str) -> str:
-    if not _MAGIC.search(part):
-        return re.escape(part)
-    body = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").replace(".*", "[^/]*")
-    return ("" if part.startswith(".") else "(?!\\.)") + f"(?:{body})"
+def _beyond(reached: set[int], parts: list[str]) -> set[int]:
+    """Add the places behind each ``**``, which may stand for no folder."""
+    return reached | {at + 1 for at in reached if at < len(parts) and parts[at] == "**"}
 
 
 def _matches(name: str, part: str) -> bool:
@@ -229,6 +244,5 @@ def _matches(name: str, part: str) -> bool:
 
 def _parts(pattern: str) -> list[str]:
     """Split a pattern into names; one that is absolute begins with the root."""
-    path = Path(pattern)
-    parts = [part for at, part in enumerate(path.parts) if part != "**" or path.parts[at - 1 : at] != ("**",)]
-    return parts
+    parts = Path(pattern).parts
+    return [part for at, part in enumerate(parts) if part != "**" or parts[at - 1 : at] != ("**",)]
