@@ -31,10 +31,10 @@ from pgneural.asking import (
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
-from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError, RefusedRecords
+from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, expression
-from pgneural.incoming import Indexable, records_of
+from pgneural.incoming import Incoming, Indexable
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
@@ -45,6 +45,7 @@ from pgneural.store.catalog import STATISTICS_SECONDS, find_space, further_space
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
+from pgneural.store.pruning import now
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
@@ -106,15 +107,18 @@ class Collection:
         items: Indexable | Iterable[Indexable],
         *,
         bad_records: Literal["skip", "refuse"] = "skip",
+        prune: bool = False,
+        follow_links: bool = False,
         progress: Progress | None = None,
         build_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Report:
         """Store documents; those that are stored already and have not changed cost next to nothing.
 
         Args:
-            items: Paths (files, folders, glob patterns), records, mappings with the fields of a JSONL
-                record, or `Document` rows; one or many, of any kind.
+            items: Paths, records, mappings with the fields of a JSONL record, `Document` rows; one or many.
             bad_records: ``skip``, or ``refuse`` to raise after the good ones are stored.
+            prune: Delete documents that came from these paths and whose files, or records in a file, are gone.
+            follow_links: Read also what symbolic links in folders lead to.
             progress: Called after every batch with the report so far.
             build_progress: Called while the vector index is built.
 
@@ -128,20 +132,17 @@ class Collection:
         """
         with self._existing():
             self._refresh()
+            started, incoming = now(self._engine), Incoming(items, follow_links=follow_links)
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
-            report = ingest.run(records_of(items))
-            complete(self._engine, self._space)
+            report = ingest.run(incoming)
+            complete(self._engine, self._space, report.inserted + report.updated)
             with self._engine.begin() as connection:
                 follow_row_security(connection)
             build(self._engine, self._space, build_progress)
             for derived in self._further.values():
                 derived.complete(self._engine)
             self._searched = None  # its statistics are old now
-        if report.rejected and bad_records == "refuse":
-            raise RefusedRecords(
-                f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
-            )
-        return report
+            return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.

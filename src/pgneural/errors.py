@@ -72,7 +72,9 @@ class UnreadableInput(PgneuralError, ValueError):
 
 
 class RefusedRecords(PgneuralError, ValueError):
-    """Some records were bad and the caller asked to refuse them; the others are stored."""
+    """Some records were bad and the caller asked to refuse them; the others are stored, as `report` says."""
+
+    report: object = None
 
 
 class InvalidName(PgneuralError, ValueError):
