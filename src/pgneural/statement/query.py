@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from pgneural.statement.fusion import Boost, Fusion, fused
+from pgneural.statement.lexical_leg import exclusion, has_exclusion, has_phrase
 from pgneural.statement.single import Threshold, by_vectors, by_words
 from pgneural.statement.target import Page, Target
 from pgneural.statement.vector_leg import Aggregate
@@ -57,13 +58,23 @@ class Query:
             return None
         weights = tuple(boost.weight for boost in self.boosts)
         expressions = tuple(key.key for key in keys)
-        asked = isinstance(self.vector, np.ndarray), self.where is None, self.sparse is None
+        asked = isinstance(self.vector, np.ndarray), self.where is None, self.sparse is None, self._operators
         return self.mode, self.page, expressions, self.fusion, weights, self.threshold, self.aggregate, asked
 
     def literals(self) -> list[sa.BindParameter[Any]]:
         """Return the parameters of the expressions that the caller gave, in an order that goes with the shape."""
         keys = (_cache_key(expression) for expression in self._expressions())
         return [parameter for key in keys if key for parameter in key.bindparams]
+
+    @property
+    def read(self) -> str | None:
+        """The text whose words are looked up; None in a mode that looks up none."""
+        return self.text if self.mode in (Mode.LEXICAL, Mode.HYBRID) else None
+
+    @property
+    def _operators(self) -> tuple[bool, bool]:
+        """Whether there may be phrases, and words that are excluded."""
+        return has_phrase(self.read or ""), has_exclusion(self.read or "")
 
     def _expressions(self) -> list[sa.ColumnElement[Any]]:
         given = (self.where, self.vector, *(boost.by for boost in self.boosts))
@@ -81,7 +92,16 @@ class Query:
         return values
 
     def select(self, target: Target) -> sa.Select[Any]:
-        """Return the statement; its columns are those of `by_vectors`."""
+        """Return the statement; its columns are those of `by_vectors`.
+
+        What a query with words excludes is a filter, so that it holds in every leg.
+        """
+        if self.read is None or not has_exclusion(self.read):
+            return self._select(target)
+        kept = exclusion(target, self.read)
+        return replace(self, where=kept if self.where is None else sa.and_(self.where, kept))._select(target)
+
+    def _select(self, target: Target) -> sa.Select[Any]:
         if self.mode is Mode.HYBRID or self.boosts:
             return self._fused(target)
         among: dict[str, Any] = {"where": self.where, "threshold": self.threshold}
