@@ -28,7 +28,7 @@ COMMENT ON FUNCTION neural.knows_unicode() IS
 CREATE OR REPLACE FUNCTION neural.between_words()
 RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     -- Unicode's classes P, S, Z and C, as far as they outlive NFKC
     SELECT $r$\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u007f$r$ || CASE WHEN neural.knows_unicode() THEN
         $r$\u0080-\u00bf\u00d7\u00f7\u02c2-\u02c5\u02d2-\u02eb\u02ed\u02ef-\u02ff\u0375\u03f6\u0482$r$ ||
@@ -48,8 +48,8 @@ AS $$
         $r$\uaa77-\uaa79\uaade-\uaadf\uaaf0-\uaaf1\uab5b\uab6a-\uab6b\uabeb\ud800-\uf8ff\ufbb2-\ufdff$r$ ||
         $r$\ufe45-\ufe46\ufeff-\ufffd$r$ ||
         $r$\U00010100-\U00010102\U0001d000-\U0001d164\U0001d16a-\U0001d36f\U0001f000-\U0001fbca\U000e0001-\U0010ffff$r$
-    ELSE '' END
-$$;
+    ELSE '' END;
+END;
 
 COMMENT ON FUNCTION neural.between_words() IS
 'What stands between words, as the inside of a bracket of a regular expression';
@@ -57,20 +57,21 @@ COMMENT ON FUNCTION neural.between_words() IS
 CREATE OR REPLACE FUNCTION neural.without_blanks()
 RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     -- Thai, Lao, Myanmar, Khmer, Tai, Yi; Han, Kana, Bopomofo; Hangul. Digits and punctuation of these are not in it
     SELECT $r$\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109d\u1780-\u17d3$r$ ||
            $r$\u17d7\u17dc\u17dd\u1950-\u19cf\u1a20-\u1a7f\ua000-\ua48c\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a-\uaadd$r$ ||
            $r$\u2e80-\u2fd5\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u309f\u30a1-\u30fa\u30fc-\u318e$r$ ||
            $r$\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff$r$ ||
-           $r$\u1100-\u11ff\ua960-\ua97c\uac00-\ud7fb$r$
-$$;
+           $r$\u1100-\u11ff\ua960-\ua97c\uac00-\ud7fb$r$;
+END;
 
 COMMENT ON FUNCTION neural.without_blanks() IS
 'The characters of scripts that put no blanks between words, and of Korean, as the inside of a bracket of a regular expression';
 
 CREATE OR REPLACE FUNCTION neural.letter_cases(OUT capital text, OUT small text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg(chr(c), '' ORDER BY c), string_agg(chr(c + r.distance), '' ORDER BY c)
       FROM (VALUES (192, 214, 1, 32), (216, 222, 1, 32), (256, 302, 2, 1), (306, 310, 2, 1), (313, 327, 2, 1), (330, 374, 2, 1),
@@ -87,6 +88,7 @@ COMMENT ON FUNCTION neural.letter_cases() IS
 CREATE OR REPLACE FUNCTION neural.small_letters(content text)
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     content := lower(content COLLATE "C");  -- an I has its dot in every locale
@@ -108,6 +110,7 @@ COMMENT ON FUNCTION neural.small_letters(text) IS 'A text in small letters, the 
 CREATE OR REPLACE FUNCTION neural.plain_text(language text, content text)
 RETURNS text
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     gap constant text := neural.between_words();
@@ -152,6 +155,7 @@ COMMENT ON FUNCTION neural.plain_text(text, text) IS
 CREATE OR REPLACE FUNCTION neural.words_apart(plain text)
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     run constant text := neural.without_blanks();
@@ -178,6 +182,7 @@ without blanks its overlapping pairs, of a word of more than 64 letters its piec
 CREATE OR REPLACE FUNCTION neural.compounds(plain text)
 RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     gap constant text := neural.between_words();
@@ -194,14 +199,27 @@ $$;
 COMMENT ON FUNCTION neural.compounds(text) IS
 'What of a plain text is several words in one, as foo.png, long-term, jane.roe@example.org, 555-1234, notepad++, each as a whole';
 
+CREATE OR REPLACE FUNCTION neural.configuration(language text)
+RETURNS regconfig
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT c.oid::regconfig FROM pg_ts_config c WHERE c.cfgname = language
+                      ORDER BY c.cfgnamespace <> 'pg_catalog'::regnamespace, c.oid LIMIT 1), language::regconfig)
+$$;
+
+COMMENT ON FUNCTION neural.configuration(text) IS
+'The text search configuration of a name, the server''s own before others, whatever the search_path';
+
 CREATE OR REPLACE FUNCTION neural.query_words(language text, content text)
 RETURNS tsvector
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     plain text := neural.plain_text(language, content);
 BEGIN
-    RETURN to_tsvector(language::regconfig, neural.words_apart(plain)) || array_to_tsvector(neural.compounds(plain));
+    RETURN to_tsvector(neural.configuration(language), neural.words_apart(plain)) || array_to_tsvector(neural.compounds(plain));
 END
 $$;
 
@@ -211,6 +229,7 @@ COMMENT ON FUNCTION neural.query_words(text, text) IS
 CREATE OR REPLACE FUNCTION neural.unplaced_words(plain text)
 RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF octet_length(plain) > char_length(plain) AND neural.knows_unicode() THEN
@@ -227,11 +246,12 @@ COMMENT ON FUNCTION neural.unplaced_words(text) IS
 CREATE OR REPLACE FUNCTION neural.unstemmed_words(language text, stems tsvector, words text)
 RETURNS text[]
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT ARRAY(
         SELECT '=' || w
           FROM unnest(tsvector_to_array(ts_delete(to_tsvector('pg_catalog.simple', words), tsvector_to_array(stems)))) w
-         WHERE to_tsvector(language::regconfig, w) <> ''::tsvector)
+         WHERE to_tsvector((SELECT neural.configuration(language)), w) <> ''::tsvector)
 $$;
 
 COMMENT ON FUNCTION neural.unstemmed_words(text, tsvector, text) IS
@@ -240,18 +260,19 @@ COMMENT ON FUNCTION neural.unstemmed_words(text, tsvector, text) IS
 CREATE OR REPLACE FUNCTION neural.lexemes(language text, title text, content text)
 RETURNS tsvector
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     heading text := neural.plain_text(language, coalesce(title, ''));
     plain text := neural.plain_text(language, coalesce(content, ''));
     words text := neural.words_apart(plain);
-    lexemes tsvector := to_tsvector(language::regconfig, words);
+    lexemes tsvector := to_tsvector(neural.configuration(language), words);
 BEGIN
     IF heading <> '' THEN
         plain := heading || chr(10) || plain;
         heading := neural.words_apart(heading);
         words := heading || ' ' || words;
-        lexemes := setweight(to_tsvector(language::regconfig, heading), 'A') || lexemes;
+        lexemes := setweight(to_tsvector(neural.configuration(language), heading), 'A') || lexemes;
     END IF;
     RETURN lexemes || array_to_tsvector(
         neural.unplaced_words(plain) || neural.unstemmed_words(language, lexemes, words));

@@ -11,9 +11,26 @@ RETURN 1 + (('x' || left(md5(language || ' ' || lexeme), 8))::bit(32)::bigint % 
 COMMENT ON FUNCTION neural.term_key(text, text) IS
 'The dimension of a lexeme in the sparse vectors of the lexical leg, the same on every server';
 
+CREATE OR REPLACE FUNCTION neural.word_vector(written text)
+RETURNS sparsevec
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN written::sparsevec;
+
+COMMENT ON FUNCTION neural.word_vector(text) IS
+'The sparse vector that a text describes; the type is found when the function is made, not by the caller''s search_path';
+
+CREATE OR REPLACE FUNCTION neural.word_score(weights sparsevec, asked sparsevec)
+RETURNS double precision
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN -(weights <#> asked);
+
+COMMENT ON FUNCTION neural.word_score(sparsevec, sparsevec) IS
+'The BM25 of a row by its weights and those of a query';
+
 CREATE OR REPLACE FUNCTION neural.text_search_configuration(language text)
 RETURNS text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
         (SELECT c.cfgname FROM pg_catalog.pg_ts_config c WHERE c.cfgname = known.name LIMIT 1), 'simple')
@@ -35,14 +52,14 @@ for one that the server does not know';
 CREATE OR REPLACE FUNCTION neural.term_frequencies(lexemes tsvector, title_boost double precision)
 RETURNS TABLE (lexeme text, frequency double precision)
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     SELECT t.lexeme,
            coalesce(cardinality(t.positions), 1)
              + (title_boost - 1) * coalesce(cardinality(array_positions(t.weights, 'A')), 0)
              - coalesce(cardinality(array_positions(t.weights, 'B')), 0)  -- of the next part, repeated for phrases
       FROM unnest(lexemes) t
-     WHERE NOT starts_with(t.lexeme, '=')
-$$;
+     WHERE NOT starts_with(t.lexeme, '=');
+END;
 
 COMMENT ON FUNCTION neural.term_frequencies(tsvector, double precision) IS
 'How often each lexeme occurs, an occurrence in the title counting title_boost times; words as they stand (=word) do not count';
@@ -52,6 +69,7 @@ CREATE OR REPLACE FUNCTION neural.bm25_weights(
 )
 RETURNS sparsevec
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $$
     WITH term AS (
@@ -61,7 +79,7 @@ AS $$
         SELECT key, sum(frequency / (frequency + 1.5 * (0.25 + 0.75 * length / mean_length))) AS weight
           FROM term GROUP BY key ORDER BY weight DESC LIMIT 16000  -- a sparsevec holds no more
     )
-    SELECT ('{' || coalesce(string_agg(key || ':' || weight::real, ','), '') || '}/1000000000')::sparsevec
+    SELECT neural.word_vector('{' || coalesce(string_agg(key || ':' || weight::real, ','), '') || '}/1000000000')
       FROM weighted
 $$;
 
@@ -73,6 +91,7 @@ CREATE OR REPLACE FUNCTION neural.row_weights(
     OUT length double precision, OUT weights sparsevec, OUT more_weights sparsevec[]
 )
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $$
 BEGIN
@@ -97,7 +116,7 @@ BEGIN
         SELECT w.*, (row_number() OVER (ORDER BY w.key) - 1) / 16000 AS number FROM weighted w
     ), vector AS (
         SELECT n.number, max(n.all_of_them) AS all_of_them,
-               ('{' || string_agg(n.key || ':' || n.weight::real, ',') || '}/1000000000')::sparsevec AS weights
+               neural.word_vector('{' || string_agg(n.key || ':' || n.weight::real, ',') || '}/1000000000') AS weights
           FROM numbered n GROUP BY n.number
     )
     SELECT max(v.all_of_them), (array_agg(v.weights ORDER BY v.number))[1], (array_agg(v.weights ORDER BY v.number))[2:]
@@ -114,6 +133,7 @@ COMMENT ON FUNCTION neural.row_weights(tsvector, tsvector[], text, double precis
 CREATE OR REPLACE FUNCTION neural.word_parts(language text, words text)
 RETURNS tsvector[]
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
     -- 3,500 words of 64 letters, of four bytes each, fit the megabyte that a tsvector holds
     WITH part AS (
@@ -122,8 +142,8 @@ AS $$
     ), next AS (
         SELECT p.*, lead(left(p.words, 7000)) OVER (ORDER BY p.number) AS following FROM part p
     )
-    SELECT array_agg(to_tsvector(language::regconfig, n.words)
-                     || setweight(to_tsvector(language::regconfig, coalesce(
+    SELECT array_agg(to_tsvector(neural.configuration(language), n.words)
+                     || setweight(to_tsvector(neural.configuration(language), coalesce(
                             array_to_string((string_to_array(n.following, ' '))[1:100], ' '), '')), 'B')
                      ORDER BY n.number)
       FROM next n
@@ -137,6 +157,7 @@ CREATE OR REPLACE FUNCTION neural.long_words(
     language text, title text, content text, OUT lexemes tsvector, OUT parts tsvector[]
 )
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     heading text := neural.plain_text(language, title);
@@ -158,7 +179,7 @@ BEGIN
           FROM (SELECT string_agg(w.word, ' ') AS words
                   FROM (SELECT DISTINCT word, hashtext(word) & 255 AS number FROM string_to_table(words, ' ') AS word) w
                  GROUP BY w.number) slice,
-               unnest(neural.unstemmed_words(language, to_tsvector(language::regconfig, slice.words), slice.words)) AS u(word)
+               unnest(neural.unstemmed_words(language, to_tsvector(neural.configuration(language), slice.words), slice.words)) AS u(word)
     ), every AS (
         SELECT DISTINCT t.lexeme, 0 AS kind FROM unnest(parts) p, unnest(p) t
         UNION ALL SELECT f, 1 FROM unnest(further) f
@@ -187,6 +208,7 @@ CREATE OR REPLACE FUNCTION neural.row_words(
     OUT lexemes tsvector, OUT length double precision, OUT weights sparsevec, OUT parts tsvector[], OUT more_weights sparsevec[]
 )
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     content := coalesce(content, '');
@@ -210,12 +232,12 @@ COMMENT ON FUNCTION neural.row_words(text, text, text, double precision, double 
 CREATE OR REPLACE FUNCTION neural.counted_words(lexemes tsvector, parts tsvector[])
 RETURNS SETOF text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     SELECT l FROM unnest(tsvector_to_array(lexemes)) l WHERE parts IS NULL
     UNION ALL
     SELECT d.l FROM (SELECT unnest(tsvector_to_array(lexemes)) UNION
-                     SELECT l FROM unnest(parts) p, unnest(tsvector_to_array(p)) l) d(l) WHERE parts IS NOT NULL
-$$;
+                     SELECT l FROM unnest(parts) p, unnest(tsvector_to_array(p)) l) d(l) WHERE parts IS NOT NULL;
+END;
 
 COMMENT ON FUNCTION neural.counted_words(tsvector, tsvector[]) IS
 'The lexemes of a row, each once: what neural.term_counts counts';
@@ -223,6 +245,7 @@ COMMENT ON FUNCTION neural.counted_words(tsvector, tsvector[]) IS
 CREATE OR REPLACE FUNCTION neural.in_parts(lexemes tsvector, parts tsvector[], asked tsquery)
 RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     part tsvector;
@@ -245,6 +268,7 @@ COMMENT ON FUNCTION neural.in_parts(tsvector, tsvector[], tsquery) IS
 CREATE OR REPLACE FUNCTION neural.all_in_parts(lexemes tsvector, parts tsvector[], asked tsquery[])
 RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     one tsquery;
@@ -272,6 +296,7 @@ COMMENT ON FUNCTION neural.more_score(sparsevec[], sparsevec) IS
 CREATE OR REPLACE FUNCTION neural.lexical_languages(space bigint)
 RETURNS TABLE (language text, documents bigint)
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     WITH counted AS (
         SELECT c.language, sum(c.documents)::bigint AS documents FROM neural.corpus_counts c
@@ -296,6 +321,7 @@ COMMENT ON FUNCTION neural.tsquery_word(text) IS 'A lexeme as the text of a tsqu
 CREATE OR REPLACE FUNCTION neural.query_parts(query text)
 RETURNS TABLE (kind text, content text)
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
     WITH operator AS (
         SELECT found FROM regexp_matches(query, $r$(?:^|\s)(?:(-?)"([^"]*)"|-([^\s"-]\S*))$r$, 'g') AS found
@@ -315,6 +341,7 @@ COMMENT ON FUNCTION neural.query_parts(text) IS
 CREATE OR REPLACE FUNCTION neural.begun_words(space bigint, language text, beginning text)
 RETURNS SETOF text
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     -- the words that begin so, as they stand (=word) or where they are their own stem; of the commonest, the stems
     WITH common AS (
@@ -328,7 +355,7 @@ AS $$
     )
     SELECT c.lexeme FROM common c WHERE NOT starts_with(c.lexeme, '=')
     UNION
-    SELECT t.lexeme FROM common c, unnest(to_tsvector(language::regconfig, substr(c.lexeme, 2))) t WHERE starts_with(c.lexeme, '=')
+    SELECT t.lexeme FROM common c, unnest(to_tsvector(neural.configuration(language), substr(c.lexeme, 2))) t WHERE starts_with(c.lexeme, '=')
 $$;
 
 COMMENT ON FUNCTION neural.begun_words(bigint, text, text) IS
@@ -337,6 +364,7 @@ COMMENT ON FUNCTION neural.begun_words(bigint, text, text) IS
 CREATE OR REPLACE FUNCTION neural.query_terms(space bigint, query text)
 RETURNS TABLE (language text, lexeme text, occurrences double precision, documents bigint, idf double precision)
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     WITH part AS (
         SELECT p.kind, p.content FROM neural.query_parts(query) p WHERE p.kind IN ('words', 'begun')
@@ -349,7 +377,7 @@ AS $$
           FROM spoken s, unnest(neural.query_words(s.language, s.content)) t WHERE s.kind = 'words'
         UNION ALL  -- client/serv*: client, and what begins with serv
         SELECT s.language, s.total, t.lexeme, 1
-          FROM spoken s, unnest(to_tsvector(s.language::regconfig, array_to_string(s.words[:cardinality(s.words) - 1], ' '))) t
+          FROM spoken s, unnest(to_tsvector(neural.configuration(s.language), array_to_string(s.words[:cardinality(s.words) - 1], ' '))) t
          WHERE s.kind = 'begun'
     ), begun AS (
         SELECT s.language, s.total, b AS lexeme, 1 AS occurrences
@@ -375,13 +403,14 @@ COMMENT ON FUNCTION neural.query_terms(bigint, text) IS
 CREATE OR REPLACE FUNCTION neural.query_phrases(space bigint, query text, kind text)
 RETURNS tsquery[]
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     WITH phrase AS (
         SELECT p.content, row_number() OVER () AS place FROM neural.query_parts(query) p WHERE p.kind = query_phrases.kind
     ), asked AS (
         SELECT p.place, string_agg('(' || t.asked::text || ')', ' | ') AS asked
           FROM phrase p, neural.lexical_languages(space) l,
-               LATERAL phraseto_tsquery(l.language::regconfig,
+               LATERAL phraseto_tsquery(neural.configuration(l.language),
                    neural.words_apart(neural.plain_text(l.language, p.content))) AS t(asked)
          WHERE numnode(t.asked) > 0 GROUP BY p.place
     )
@@ -394,6 +423,7 @@ COMMENT ON FUNCTION neural.query_phrases(bigint, text, text) IS
 CREATE OR REPLACE FUNCTION neural.unwanted_words(space bigint, query text)
 RETURNS tsquery
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg('(' || u::text || ')', ' | ')::tsquery
       FROM unnest(neural.query_phrases(space, left(query, 8192), 'unwanted')) u
@@ -409,6 +439,7 @@ CREATE OR REPLACE FUNCTION neural.lexical_query(
     OUT demanded tsquery, OUT phrases tsquery[], OUT phrased tsquery
 )
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $$
     WITH said AS (
@@ -446,9 +477,9 @@ AS $$
                string_agg('(' || regexp_replace(p::text, '<(?:-|[0-9]+)>', '&', 'g') || ')', ' & ') AS words
           FROM phrase, unnest(phrase.phrases) p
     )
-    SELECT ('{' || coalesce((SELECT string_agg(key || ':' || weight::real, ',')
+    SELECT neural.word_vector('{' || coalesce((SELECT string_agg(key || ':' || weight::real, ',')
                                FROM (SELECT key, weight FROM vector ORDER BY weight DESC LIMIT 16000) v), '')
-            || '}/1000000000')::sparsevec,
+            || '}/1000000000'),
            (SELECT b.query FROM bound b WHERE b.dropped = 0),
            (SELECT b.query FROM bound b WHERE b.dropped >= 1000),
            coalesce((SELECT sum(weight) FROM known WHERE NOT known.rare), 0),
@@ -473,8 +504,9 @@ CREATE OR REPLACE FUNCTION neural.fresh_score(
     OUT bm25 double precision, OUT met boolean
 )
 LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT greatest(-(r.weights <#> fresh_score.weights) + coalesce(neural.more_score(r.more_weights, fresh_score.weights), 0), 1e-9),
+    SELECT greatest(neural.word_score(r.weights, fresh_score.weights) + coalesce(neural.more_score(r.more_weights, fresh_score.weights), 0), 1e-9),
            coalesce(CASE WHEN r.parts IS NULL THEN r.lexemes @@ demanded
                          ELSE neural.all_in_parts(r.lexemes, r.parts, phrases) END, false)
       FROM neural.spaces s
@@ -490,6 +522,7 @@ COMMENT ON FUNCTION neural.fresh_score(bigint, text, text, text, tsquery, sparse
 CREATE OR REPLACE FUNCTION neural.fresh_has(space bigint, title text, content text, language text, query tsquery)
 RETURNS boolean
 LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(CASE WHEN r.parts IS NULL THEN r.lexemes @@ query ELSE neural.in_parts(r.lexemes, r.parts, query) END, false)
       FROM neural.spaces s
@@ -503,7 +536,8 @@ COMMENT ON FUNCTION neural.fresh_has(bigint, text, text, text, tsquery) IS
 
 CREATE OR REPLACE FUNCTION neural.count_terms()
 RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql  -- with the rights of who writes the words: the table is its owner's, with types and triggers of his own
+SET search_path = pg_catalog, pg_temp SET row_security = on
 AS $$
 DECLARE
     space bigint := TG_ARGV[0];
@@ -513,7 +547,9 @@ BEGIN
           FROM neural.spaces s
          WHERE s.chunk_table || '_terms' = TG_TABLE_NAME AND s.kind = 'dense' AND (parse_ident(s.source))[1] = TG_TABLE_SCHEMA;
     END IF;
-    IF TG_OP = 'TRUNCATE' THEN
+    IF space IS NULL THEN
+        RETURN NULL;  -- its space was dropped, or is not to be seen by who writes: the next comparison counts anew
+    ELSIF TG_OP = 'TRUNCATE' THEN
         DELETE FROM neural.term_counts WHERE space_id = space;
         DELETE FROM neural.corpus_counts WHERE space_id = space;
         RETURN NULL;
@@ -532,6 +568,8 @@ BEGIN
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION neural.count_terms() FROM PUBLIC;
+
 COMMENT ON FUNCTION neural.count_terms() IS
 'Trigger of every terms table: adds what a statement changed to the counts of its space (the trigger''s argument, or
 the one whose chunk table it belongs to)';
@@ -539,6 +577,7 @@ the one whose chunk table it belongs to)';
 CREATE OR REPLACE FUNCTION neural.fold_counts(space bigint)
 RETURNS void
 LANGUAGE plpgsql STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('pgneural counts ' || space, 0));

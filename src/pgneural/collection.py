@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.asking import (
     Asked,
-    Filter,
     SearchOptions,
     checked,
     page_of,
@@ -31,16 +30,10 @@ from pgneural.asking import (
 )
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
-from pgneural.documents import Documents, Searched, mean_vectors, others, target_of
-from pgneural.errors import (
-    DatabaseError,
-    InvalidFilter,
-    InvalidQuery,
-    PgneuralError,
-    RefusedRecords,
-)
+from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
+from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError, RefusedRecords
 from pgneural.explain import Explanation, explain
-from pgneural.filter import condition, expression
+from pgneural.filter import Expression, Filter, condition, expression
 from pgneural.incoming import Indexable, records_of
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
@@ -48,13 +41,7 @@ from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.serving import Serving
 from pgneural.statement import Page, Query, Target, facets
 from pgneural.store import fresh
-from pgneural.store.catalog import (
-    STATISTICS_SECONDS,
-    find_space,
-    further_spaces,
-    indexed_of,
-    space_of,
-)
+from pgneural.store.catalog import STATISTICS_SECONDS, find_space, further_spaces, indexed_of, space_of
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
@@ -181,7 +168,9 @@ class Collection:
         Args:
             query: A text, a vector of the collection's space, or several texts with weights, which may be
                 negative: ``{"jaguar": 1, "car": -0.5}``.
-            where: A SQLAlchemy condition over `Document`, or an SQL predicate as text.
+            where: A SQLAlchemy condition over `Document`, or an SQL predicate as text, alone or with parameters:
+                ``("metadata->>'lang' = :lang", {"lang": "en"})``. A text runs with your rights: write it yourself,
+                and pass what your users wrote as a parameter.
             limit: How many documents, at least 1.
             offset: How many to pass over; pages of one length neither repeat nor lose a document.
             mode: ``semantic`` (by meaning), ``lexical`` (by words: BM25), ``sparse`` (by the weights of a learned
@@ -198,8 +187,8 @@ class Collection:
                 `Rerank`; or `LateInteraction`, if the collection has vectors of tokens. The score of a hit is then
                 what it says.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
-            group_by: An expression over `Document`, or SQL as text: of the documents with one value of it, only the
-                best `per_group` are returned.
+            group_by: An expression over `Document`, or SQL as text as of `where`: of the documents with one value of
+                it, only the best `per_group` are returned.
             per_group: How many of each group.
             fresh: ``require`` waits until every document that has changed so far is encoded; ``any`` does not.
             patience: For how many seconds it waits; 0 looks once.
@@ -382,7 +371,7 @@ class Collection:
 
     def facets(
         self,
-        by: sa.SQLColumnExpression[Any] | str,
+        by: Expression,
         *,
         query: str | None = None,
         where: Filter | None = None,
@@ -391,7 +380,7 @@ class Collection:
         """Count documents by the value of an expression, the most frequent first.
 
         Args:
-            by: A SQLAlchemy expression over `Document`, or an SQL expression as text.
+            by: A SQLAlchemy expression over `Document`, or an SQL expression as text, as of `search`.
             query: Count only documents with any of these words, phrases and so on; see `search`.
             where: Count only documents that pass the filter.
             limit: How many values.
@@ -403,9 +392,12 @@ class Collection:
             >>> notes.facets("title LIKE 'T%'")
             {False: 1}
         """
+        counted, narrowed = expression(by), condition(where)
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             self._look(connection)
-            counting = facets(self._searching(connection).target, expression(by), query, condition(where), limit)
+            target = self._searching(connection).target
+            narrowed = None if narrowed is None else contained(connection, narrowed)
+            counting = facets(target, contained(connection, counted, "expression"), query, narrowed, limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -419,10 +411,10 @@ class Collection:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids
         named = None if ids is None else among(DOCUMENTS.c.external_id, ids)
-        conditions = [part for part in (named, narrowed) if part is not None]
         with translated(), self._engine.begin() as connection, filter_errors(where is not None):
             self._look(connection)
-            return delete(connection, self.name, conditions)
+            narrowed = None if narrowed is None else contained(connection, narrowed)
+            return delete(connection, self.name, [part for part in (named, narrowed) if part is not None])
 
     def count(self) -> int:
         """Return the number of documents."""

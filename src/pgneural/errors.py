@@ -5,6 +5,7 @@
     PgneuralError
     ├── UnknownEncoder          (LookupError)
     ├── EncoderUnavailable      (OSError)
+    ├── UnpermittedModel        (PermissionError)
     ├── TextTooLong             (ValueError)
     ├── DimensionMismatch       (ValueError)
     ├── EncoderMismatch         (ValueError)
@@ -48,6 +49,10 @@ class UnknownEncoder(PgneuralError, LookupError):
 
 class EncoderUnavailable(PgneuralError, OSError):
     """The encoder is known, but its files cannot be read here."""
+
+
+class UnpermittedModel(PgneuralError, PermissionError):
+    """A database names a model, or an option of one, that this host does not permit."""
 
 
 class TextTooLong(PgneuralError, ValueError):

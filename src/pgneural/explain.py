@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from pgneural.search import Hits
 from pgneural.statement import Page, Query, Target, Vectors
+from pgneural.store.contained import require_contained
 from pgneural.store.schema import index_name
 from pgneural.store.vectors import Method
 
@@ -94,7 +95,9 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
         query: What was asked.
         hits: What it found.
     """
-    compiled = query.select(target).compile(dialect=connection.dialect)
+    query = query.settled()
+    require_contained(connection, target.source, query.given())
+    compiled = query.select(target).compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     output: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     ran = {stage.name: stage for stage in _stages(output[0]["Plan"])}
     said = _Words(target, query.page, hits, ran)

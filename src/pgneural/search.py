@@ -107,7 +107,7 @@ class Refinement:
 
     rerank: Rerank | LateInteraction | None = None
     diversity: float = 0.0
-    group_by: sa.SQLColumnExpression[Any] | None = None
+    group_by: sa.ColumnElement[Any] | None = None
     per_group: int = 1
     context: Vector | None = None
 
@@ -124,6 +124,9 @@ class Rows(Protocol[E]):
     @property
     def target(self) -> Target:
         """What is searched."""
+
+    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+        """Refuse an expression that is not over the rows, or that leaves its place."""
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement, in the same transaction."""
@@ -197,11 +200,12 @@ class Refined(Generic[E]):
                 return hits.strategy, [hits[at] for at in kept]
             wanted *= SEVERAL_WINDOW
 
-    def _groups(self, hits: Sequence[Hit[E]], by: sa.SQLColumnExpression[Any]) -> dict[tuple[Any, ...], Hashable]:
+    def _groups(self, hits: Sequence[Hit[E]], by: sa.ColumnElement[Any]) -> dict[tuple[Any, ...], Hashable]:
         target = self.rows.target
         keys = list(target.keys.values())
         statement = sa.select(*keys, by).select_from(target.rows).where(one_of(keys, self._keys(hits)))
         with filter_errors(True, "group_by"):
+            self.rows.require(by, "grouping")
             return {tuple(key): hashable(value) for *key, value in self.rows.execute(statement)}
 
     def _keys(self, hits: Sequence[Hit[E]]) -> list[tuple[Any, ...]]:

@@ -16,6 +16,7 @@ from pgneural.cli import demo as demonstration
 from pgneural.cli import output, reading, spaces, working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
+from pgneural.filter import Filter
 from pgneural.store.engine import libpq_url
 from pgneural.store.vectors import Method, Precision, VectorIndex
 
@@ -205,12 +206,17 @@ def reindex(
 @main.command()
 @click.argument("collection")
 @click.argument("external_ids", nargs=-1, metavar="[ID]...")
-@click.option("--where", metavar="SQL", help="A predicate over the columns of documents.", cls=Option)
+@reading.where_option
 @click.option("--all", "everything", is_flag=True, help="Drop the whole collection.", cls=Option)
 @json_option
 @target_options
 def delete(
-    target: Target, collection: str, external_ids: tuple[str, ...], where: str | None, everything: bool, as_json: bool
+    target: Target,
+    collection: str,
+    external_ids: tuple[str, ...],
+    where: Filter | None,
+    everything: bool,
+    as_json: bool,
 ) -> None:
     """Delete documents by id, by filter, or a whole collection."""
     if everything == bool(external_ids or where):

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from numbers import Real
 from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.errors import InvalidQuery
-from pgneural.filter import expression
+from pgneural.filter import Expression, expression
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
 from pgneural.statement.single import Threshold, contributions
@@ -87,20 +88,24 @@ class Boost:
     """A score from ordinary columns, fused with those of the legs: recency, popularity, anything that is a number.
 
     Attributes:
-        by: An expression over the source, or SQL as text; larger is better, NULL counts as the mean.
+        by: An expression over the source, or SQL as text, alone or with parameters:
+            ``("ln(1 + views) * :factor", {"factor": 2})``; larger is better, NULL counts as the mean.
         weight: Against those of the legs; a negative one makes larger worse.
     """
 
-    by: sa.SQLColumnExpression[Any] | str
+    by: Any  # an `Expression` when it is made, a ``ColumnElement`` afterwards
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Take text for SQL, and refuse a weight that makes no score."""
-        object.__setattr__(self, "by", expression(self.by))
+        """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
+        object.__setattr__(self, "by", expression(self.by, "boost"))
+        if not isinstance(self.weight, Real) or isinstance(self.weight, bool):
+            raise InvalidQuery(f"the weight of a boost is {self.weight!r}, expected a number")
+        object.__setattr__(self, "weight", float(self.weight))
         _require_weights(self.weight)
 
     @classmethod
-    def recency(cls, at: sa.SQLColumnExpression[Any] | str, half_life: timedelta, weight: float = 1.0) -> Self:
+    def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:
         """Prefer what is new: 1 for now and for what is to come, and half of it after every half-life.
 
         Args:
@@ -114,19 +119,19 @@ class Boost:
         seconds = half_life.total_seconds()
         if seconds <= 0:
             raise InvalidQuery(f"half_life is {half_life}, expected a positive one")
-        age = sa.extract("epoch", sa.func.now() - sa.cast(expression(at), sa.DateTime(timezone=True)))
+        age = sa.extract("epoch", sa.func.now() - sa.cast(expression(at, "boost"), sa.DateTime(timezone=True)))
         halvings = sa.func.least(sa.func.greatest(age, 0) / seconds, 1000)  # more is below what a number can be
         return cls(sa.func.power(0.5, halvings), weight)
 
     @classmethod
-    def popularity(cls, count: sa.SQLColumnExpression[Any] | str, weight: float = 1.0) -> Self:
+    def popularity(cls, count: Expression, weight: float = 1.0) -> Self:
         """Prefer what is used much: the logarithm of a count, so that ten times more is the same step anywhere.
 
         Args:
             count: A number, or SQL as text; below 0 counts as 0.
             weight: Against those of the legs.
         """
-        number = sa.cast(expression(count), sa.Float)
+        number = sa.cast(expression(count, "boost"), sa.Float)
         return cls(sa.func.ln(1 + sa.func.greatest(number, 0)), weight)
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
+from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space, terms_index
 
 BATCH_ROWS = 2000
@@ -56,7 +58,7 @@ def complete(engine: sa.Engine, space: Space) -> int:
     return completed
 
 
-def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
+def settle_apart(engine: Transactions, space: int, terms: str) -> None:
     """The same as `settle`, but in transactions of their own: nobody waits long for a row."""
     parameters = {"space": space, "drift": DRIFT}
     with engine.begin() as connection:
@@ -72,7 +74,7 @@ def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
             connection.execute(sa.text(_REFRESH_PART.replace("{terms}", terms)), part)
 
 
-def fold(engine: sa.Engine, space: int) -> None:
+def fold(engine: Transactions, space: int) -> None:
     """Sum up the counts of a space."""
     with engine.begin() as connection:
         connection.execute(sa.text(_FOLD), {"space": space})
@@ -85,6 +87,25 @@ def settle(connection: sa.Connection, space: int, terms: str, changed: int) -> N
         connection.execute(sa.text(_REFRESH.replace("{terms}", terms)), parameters)
     if random.random() < changed / FOLD_EVERY:
         connection.execute(sa.text(_FOLD), parameters)
+
+
+def outdated(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]:
+    """Return the spaces whose words an earlier version of this library made.
+
+    Args:
+        connection: Where.
+        only: Names of searches or collections; empty for all.
+    """
+    earlier = sa.select(Space).where(Space.kind == "dense", Space.words_version < sa.func.neural.words_version())
+    named = earlier.where(Space.attribute.in_(only)) if only else earlier
+    with Session(connection, expire_on_commit=False) as session:
+        return list(session.scalars(named.order_by(Space.id)))
+
+
+def refresh_words(where: Transactions, space: int) -> int:
+    """Make the words of some rows anew, where an earlier version made them; return of how many, 0 if all are done."""
+    with where.begin() as connection:
+        return connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
 
 
 @contextlib.contextmanager

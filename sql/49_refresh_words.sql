@@ -5,6 +5,7 @@
 CREATE OR REPLACE FUNCTION neural.searchable_rows(space bigint)
 RETURNS text
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(s.reads, CASE WHEN s.source = 'neural.documents' THEN
                format('SELECT documents.id AS source_id, documents.title, documents.content, (%s)::text AS language
@@ -18,6 +19,7 @@ COMMENT ON FUNCTION neural.searchable_rows(bigint) IS
 CREATE OR REPLACE FUNCTION neural.refresh_words(space bigint, most integer DEFAULT 500)
 RETURNS bigint
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 SET extra_float_digits = 1 SET lock_timeout = '500ms'
 AS $$
