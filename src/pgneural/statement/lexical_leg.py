@@ -279,7 +279,7 @@ def noted_rows(target: Target, name: str = "noted") -> sa.Subquery | None:
 
 
 def fresh_rows(target: Target, question: sa.CTE, probe: Probe) -> sa.CTE | None:
-    """Return CTE ``fresh``: key, ``bm25`` and ``met`` of rows whose words are not indexed yet; None where none can be."""
+    """Return CTE ``fresh``: key, ``bm25``, ``met`` of rows whose words are not indexed yet; None where none can be."""
     noted = noted_rows(target)
     if noted is None:
         return None
