@@ -110,7 +110,7 @@ def test_a_question_with_quotation_marks_is_answered(database: Database) -> None
         said = str(articles.explain(question, mode=mode))
         assert "the search is relaxed" in said
         assert not articles.search(question.replace('"', ""), mode=mode).relaxed
-    assert articles.facets("external_id", query=question) == {"1": 1, "2": 1}
+    assert articles.facets("external_id", query=question) == {"1": 1, "2": 1, "3": 1}
     assert articles.facets("external_id", query='text "you are the"') == {"1": 1}  # nothing but stop words
     assert articles.facets("external_id", query='articles "formatting systems"') == {"1": 1}
     assert articles.facets("external_id", query="articles text -typesetting") == {"1": 1}
