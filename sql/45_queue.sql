@@ -43,12 +43,12 @@ BEGIN
     names := (SELECT string_agg(quote_ident(n), ', ') FROM unnest(kept.key_names) n);
     -- looked up row by row, by the key
     rows_of := format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
-                      s.reads, neural.same_key('r', kept.key_names, kept.key_types));
+                      neural.searchable_rows(space), neural.same_key('r', kept.key_names, kept.key_types));
     IF s.mean_length IS NULL THEN  -- no words yet: that of the first rows
         EXECUTE format(
             'UPDATE neural.spaces SET mean_length = greatest(sampled.mean, 1)
-               FROM (SELECT avg((SELECT sum(frequency) FROM neural.term_frequencies(l, $3))) AS mean
-                       FROM %s, LATERAL neural.lexemes($4, r.title::text, r.content::text) l) sampled
+               FROM (SELECT avg(w.length) AS mean
+                       FROM %s, LATERAL neural.row_words($4, r.title::text, r.content::text, $3, 1) w) sampled
               WHERE id = $2 AND mean_length IS NULL AND sampled.mean IS NOT NULL', rows_of)
           USING keys, space, s.title_boost, s.language;
         SELECT * INTO s FROM neural.spaces WHERE id = space;
@@ -63,11 +63,9 @@ BEGIN
                         coalesce(neural.text_search_configuration(nullif(r.language::text, '''')), $3) AS spoken
                    FROM %2$s
              ), done AS (
-                 INSERT INTO %3$s (%1$s, language, lexemes, length, weights)
-                 SELECT %1$s, spoken, l.lexemes, coalesce(f.length, 0), neural.bm25_weights(l.lexemes, spoken, $4, $5)
-                   FROM spoken r
-                  CROSS JOIN LATERAL (SELECT neural.lexemes(r.spoken, r.title, r.content) AS lexemes OFFSET 0) l
-                  CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, $4)) f
+                 INSERT INTO %3$s (%1$s, language, lexemes, length, weights, parts, more_weights)
+                 SELECT %1$s, spoken, w.lexemes, w.length, w.weights, w.parts, w.more_weights
+                   FROM spoken r CROSS JOIN LATERAL neural.row_words(r.spoken, r.title, r.content, $4, $5) w
                      ON CONFLICT DO NOTHING RETURNING 1
              )
              SELECT (SELECT count(*) FROM spoken), (SELECT count(*) FROM done)', names, rows_of, kept.terms)

@@ -434,7 +434,7 @@ BEGIN
     DELETE FROM neural.term_counts WHERE space_id = space;
     DELETE FROM neural.corpus_counts WHERE space_id = space;
     EXECUTE format('INSERT INTO neural.term_counts (space_id, language, lexeme, documents)
-                    SELECT $1, r.language, t.lexeme, count(*) FROM %s r, unnest(r.lexemes) t GROUP BY 2, 3', terms) USING space;
+                    SELECT $1, r.language, t, count(*) FROM %s r, neural.counted_words(r.lexemes, r.parts) t GROUP BY 2, 3', terms) USING space;
     EXECUTE format('INSERT INTO neural.corpus_counts (space_id, language, documents, tokens)
                     SELECT $1, r.language, count(*), sum(r.length) FROM %s r GROUP BY 2', terms) USING space;
     RETURN true;
@@ -459,7 +459,8 @@ BEGIN
               WHERE coalesce(t.documents, 0) <> coalesce(c.documents, 0)
                  OR abs(coalesce(t.tokens, 0) - coalesce(c.tokens, 0)) > 0.001 * coalesce(t.tokens, 0) + 0.5)
              OR coalesce((SELECT sum(documents) FROM neural.term_counts WHERE space_id = $1), 0)
-                <> (SELECT coalesce(sum(length(lexemes)), 0) FROM %1$s)', terms) INTO wrong USING space;
+                <> (SELECT coalesce(sum(CASE WHEN parts IS NULL THEN length(lexemes)
+                                           ELSE (SELECT count(*) FROM neural.counted_words(lexemes, parts)) END), 0) FROM %1$s)', terms) INTO wrong USING space;
     RETURN wrong;
 END
 $$;

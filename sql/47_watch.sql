@@ -32,7 +32,8 @@ BEGIN
         chunks, typed, s.storage, s.dimensions, s.chunk_table || '_pkey', followed);
     EXECUTE format(
         'CREATE TABLE %1$s (%2$s, language text NOT NULL, lexemes tsvector NOT NULL, length double precision NOT NULL,
-                            weights sparsevec(1000000000) NOT NULL, CONSTRAINT %3$I PRIMARY KEY (%4$s))',
+                            weights sparsevec(1000000000) NOT NULL, parts tsvector[],
+                            more_weights sparsevec(1000000000)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
         terms, typed, s.chunk_table || '_terms_pkey', followed);
     EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', s.chunk_table || '_terms_idx', terms);
     IF (s.dimensions * CASE s.storage WHEN 'vector' THEN 4 WHEN 'halfvec' THEN 2 ELSE 0.125 END <= 7600) THEN  -- it fits the row

@@ -157,15 +157,16 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
 _ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
 _RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
 _STRATEGY = _RANKED + 4 + len(LEGS)
+_RELAXED = _STRATEGY + 1
 
 
 def _hit(row: Sequence[Any]) -> Hit[Document]:
     """Turn a row of `with_documents` into a hit."""
     rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
     legs = {leg: row[at] for at, leg in enumerate(LEGS, start=_RANKED + 4) if row[at] is not None}
-    for place, boost in enumerate(row[_STRATEGY + 1 : -2], start=1):
+    for place, boost in enumerate(row[_RELAXED + 1 : -2], start=1):
         legs[f"boost {place}"] = boost
-    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs)
+    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs, row[_RELAXED])
 
 
 def _document(row: Sequence[Any]) -> Document:

@@ -29,6 +29,7 @@ STAGES = {
     "sparse_exact": "sparse weights, one by one",
     "sparse_fallback": "sparse weights of all rows that pass",
     "question": "words of the query",
+    "phrased": "rows with the phrase",
     "few_words": "words, one by one",
     "rare_words": "rows with a rare word",
     "more_words": "rows with more common words",
@@ -218,6 +219,10 @@ class _Words:
             )
 
     def _lexical(self) -> Iterator[str]:
+        if phrased := self.stages.get("phrased"):
+            yield f"{phrased.rows:,} of the best rows by words have the phrase in quotation marks."
+        if self.hits.relaxed:
+            yield "These are fewer than were asked for, so rows without it follow: the search is relaxed."
         rare, more, few = (self.stages.get(name) for name in ("rare_words", "more_words", "few_words"))
         if few:
             yield f"{few.rows:,} of these rows are the best that have words of the query."

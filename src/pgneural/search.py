@@ -63,6 +63,7 @@ class Hit(Generic[E]):
             Hybrid: how many standard deviations above the mean of this query's candidates.
         chunk: Its best chunk.
         legs: What each leg contributed, as a score.
+        relaxed: Whether the query has a "phrase" that the row has not: too few rows have it.
     """
 
     entity: E
@@ -70,6 +71,7 @@ class Hit(Generic[E]):
     score: float
     chunk: HitChunk
     legs: Mapping[str, float]
+    relaxed: bool = False
 
 
 class Hits(list[Hit[E]]):
@@ -78,13 +80,16 @@ class Hits(list[Hit[E]]):
     Attributes:
         exhausted: Whether there are fewer rows than were asked for; these are all that are left.
         strategy: How they were found: ``exact``, ``near``, ``fallback``, or for a lexical search ``rare words`` or
-            ``more words``; empty where there is none.
+            ``more words``, or ``phrases`` where only rows with the phrase were wanted; empty where there is none.
+        relaxed: Whether fewer rows have the "phrase" of the query than were asked for: the hits without it come after
+            them, and each is ``relaxed``.
     """
 
     def __init__(self, hits: list[Hit[E]], *, limit: int, strategy: str) -> None:
         super().__init__(hits)
         self.exhausted = len(hits) < limit
         self.strategy = strategy
+        self.relaxed = any(hit.relaxed for hit in hits)
 
 
 @dataclass(frozen=True)

@@ -239,10 +239,12 @@ class Worker:
         compared = self._reconcile()
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             spaces = [space for space in work.with_work(connection, self.only) if self._ready(space)]
+            earlier = [space for space in lexical.outdated(connection, self.only) if self._ready(space)]
         collected = sum(self._guarded(space, self._collect) for space in spaces)
         serving = [space for space in spaces if space.state == "serving"]
         claimed = self._encode(serving) or self._encode([space for space in spaces if space not in serving])
-        return bool(compared or collected or claimed)
+        refreshed = sum(self._guarded(space, self._refresh_words) for space in earlier)
+        return bool(compared or collected or claimed or refreshed)
 
     def _index_what_is_filled(self, *, wait: bool = False) -> None:
         """Build the vector index of spaces that are filled."""
@@ -314,6 +316,9 @@ class Worker:
             lexical.settle_apart(owner, space.id, terms)
             lexical.fold(owner, space.id)
         return collected
+
+    def _refresh_words(self, space: Space) -> int:
+        return lexical.refresh_words(AsOwner(self.engine, space.id), space.id)
 
     def _encode(self, spaces: Sequence[Space]) -> int:
         """Do a round of the first space that has rows to be encoded, with others of the same encoder."""

@@ -88,7 +88,7 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
         chunks = chunks.alias()
     same_chunk = sa.and_(target.same_row(chunks, ranked), chunks.c.ordinal == ranked.c.ordinal)
     same_row = sa.and_(*(column == ranked.c[name] for name, column in target.keys.items()))
-    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in LEGS if leg != "sparse")]
+    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in LEGS if leg != "sparse"), ranked.c.relaxed]
     text = chunks.c.text.label("chunk")
     locator = chunks.c.locator if "locator" in chunks.c else sa.null().label("locator")
     boosts = [column for column in ranked.c if column.name.startswith("boost_")]
@@ -109,7 +109,7 @@ def _hit(row: Any) -> Hit[Any]:
     legs = {leg: values[leg] for leg in LEGS if values[leg] is not None}
     legs |= {name.replace("_", " "): values[name] for name in dict(values) if str(name).startswith("boost_")}
     chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
-    return Hit(row[0], row.rank, row.score, chunk, legs)
+    return Hit(row[0], row.rank, row.score, chunk, legs, row.relaxed)
 
 
 def _rank(row: Any) -> int:

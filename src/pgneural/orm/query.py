@@ -150,8 +150,9 @@ class SearchQuery(Generic[E]):
 
         A ``with_loader_criteria`` holds for the ranking itself if the search has a filter (`where`). Columns: the
         entity, ``rank`` from 1, ``score`` (larger is better), ``semantic`` and ``lexical`` (what each leg
-        contributed), ``chunk`` (the text of the best chunk). The rows come by rank. Conditions added to the ``Select``
-        hold after the ranking, those of `where` before.
+        contributed), ``relaxed`` (whether it lacks a phrase that was asked for), ``chunk`` (the text of the
+        best chunk). The rows come by rank. Conditions added to the ``Select`` hold after the ranking, those of `where`
+        before.
 
         Raises:
             InvalidQuery: An option is of hits and not of a statement (`rerank`, `diverse`, `group_by`).

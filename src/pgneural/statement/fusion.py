@@ -208,7 +208,8 @@ class _Parts:
         if name == "lexical":
             rows = max(self.size, self.page.end) if lead else self.size
             guaranteed = rows if lead else self.page.limit
-            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=guaranteed)
+            wanted = self.page.limit
+            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=guaranteed, wanted=wanted)
         vectors = target.dense if name == "semantic" else target.sparse
         assert vectors is not None
         page = self.page if lead else Page(self.page.limit)
@@ -220,6 +221,12 @@ class _Parts:
         """The leg whose other rows follow after the pool; None before there is one."""
         return next(iter(self.legs.values()), None)
 
+    @property
+    def phrases(self) -> bool:
+        """Whether the query may have phrases."""
+        leg = self.legs.get("lexical")
+        return isinstance(leg, LexicalLeg) and leg.phrases
+
     def page_of(self, wanted: sa.Select[Any]) -> sa.Select[Any]:
         best = self.page.cut(wanted, self._order(self.fused)).subquery("best")
         scores = {name: self._score(name, best) for name in self.legs}
@@ -230,11 +237,13 @@ class _Parts:
             best.c.score,
             *contributions(**scores),
             next(iter(self.legs.values())).strategy.label("strategy"),
+            (best.c.unmet if self.phrases else sa.false()).label("relaxed"),
             *(best.c[f"boost_{place}"] for place, _ in enumerate(self.boosts, start=1)),
         )
 
     def _order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
-        return [rows.c.tier, rows.c.place, rows.c.score.desc(), *self.target.keys_of(rows)]
+        unmet = [rows.c.unmet] if self.phrases else []  # where phrases are not enough, rows with them come first
+        return [rows.c.tier, *unmet, rows.c.place, rows.c.score.desc(), *self.target.keys_of(rows)]
 
     def _pool(self) -> sa.CTE:
         """Join the best rows of all legs; the rest of the leading one follows in its own order, if asked for."""
@@ -269,6 +278,7 @@ class _Parts:
             joined = joined.outerjoin(found, sa.true())
             if isinstance(leg, LexicalLeg):
                 columns.append(sa.func.coalesce(found.c.bm25, 0).label("bm25"))
+                columns += [leg.unmet(found).label("unmet")] if leg.phrases else []
                 continue
             ordinals.append(found.c.ordinal)
             columns.append(found.c.distance.label("distance" if name == "semantic" else "sparse_distance"))

@@ -13,6 +13,7 @@ from sqlalchemy.sql.expression import ClauseList
 
 from pgneural.filter import settled
 from pgneural.statement.fusion import Boost, Fusion, fused
+from pgneural.statement.lexical_leg import exclusion, has_exclusion, has_phrase
 from pgneural.statement.single import Threshold, by_vectors, by_words
 from pgneural.statement.target import Page, Target
 from pgneural.statement.vector_leg import Aggregate
@@ -67,15 +68,26 @@ class Query:
         _, literals = self._keyed
         return list(literals)
 
+    @property
+    def read(self) -> str | None:
+        """The text whose words are looked up; None in a mode that looks up none."""
+        return self.text if self.mode in (Mode.LEXICAL, Mode.HYBRID) else None
+
+    @property
+    def _operators(self) -> tuple[bool, bool]:
+        """Whether there may be phrases, and words that are excluded: the one thing that decides in the text."""
+        return has_phrase(self.read or ""), has_exclusion(self.read or "")
+
     @functools.cached_property
     def _keyed(self) -> tuple[Hashable | None, Sequence[sa.BindParameter[Any]]]:
         expressions: list[sa.ColumnElement[Any]] = []
         try:
-            told = tuple(
+            told: tuple[Hashable, ...] = tuple(
                 _told(getattr(self, each.name), expressions, sent="sent" in each.metadata) for each in fields(self)
             )
         except _Untold:
             return None, ()
+        told = (*told, self._operators)
         if not expressions:
             return told, ()
         # one key for all: what two expressions share, a parameter or an alias, is part of it
@@ -110,7 +122,16 @@ class Query:
         return values
 
     def select(self, target: Target) -> sa.Select[Any]:
-        """Return the statement; its columns are those of `by_vectors`."""
+        """Return the statement; its columns are those of `by_vectors`.
+
+        What a query with words excludes is a filter, so that it holds in every leg.
+        """
+        if self.read is None or not has_exclusion(self.read):
+            return self._select(target)
+        kept = exclusion(target, self.read)
+        return replace(self, where=kept if self.where is None else sa.and_(self.where, kept))._select(target)
+
+    def _select(self, target: Target) -> sa.Select[Any]:
         if self.mode is Mode.HYBRID or self.boosts:
             return self._fused(target)
         among: dict[str, Any] = {"where": self.where, "threshold": self.threshold}

@@ -17,6 +17,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
@@ -141,6 +142,25 @@ def settle(connection: sa.Connection, space: int, terms: str, changed: int) -> N
         connection.execute(sa.text(_FOLD), parameters)
 
 
+def outdated(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]:
+    """Return the spaces whose words an earlier version of this library made.
+
+    Args:
+        connection: Where.
+        only: Names of searches or collections; empty for all.
+    """
+    earlier = sa.select(Space).where(Space.kind == "dense", Space.words_version < sa.func.neural.words_version())
+    named = earlier.where(Space.attribute.in_(only)) if only else earlier
+    with Session(connection, expire_on_commit=False) as session:
+        return list(session.scalars(named.order_by(Space.id)))
+
+
+def refresh_words(where: Transactions, space: int) -> int:
+    """Make the words of some rows anew, where an earlier version made them; return of how many, 0 if all are done."""
+    with where.begin() as connection:
+        return connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
+
+
 @contextlib.contextmanager
 def _language_errors(space: Space) -> Iterator[None]:
     """Blame the expression of the language, where there is one, for what it cannot make of a row."""
@@ -189,11 +209,11 @@ def _index(engine: sa.Engine, space: Space, *, analyze: bool) -> None:
 # no words yet: the mean length is that of a sample, drawn by a hash so that an ordered input does no harm
 _ESTIMATE = """
 UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
-  FROM (SELECT avg((SELECT sum(frequency) FROM neural.term_frequencies(l, s.title_boost))) AS mean
+  FROM (SELECT avg(w.length) AS mean
           FROM neural.spaces s,
                LATERAL (SELECT title, content FROM neural.documents d
                          WHERE d.collection = :collection ORDER BY hashint8(d.id) LIMIT :sample) d,
-               LATERAL neural.lexemes(s.language, d.title, d.content) l
+               LATERAL neural.row_words(s.language, d.title, d.content, s.title_boost, 1) w
          WHERE s.id = :space) sampled
  WHERE s.id = :space AND s.mean_length IS NULL AND sampled.mean IS NOT NULL"""
 
@@ -202,12 +222,11 @@ _MAKE = """spoken AS (
            coalesce(neural.text_search_configuration(nullif(m.said, '')), s.language) AS language
       FROM missing m JOIN neural.spaces s ON s.id = :space
 ), completed AS (
-    INSERT INTO {terms} (source_id, language, lexemes, length, weights)
-    SELECT d.id, d.language, l.lexemes, coalesce(f.length, 0),
-           neural.bm25_weights(l.lexemes, d.language, d.title_boost, coalesce(d.mean_length, 1))
+    INSERT INTO {terms} (source_id, language, lexemes, length, weights, parts, more_weights)
+    SELECT d.id, d.language, w.lexemes, w.length, w.weights, w.parts, w.more_weights
       FROM spoken d
-     CROSS JOIN LATERAL (SELECT neural.lexemes(d.language, d.title, d.content) AS lexemes OFFSET 0) l
-     CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, d.title_boost)) f
+     CROSS JOIN LATERAL neural.row_words(
+           d.language, d.title, d.content, d.title_boost, coalesce(d.mean_length, 1)) w
         ON CONFLICT DO NOTHING RETURNING 1
 )
 """
@@ -240,7 +259,9 @@ WITH counted AS (
 ), updated AS (
     UPDATE neural.spaces SET mean_length = counted.mean FROM counted WHERE id = :space RETURNING title_boost
 )
-UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, updated.title_boost, counted.mean)
+UPDATE {terms} t SET (weights, more_weights) = (
+       SELECT w.weights, w.more_weights
+         FROM neural.row_weights(t.lexemes, t.parts, t.language, updated.title_boost, counted.mean) w)
   FROM updated, counted"""
 
 _NEW_MEAN = """
@@ -250,7 +271,9 @@ UPDATE neural.spaces SET mean_length = c.mean
 
 # who is busy with a row makes its weights by the new mean anyway
 _REFRESH_PART = """
-UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, s.title_boost, s.mean_length)
+UPDATE {terms} t SET (weights, more_weights) = (
+       SELECT w.weights, w.more_weights
+         FROM neural.row_weights(t.lexemes, t.parts, t.language, s.title_boost, s.mean_length) w)
   FROM neural.spaces s
  WHERE s.id = :space AND t.ctid IN (
        SELECT f.ctid FROM {terms} f WHERE f.ctid >= CAST(:first AS tid) AND f.ctid < CAST(:last AS tid)

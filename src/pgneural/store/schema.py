@@ -177,6 +177,12 @@ class Space(Catalog):
     reconciled: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB, comment="What the server had counted for its tables at the last comparison"
     )
+    words_version: Mapped[int] = mapped_column(
+        Integer, server_default="2", comment="The version of its words: see neural.words_version"
+    )
+    words_refresh: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="How far neural.refresh_words is; NULL where it is not under way"
+    )
 
 
 class Worker(Catalog):
@@ -215,7 +221,14 @@ TERM_COUNTS = Table(
     Column("language", Text, nullable=False),
     Column("lexeme", Text, nullable=False),
     Column("documents", BigInteger, nullable=False, comment="How many rows more, or fewer, have the lexeme"),
-    Index(None, "space_id", "language", "lexeme", postgresql_include=["documents"]),
+    Index(
+        None,
+        "space_id",
+        "language",
+        "lexeme",
+        postgresql_include=["documents"],
+        postgresql_ops={"lexeme": "text_pattern_ops"},  # for words that begin so
+    ),
     comment="Document frequencies, to be summed up: every change adds rows, so that no writer waits for another",
 )
 CORPUS_COUNTS = Table(
@@ -446,6 +459,16 @@ def terms_table(
         Column("lexemes", TSVECTOR, nullable=False),
         Column("length", Double, nullable=False, comment="How many words, those of the title boosted"),
         Column("weights", SPARSEVEC(TERM_DIMENSIONS), nullable=False, comment="The row's side of BM25"),
+        Column(
+            "parts",
+            ARRAY(TSVECTOR),
+            comment="With places, of a row too long for one tsvector; NULL for all others",
+        ),
+        Column(
+            "more_weights",
+            ARRAY(SPARSEVEC(TERM_DIMENSIONS)),
+            comment="The row's side of BM25 beyond 16,000 different words",
+        ),
         PrimaryKeyConstraint(*keys, name=conv(f"{name}_pkey")),
         _foreign_key(source, keys, f"{name}_fkey"),
         schema=schema or source.schema,
