@@ -34,12 +34,17 @@
         └── NewerSchema
 
 A message names the value found and the value expected, and ends with the remedy. The command line
-prints it on one line; a traceback is only ever one of our own bugs.
+prints it on one line; a traceback is only ever one of our own bugs. Whatever it quotes, it can be printed as it is.
 """
+
+from pgneural.printable import printable
 
 
 class PgneuralError(Exception):
     """Something that the caller can mend went wrong."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownEncoder(PgneuralError, LookupError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +27,7 @@ from pgneural.errors import (
     SchemaNotInstalled,
     UnknownSpace,
 )
+from pgneural.printable import warn
 from pgneural.store.vectors import register
 
 MINIMUM_SERVER = 15
@@ -234,7 +234,7 @@ def require_extension(connection: sa.Connection) -> None:
             "install it on the server, then run: ALTER EXTENSION vector UPDATE"
         )
     if number < ADVISED_PGVECTOR:
-        warnings.warn(
+        warn(
             f"pgvector {version} can corrupt HNSW indexes around a vacuum; install {advised} or later on the "
             "server, then run: ALTER EXTENSION vector UPDATE",
             stacklevel=2,
