@@ -27,12 +27,15 @@ from pgneural.asking import (
     patience_of,
     query_of,
     refinement_of,
+    text_of,
     vector_of,
+    with_arrays,
 )
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, mean_vectors, others, target_of
 from pgneural.errors import (
+    ChangedType,
     DatabaseError,
     InvalidFilter,
     InvalidQuery,
@@ -231,10 +234,16 @@ class Collection:
         """Search; where another space serves by now, search that one."""
         if self._serving.prepared:
             self._moved()
+        changed = False
         while True:
             before = self._serving.state
             try:
                 hits = search()
+            except ChangedType:
+                if changed:
+                    raise
+                changed = True
+                continue
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise
@@ -374,6 +383,8 @@ class Collection:
     def _discovered(
         self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
     ) -> Hits:
+        if target is not None:
+            text_of(target)  # refuses what is none
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
@@ -405,7 +416,9 @@ class Collection:
         """
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             self._look(connection)
-            counting = facets(self._searching(connection).target, expression(by), query, condition(where), limit)
+            counted, narrowed = expression(by), with_arrays(condition(where))
+            text = None if query is None else text_of(query)
+            counting = facets(self._searching(connection).target, counted, text, narrowed, page_of(limit).limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -414,7 +427,7 @@ class Collection:
         Raises:
             ValueError: Neither is given; to drop the whole collection see `Database.drop`.
         """
-        narrowed = condition(where)
+        narrowed = with_arrays(condition(where))
         if external_ids is None and narrowed is None:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids
