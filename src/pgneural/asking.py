@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -16,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators, visitors
 
+from pgneural.amounts import number, whole
 from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.filter import condition, expression
 from pgneural.rerank import LateInteraction, Rerank, Reranker
@@ -72,32 +69,6 @@ def patience_of(options: SearchOptions) -> float | None:
     if not 0 <= (seconds := number("patience", patience)) <= MAX_PATIENCE:
         raise InvalidQuery(f"patience is {patience}, expected 0 to {MAX_PATIENCE} seconds")
     return seconds if fresh == "require" else None
-
-
-def whole(name: str, value: object, least: int, most: int = sys.maxsize) -> int:
-    """Return a whole number, of Python or of numpy, as one of Python.
-
-    Raises:
-        InvalidQuery: It is another thing, or out of range.
-    """
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and least <= int(value) <= most:
-        return int(value)
-    raise InvalidQuery(f"{name} is {value!r}, expected a whole number {_span(least, most)}")
-
-
-def _span(least: int, most: int) -> str:
-    return f"of at least {least}" if most == sys.maxsize else f"from {least} to {most}"
-
-
-def number(name: str, value: object) -> float:
-    """Return a number, of Python or of numpy, as one of Python.
-
-    Raises:
-        InvalidQuery: It is another thing, or not finite.
-    """
-    if isinstance(value, (numbers.Real, Decimal)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise InvalidQuery(f"{name} is {value!r}, expected a finite number")
 
 
 def query_of(query: Asked, options: SearchOptions) -> Query:

@@ -21,7 +21,13 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
 from pgneural.store.catalog import add_missing_terms
-from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
+from pgneural.store.engine import (
+    execute_script,
+    require_encoding,
+    require_extension,
+    require_server,
+    require_visible_extension,
+)
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 from pgneural.store.visibility import follow_row_security, unprotected
 
@@ -69,8 +75,10 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
         OutdatedServer, MissingExtension, OutdatedExtension, MissingPrivilege: The server will not do.
         NewerSchema: A later pgneural has already upgraded this database.
     """
+    _quote_as_usual(connection)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
     require_server(connection)
+    require_encoding(connection)
     require_extension(connection)
     _refuse_newer(connection)
     if not sa.inspect(connection).has_schema(SCHEMA):
@@ -109,6 +117,7 @@ def is_current(connection: sa.Connection) -> bool:
 
 def check(connection: sa.Connection) -> SchemaState:
     """Compare the database with the models and with ``sql/``; the database is left as it is."""
+    _quote_as_usual(connection)
     revision = _revision(connection)
     if revision is None:
         return SchemaState(None, _head(), ("schema neural is not installed; run: pgneural db upgrade",))
@@ -143,6 +152,11 @@ def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_folder("migrations")).replace("%", "%%"))
     return config
+
+
+def _quote_as_usual(connection: sa.Connection) -> None:
+    """Have names and types come as they are compared, for this transaction, whatever the role or database has set."""
+    connection.execute(sa.select(sa.func.set_config("quote_all_identifiers", "off", True)))
 
 
 def _run(action: str, connection: sa.Connection, revision: str) -> None:

@@ -27,7 +27,7 @@ from pgneural.orm.query import SearchQuery, Similar
 from pgneural.rounds import drained
 from pgneural.statement import Statements, Target, Vectors, about_as_many
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key, space_of
+from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key, space_of
 from pgneural.store.declared import Declared
 from pgneural.store.engine import literal, quoted_table, require_driver, translated
 from pgneural.store.failures import sqlstate
@@ -381,7 +381,7 @@ class BoundSearch(Generic[E]):
         found = Space.source == sa.func.neural.qualified(source), Space.attribute == self.declared.attribute
         wanted = *found, Space.kind == "dense", Space.state == "serving"
         with Session(connection, expire_on_commit=False) as session:
-            space = session.scalar(sa.select(Space).where(*wanted))
+            space = session.scalar(sa.select(Space).where(*wanted).options(*WITHOUT_TIMES))
         if space is None:
             raise self._missing()
         return space

@@ -23,6 +23,7 @@ from pgneural.errors import (
     OutdatedExtension,
     OutdatedServer,
     UnsupportedDriver,
+    UnsupportedEncoding,
 )
 from pgneural.printable import warn
 from pgneural.store.failures import translated as translated
@@ -223,6 +224,20 @@ def require_server(connection: sa.Connection) -> None:
     version = server_version(connection)
     if int(version.split(".")[0]) < MINIMUM_SERVER:
         raise OutdatedServer(f"the server is PostgreSQL {version}; pgneural needs {MINIMUM_SERVER} or later")
+
+
+def require_encoding(connection: sa.Connection) -> None:
+    """Refuse a database that keeps text in another encoding: words are normalised, which PostgreSQL does in UTF8 only.
+
+    Raises:
+        UnsupportedEncoding: It is not UTF8.
+    """
+    encoding = connection.scalar(sa.text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise UnsupportedEncoding(
+            f"the database has encoding {encoding}, expected UTF8; make one with CREATE DATABASE … ENCODING 'UTF8' "
+            "TEMPLATE template0, and restore a dump of this one into it"
+        )
 
 
 BM25_EXTENSIONS = ("pg_search", "pg_textsearch", "vchord_bm25")

@@ -179,6 +179,17 @@ def _changed(cause: BaseException) -> bool:
     return of_asyncpg or _of(cause) == "RevalidateCachedQuery"
 
 
+@contextlib.contextmanager
+def prepared_anew(driver: psycopg.Connection[Any]) -> Iterator[None]:
+    """Forget what a connection without transactions has prepared, where that no longer holds; a rollback does else."""
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        if driver.autocommit and _changed(cause_of(error)):
+            driver.execute("DEALLOCATE ALL")
+        raise
+
+
 def _require_few_parameters(error: Exception) -> None:
     """Name the limit of the protocol, which a driver reports without a SQLSTATE."""
     given = error.params if isinstance(error, DBAPIError) else None
