@@ -26,12 +26,14 @@ from pgneural.asking import (
     patience_of,
     query_of,
     refinement_of,
+    text_of,
     vector_of,
+    with_arrays,
 )
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
-from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
+from pgneural.errors import ChangedType, DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, expression
 from pgneural.incoming import Incoming, Indexable
@@ -221,10 +223,16 @@ class Collection:
         """Search; where another space serves by now, search that one."""
         if self._serving.prepared:
             self._moved()
+        changed = False
         while True:
             before = self._serving.state
             try:
                 hits = search()
+            except ChangedType:
+                if changed:
+                    raise
+                changed = True
+                continue
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise
@@ -364,6 +372,8 @@ class Collection:
     def _discovered(
         self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
     ) -> Hits:
+        if target is not None:
+            text_of(target)  # refuses what is none
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
@@ -397,8 +407,10 @@ class Collection:
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             self._look(connection)
             target = self._searching(connection).target
-            narrowed = None if narrowed is None else contained(connection, narrowed)
-            counting = facets(target, contained(connection, counted, "expression"), query, narrowed, limit)
+            narrowed = None if narrowed is None else with_arrays(contained(connection, narrowed))
+            text = None if query is None else text_of(query)
+            value = contained(connection, counted, "expression")
+            counting = facets(target, value, text, narrowed, page_of(limit).limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -407,7 +419,7 @@ class Collection:
         Raises:
             ValueError: Neither is given; to drop the whole collection see `Database.drop`.
         """
-        narrowed = condition(where)
+        narrowed = with_arrays(condition(where))
         if external_ids is None and narrowed is None:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids

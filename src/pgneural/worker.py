@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import os
 import random
 import socket
@@ -31,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import MissingPrivilege
+from pgneural.printable import logger as logger_of
 from pgneural.rounds import Done, Round
 from pgneural.store import lexical, queue, remembered, work
 from pgneural.store.engine import create_engine, libpq_url
@@ -42,7 +42,7 @@ from pgneural.store.spaces import build_index, to_be_indexed
 from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
 
-logger = logging.getLogger("pgneural.worker")
+logger = logger_of("pgneural.worker")
 
 CHANNEL = "neural_changes"
 """What triggers notify."""

@@ -51,7 +51,7 @@ def upgrade(target: Target, as_json: bool) -> None:
     """Bring the database schema up to date."""
     with target.open() as database:
         state = database.upgrade()
-    output.print_json(state) if as_json else click.echo(f"schema neural is at revision {state.revision}")
+    output.print_json(state) if as_json else output.say(f"schema neural is at revision {state.revision}")
 
 
 @db.command()
@@ -65,8 +65,8 @@ def check(target: Target, as_json: bool) -> None:
         output.print_json({**asdict(state), "current": state.current})
     else:
         for difference in state.differences:
-            click.echo(difference)
-        click.echo(f"schema neural is {'as it should be' if state.current else 'not as it should be'}")
+            output.say(difference)
+        output.say(f"schema neural is {'as it should be' if state.current else 'not as it should be'}")
     raise SystemExit(0 if state.current else 1)
 
 
@@ -102,7 +102,7 @@ def psql(target: Target, arguments: tuple[str, ...]) -> None:
 def stop(target: Target) -> None:
     """Stop the embedded server."""
     stopped = target.server.stop()
-    click.echo("the embedded server is stopped" if stopped else "the embedded server was not running")
+    output.say("the embedded server is stopped" if stopped else "the embedded server was not running")
 
 
 @main.command()
@@ -174,13 +174,13 @@ def index(
         except RefusedRecords as refused:
             report = cast(Report, refused.report)
     for bad in report.bad:
-        click.echo(f"bad record: {bad}", err=True)
+        output.say(f"bad record: {bad}", err=True)
     if as_json:
         output.print_json({"collection": collection, **asdict(report)})
     else:
-        click.echo(output.summary(report, collection, time.monotonic() - started))
+        output.say(output.summary(report, collection, time.monotonic() - started))
         for line in _further(report):
-            click.echo(line)
+            output.say(line)
     if report.rejected and bad_records == "refuse":
         raise RefusedRecords(f"{report.rejected} bad records; the other {report.documents} documents are stored")
 
@@ -232,7 +232,7 @@ def reindex(
     if as_json:
         output.print_json({"collection": collection, "vector_index": chosen.as_json()})
     else:
-        click.echo(f"{collection}: the vectors are indexed by {chosen.method}, {chosen.precision} precision")
+        output.say(f"{collection}: the vectors are indexed by {chosen.method}, {chosen.precision} precision")
 
 
 @main.command()
@@ -258,7 +258,7 @@ def delete(
         deleted = chosen.count() if everything else chosen.delete(external_ids or None, where=where)
         if everything:
             database.drop(collection)
-    output.print_json({"collection": collection, "deleted": deleted}) if as_json else click.echo(
+    output.print_json({"collection": collection, "deleted": deleted}) if as_json else output.say(
         f"{deleted:,} documents deleted"
     )
 
@@ -276,7 +276,7 @@ def encoders(as_json: bool) -> None:
         for info in listed
     ]
     output.print_table(("name", "dimensions", "max tokens", "modalities", "ready offline", "note"), rows)
-    click.echo(
+    output.say(
         "also: any sentence-transformers model, by folder or name; vectors:<dimensions> for vectors made elsewhere"
     )
 

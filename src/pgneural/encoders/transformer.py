@@ -9,9 +9,7 @@ processor's cache. Precision: half where the machine has the instructions and th
 from __future__ import annotations
 
 import copy
-import logging
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,8 @@ from pgneural.encoders import packed, parallel
 from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import load, revision_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
+from pgneural.printable import logger as logger_of
+from pgneural.printable import warn
 from pgneural.types import Content, Distance, Modality, Tokenizer, Vector
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -137,7 +137,7 @@ class SentenceTransformerEncoder:
         text = _text(item)
         limit = self._usable(self._query_prompt)
         if limit is not None and len(text) > limit and (length := self.tokenizer.counts([text])[0]) > limit:
-            warnings.warn(f"the query has {length} tokens; {self.name} reads the first {limit}", stacklevel=2)
+            warn(f"the query has {length} tokens; {self.name} reads the first {limit}", stacklevel=2)
         vector: Vector = self._forward([text], self._query_prompt, "query")[0]
         return vector
 

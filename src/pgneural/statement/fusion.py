@@ -7,7 +7,6 @@ Boosts, from ordinary columns, are scores like those of a leg, but bring no rows
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from pgneural.amounts import number
 from pgneural.errors import InvalidQuery
 from pgneural.filter import Expression, expression
 from pgneural.statement.lexical_leg import LexicalLeg
@@ -70,14 +70,13 @@ class RRF:
     def __post_init__(self) -> None:
         """Refuse numbers that make no score."""
         _require_weights(self.semantic, self.lexical, self.sparse)
-        if not 0 <= self.constant < math.inf:
+        if number("the constant of RRF", self.constant) < 0:
             raise InvalidQuery(f"the constant of RRF is {self.constant}, expected 0 or more; 60 is usual")
 
 
 def _require_weights(*weights: float) -> None:
     for weight in weights:
-        if not math.isfinite(weight):
-            raise InvalidQuery(f"a weight is {weight}, expected a finite number")
+        number("a weight", weight)
 
 
 Fusion = WeightedSum | RRF

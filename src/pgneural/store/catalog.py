@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, UnknownCollection, UnknownLanguage
 from pgneural.filter import expression
@@ -117,10 +117,14 @@ def find_space(connection: sa.Connection, collection: str) -> Space | None:
         return session.scalar(sa.select(Space).where(*wanted))
 
 
+WITHOUT_TIMES = (defer(Space.created_at), defer(Space.resumes_at), defer(Space.switched_at))
+"""For connections of the user's: psycopg reads no times in a DateStyle other than ISO."""
+
+
 def space_of(connection: sa.Connection, id_: int) -> Space | None:
     """Return the space of an id, or None."""
     with Session(connection) as session:
-        return session.get(Space, id_)
+        return session.get(Space, id_, options=WITHOUT_TIMES)
 
 
 def require_space(connection: sa.Connection, collection: str) -> Space:
