@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -23,6 +24,9 @@ Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 MAX_LIMIT = 1_000_000
 """Beyond this, read the documents with a statement of your own."""
 
+
+LONGEST_QUERY = 8192
+"""Characters of a query whose words are looked up, as in `neural.lexical_query`: some pages; an index knows no more at once."""
 
 MAX_PATIENCE = 3600.0
 """Seconds; who has more time polls ``neural.status``."""
@@ -80,7 +84,7 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     return Query(
         mode,
         page_of(options.get("limit", 10), options.get("offset", 0)),
-        text=text_of(query),
+        text=_shortened(text_of(query), mode),
         where=condition(options.get("where")),
         fusion=options.get("fusion"),
         boosts=_boosts(options.get("boosts") or ()),
@@ -157,6 +161,16 @@ def text_of(query: Asked) -> str | None:
     if "\0" in query or (not query.isascii() and query.encode("utf-8", "ignore").decode() != query):
         raise InvalidQuery("the query has a NUL byte or half of a surrogate pair, which is no text; remove it")
     return query
+
+
+def _shortened(text: str | None, mode: Mode) -> str | None:
+    """Return what is read of a long query, with a warning."""
+    if text is None or len(text) <= LONGEST_QUERY or mode not in (Mode.LEXICAL, Mode.HYBRID):
+        return text
+    warnings.warn(
+        f"the query has {len(text):,} characters; its words are read from the first {LONGEST_QUERY:,}", stacklevel=2
+    )
+    return text[:LONGEST_QUERY]
 
 
 def mode_of(name: Mode | str) -> Mode:
