@@ -26,7 +26,7 @@ MAX_LIMIT = 1_000_000
 
 
 LONGEST_QUERY = 8192
-"""Characters of a query whose words are looked up, as in `neural.lexical_query`: some pages; an index knows no more at once."""
+"""Characters of a query whose words are looked up, as in `neural.lexical_query`: some pages."""
 
 MAX_PATIENCE = 3600.0
 """Seconds; who has more time polls ``neural.status``."""

@@ -8,9 +8,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from psycopg import sql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from pgneural import Collection, Database, Record
+from pgneural import Collection, Database, Record, Searchable
+from tests.fixtures.orm import Create, texts
 
 SETTINGS = {
     "standard_conforming_strings": "off",
@@ -35,7 +38,7 @@ SETTINGS = {
     "default_transaction_isolation": "serializable",
 }
 
-QUERIES = ["client/server", 'a "red fox" it\'s', "red -fox", "univers*", r"c:\temp\new 'quoted'", "C++", "数据库"]
+QUERIES = ["client/server", 'a "red fox" it\'s', "fox -den", "univers*", r"c:\temp\new 'quoted'", "C++", "数据库"]
 
 TEXTS = ["a client/server", "the red fox's den", "a fox that is red", "universities", r"c:\temp\new", "C++ 数据库系统"]
 
@@ -76,6 +79,35 @@ def test_no_setting_changes_an_answer(usual: tuple[str, Collection], name: str) 
                 reopened.delete("new")
         finally:
             connection.execute(sql.SQL("ALTER DATABASE {} RESET {}").format(here, sql.Identifier(name)))
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Paper(Base):
+    __tablename__ = "papers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    search = Searchable("text", encoder="hash")
+
+
+@pytest.mark.parametrize(
+    "setting", ["quote_all_identifiers = on", "standard_conforming_strings = off", "extra_float_digits = -15"]
+)
+def test_mapped_classes_under_settings(create: Create, setting: str) -> None:
+    with create(Base.metadata) as session:
+        session.add_all(Paper(text=text) for text in TEXTS)
+        session.flush()
+        Paper.search.sync(session)
+        session.commit()
+        expected = {query: texts(Paper.search(query).all(session)) for query in QUERIES}
+        session.execute(sa.text(f"SET {setting}"))
+        assert {query: texts(Paper.search(query).all(session)) for query in QUERIES} == expected
+        session.add(Paper(text="a badger"))
+        session.flush()
+        assert texts(Paper.search("badger").mode("lexical").all(session)) == ["a badger"]
+        assert Paper.search.sync(session).rows == 1
 
 
 @pytest.mark.parametrize(

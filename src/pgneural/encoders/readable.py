@@ -1,9 +1,10 @@
 """A tokenizer whose every text can be read: what would be one unknown token is cut up, or spelt out.
 
-WordPiece takes a word of more than 100 characters, or one with a character that is not in its vocabulary, for one unknown
-token, whatever else is in it: two different sequences of DNA, or two different texts in Thai, would have the same vector. So
-such a word is cut into pieces that are known; a character that is not known at all is spelt out, an emoji by its name and
-any other by its number. All other texts are left exactly as they are, and so are their vectors.
+WordPiece takes a word of more than 100 characters, or one with a character that is not in its vocabulary, for one
+unknown token, whatever else is in it: two sequences of DNA, or two texts in Thai, would have the same vector. So such a
+word is cut into pieces that are known; a character that is not known at all is spelt out, an emoji by its name and any
+other by its number. All other texts are left exactly as they are, and so are their vectors: this is why the revision of
+an encoder stays the same.
 """
 
 from __future__ import annotations

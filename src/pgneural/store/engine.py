@@ -61,6 +61,7 @@ def create_engine(url: str, *, prepared: bool = True, connections: int = 5) -> s
 
     def connect() -> psycopg.Connection[Any]:
         connection = psycopg.connect(conninfo, application_name="pgneural", prepare_threshold=threshold)
+        _read_dates(connection)
         register(connection)
         return connection
 
@@ -68,6 +69,14 @@ def create_engine(url: str, *, prepared: bool = True, connections: int = 5) -> s
     sa.event.listen(engine, "checkin", _left)
     sa.event.listen(engine, "checkout", _require_alive)
     return engine
+
+
+def _read_dates(connection: psycopg.Connection[Any]) -> None:
+    """Have dates come in the form that the driver reads, where a role or a database has set another."""
+    if (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        return
+    connection.execute("SET datestyle TO ISO")
+    connection.commit()
 
 
 def _left(_: Any, record: Any) -> None:
@@ -204,8 +213,8 @@ def require_visible_extension(connection: sa.Connection) -> None:
         MissingExtension: The extension is in a schema that is not on the search_path.
     """
     query = sa.text(
-        "SELECT extnamespace::regnamespace::text FROM pg_extension"
-        " WHERE extname = 'vector' AND NOT extnamespace::regnamespace::text = ANY(current_schemas(true)::text[])"
+        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE e.extname = 'vector' AND NOT n.nspname = ANY(current_schemas(true))"
     )
     if schema := connection.scalar(query):
         raise MissingExtension(
