@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -213,9 +213,7 @@ DOORS: dict[str, Door] = {
     "delete, sa.text": lambda p, t: p.mine.delete(["none"], where=sa.text(t.replace(":", "\\:"))),
     "search": lambda p, t: _found(p.mine.search("germ", where=t)),
     "search by words": lambda p, t: _found(p.mine.search("germ", mode="lexical", where=t)),
-    "search, in a condition": lambda p, t: _narrowed(
-        p.mine.search("germ", where=sa.and_(ONLY, sa.literal_column(t)))
-    ),
+    "search, in a condition": lambda p, t: _narrowed(p.mine.search("germ", where=sa.and_(ONLY, sa.literal_column(t)))),
     "like": lambda p, t: _found(p.mine.like("1", where=t)),
     "discover": lambda p, t: _found(p.mine.discover("germ", [("1", "2")], where=t)),
     "facets, filter": lambda p, t: _counted(p.mine.facets("external_id", where=t)),
@@ -306,4 +304,3 @@ GROUP = Group(
         ),
     ],
 )
-

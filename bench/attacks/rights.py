@@ -289,7 +289,11 @@ SHADOWS = {
     "quote_ident(name)": ("text", "'x'"), "to_jsonb(integer)": ("jsonb", "'1'"), "row_security_active(regclass)": ("bool", "false"),
 }  # fmt: skip
 
-OPERATORS = {"=": ("text, text", "boolean", "true"), "||": ("text, text", "text", "'x'"), "<>": ("int, int", "boolean", "true")}
+OPERATORS = {
+    "=": ("text, text", "boolean", "true"),
+    "||": ("text, text", "text", "'x'"),
+    "<>": ("int, int", "boolean", "true"),
+}
 
 
 def _shadowed(schema: str, owner: str) -> list[str]:
@@ -302,7 +306,9 @@ def _shadowed(schema: str, owner: str) -> list[str]:
             spying(owner, f"{schema}.operates{n}({arguments})", returns, value),
             f"CREATE OPERATOR {schema}.{name} (FUNCTION = {schema}.operates{n}, LEFTARG = {left}, RIGHTARG = {right})",
         ]
-    tables = [f"CREATE VIEW {schema}.{name} AS SELECT {owner}.spy() AS id" for name in ("spaces", "pg_class", "pg_roles")]
+    tables = [
+        f"CREATE VIEW {schema}.{name} AS SELECT {owner}.spy() AS id" for name in ("spaces", "pg_class", "pg_roles")
+    ]
     return [*functions, *operators, *tables]
 
 
@@ -346,7 +352,9 @@ def _squatting() -> Iterator[tuple[str, Attempt]]:
         "db upgrade and db check": ("postgres", _upgrade),
         "grants": (
             "postgres",
-            lambda p: _do(p, "postgres", *(f"SELECT neural.grant_{g}('reading')" for g in ("reader", "owner", "worker"))),
+            lambda p: _do(
+                p, "postgres", *(f"SELECT neural.grant_{g}('reading')" for g in ("reader", "owner", "worker"))
+            ),
         ),
         "a search of a table": (
             "postgres",
@@ -405,7 +413,10 @@ def _ours() -> Iterator[tuple[str, Attempt]]:
                 "ALTER FUNCTION mine.spy() IMMUTABLE",
                 f"ALTER TABLE {table} ADD extra boolean GENERATED ALWAYS AS (mine.spy()) STORED",
             ],
-            "an index of an expression": ["ALTER FUNCTION mine.spy() IMMUTABLE", f"CREATE INDEX ON {table} ((mine.spy()))"],
+            "an index of an expression": [
+                "ALTER FUNCTION mine.spy() IMMUTABLE",
+                f"CREATE INDEX ON {table} ((mine.spy()))",
+            ],
             "a policy": [
                 f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
                 f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
@@ -588,7 +599,10 @@ CONTROLS = {
         [("mine", s) for s in typed("mine")], victim=lambda p: _do(p, "postgres", "SELECT ROW('x')::mine.odd::text")
     ),
     "functions in a schema of a superuser's name": Attempt(
-        [("maker", s) for s in ("CREATE SCHEMA postgres", SPY.format(schema="postgres"), *_shadowed("postgres", "postgres"))],
+        [
+            ("maker", s)
+            for s in ("CREATE SCHEMA postgres", SPY.format(schema="postgres"), *_shadowed("postgres", "postgres"))
+        ],
         victim=lambda p: _do(p, "postgres", "SELECT format('%I'::text, 'x'::text)"),
     ),
     "a delete with the rights of the other tenant": Attempt(
