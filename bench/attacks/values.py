@@ -1,5 +1,7 @@
 """Values and names that nobody expects."""
 
+# ruff: noqa: E501 — a table of values is read by the line
+
 from __future__ import annotations
 
 import itertools
@@ -67,6 +69,9 @@ VECTORS: dict[str, Any] = {
     "the smallest": [1e-45] * 256,
 }  # fmt: skip
 
+HIDDEN = "\u202e\u2066"
+"""Characters that change the direction of a text."""
+
 OPTIONS = ("limit", "offset", "min_score", "max_distance", "diversity", "per_group")
 
 
@@ -128,33 +133,41 @@ def _tried(run: Callable[[Place], Any], p: Place) -> list[str]:
     return effects + list(differences(before, p.state()))
 
 
+def given(run: Callable[..., Any], *values: Any) -> Callable[[Place], Any]:
+    """Return what is to be tried with these values."""
+    return lambda p: run(p, *values)
+
+
 def _queries() -> Iterator[tuple[str, Callable[[Place], Any]]]:
     for (name, query), mode in itertools.product(QUERIES.items(), ("lexical", "hybrid")):
-        yield f"a {mode} query: {name}", lambda p, q=query, m=mode: p.foxes.search(q, mode=m)
+        yield f"a {mode} query: {name}", given(lambda p, q, m: p.foxes.search(q, mode=m), query, mode)
     for name, query in QUERIES.items():
-        yield f"facets of a query: {name}", lambda p, q=query: p.foxes.facets("external_id", query=q)
+        yield f"facets of a query: {name}", given(lambda p, q: p.foxes.facets("external_id", query=q), query)
     weighed: dict[str, Mapping[Any, Any]] = {
         "NaN": {"fox": math.nan}, "a text": {"fox": DROP}, "nothing": {}, "zero": {"fox": 0}, "1e308": {"a": 1e308, "b": 1e308},
     }  # fmt: skip
-    for name, given in weighed.items():
-        yield f"texts with weights: {name}", lambda p, g=given: p.foxes.search(g)
+    for name, weights in weighed.items():
+        yield f"texts with weights: {name}", given(lambda p, g: p.foxes.search(g), weights)
     for name, vector in VECTORS.items():
-        yield f"a vector: {name}", lambda p, v=vector: p.foxes.search(np.asarray(v) if len(v) > 1000 else v)
+        yield f"a vector: {name}", given(lambda p, v: p.foxes.search(np.asarray(v) if len(v) > 1000 else v), vector)
 
 
 def _numbers() -> Iterator[tuple[str, Callable[[Place], Any]]]:
     for option, (name, value) in itertools.product(OPTIONS, NUMBERS.items()):
-        given = {option: value, **({"group_by": "external_id"} if option == "per_group" else {})}
-        yield f"{option} is {name}", lambda p, g=given: p.foxes.search("fox", **g)
+        options = {option: value, **({"group_by": "external_id"} if option == "per_group" else {})}
+        yield f"{option} is {name}", given(lambda p, g: p.foxes.search("fox", **g), options)
     for name, value in NUMBERS.items():
-        yield f"the weight of a boost is {name}", lambda p, v=value: p.foxes.search("fox", boosts=[Boost("1", v)])
-        yield f"the limit of facets is {name}", lambda p, v=value: p.foxes.facets("external_id", limit=v)
-        yield f"title_boost is {name}", lambda p, v=value: _made(p, "numbered", title_boost=v)
+        yield (
+            f"the weight of a boost is {name}",
+            given(lambda p, v: p.foxes.search("fox", boosts=[Boost("1", v)]), value),
+        )
+        yield f"the limit of facets is {name}", given(lambda p, v: p.foxes.facets("external_id", limit=v), value)
+        yield f"title_boost is {name}", given(lambda p, v: _made(p, "numbered", title_boost=v), value)
     for name, value in (*NUMBERS.items(), *NAMES.items()):
         where = ("external_id = :x", {"x": value})
-        yield f"a parameter is {name}", lambda p, w=where: p.foxes.search("fox", where=w)
+        yield f"a parameter is {name}", given(lambda p, w: p.foxes.search("fox", where=w), where)
         compared = Document.external_id == value
-        yield f"a value of a condition is {name}", lambda p, w=compared: p.foxes.search("fox", where=w)
+        yield f"a value of a condition is {name}", given(lambda p, w: p.foxes.search("fox", where=w), compared)
     many = [str(n) for n in range(100_000)]
     yield "100,000 values", lambda p: p.foxes.search("fox", where=Document.external_id.in_(many))
     yield "100,000 ids", lambda p: p.foxes.delete([f"none {n}" for n in range(100_000)])
@@ -187,19 +200,22 @@ def _indexed(p: Place, record: dict[str, Any]) -> None:
 def _names() -> Iterator[tuple[str, Callable[[Place], Any]]]:
     for name, text in NAMES.items():
         if text != "victim":
-            yield f"a collection's name has {name}", lambda p, t=text: _made(p, t)
-        yield f"a collection that is not there has {name}", lambda p, t=text: p.database.existing(t)
-        yield f"a language has {name}", lambda p, t=text: _made(p, "spoken", language=t)
-        yield f"an encoder's name has {name}", lambda p, t=text: p.database.collection("c", encoder=t)
-        yield f"a space's name has {name}", lambda p, t=text: _spaced(p, t)
-        yield f"an id has {name}", lambda p, t=text: _indexed(p, {"id": t, "text": "fox"})
-        yield f"ids asked for have {name}", lambda p, t=text: (p.foxes.delete(t), p.foxes.like(t))
-        yield f"metadata has {name}", lambda p, t=text: _indexed(p, {"id": "1", "text": "fox", "metadata": {t: t}})
-        yield f"a title has {name}", lambda p, t=text: _indexed(p, {"id": "1", "text": "fox", "title": t})
-        yield f"a table and its columns have {name}", lambda p, t=text: _watched(p, t)
-        yield f"a search is named {name}", lambda p, t=text: p.database.spaces(t)
-        yield f"the command line gets {name}", lambda p, t=text: _command(p, t)
-        yield f"a file's name has {name}", lambda p, t=text: _file(p, t)
+            yield f"a collection's name has {name}", given(lambda p, t: _made(p, t), text)
+        yield f"a collection that is not there has {name}", given(lambda p, t: p.database.existing(t), text)
+        yield f"a language has {name}", given(lambda p, t: _made(p, "spoken", language=t), text)
+        yield f"an encoder's name has {name}", given(lambda p, t: p.database.collection("c", encoder=t), text)
+        yield f"a space's name has {name}", given(lambda p, t: _spaced(p, t), text)
+        yield f"an id has {name}", given(lambda p, t: _indexed(p, {"id": t, "text": "fox"}), text)
+        yield f"ids asked for have {name}", given(lambda p, t: (p.foxes.delete(t), p.foxes.like(t)), text)
+        yield (
+            f"metadata has {name}",
+            given(lambda p, t: _indexed(p, {"id": "1", "text": "fox", "metadata": {t: t}}), text),
+        )
+        yield f"a title has {name}", given(lambda p, t: _indexed(p, {"id": "1", "text": "fox", "title": t}), text)
+        yield f"a table and its columns have {name}", given(lambda p, t: _watched(p, t), text)
+        yield f"a search is named {name}", given(lambda p, t: p.database.spaces(t), text)
+        yield f"the command line gets {name}", given(lambda p, t: _command(p, t), text)
+        yield f"a file's name has {name}", given(lambda p, t: _file(p, t), text)
 
 
 def _spaced(p: Place, name: str) -> None:
@@ -215,7 +231,7 @@ def _watched(p: Place, name: str) -> str:
     with psycopg.connect(p.url, autocommit=True) as connection:
 
         def run(statement: str, *values: Any) -> Any:
-            return connection.execute(psycopg.sql.SQL(statement).format(named), values or None)  # type: ignore[arg-type]
+            return connection.execute(psycopg.sql.SQL(statement).format(named), values or None)
 
         run("CREATE SCHEMA {}")
         run("CREATE TABLE {0}.{0} ({0} text PRIMARY KEY, body text)")
