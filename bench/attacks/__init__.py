@@ -69,14 +69,15 @@ class Outcome:
         return bool(self.controls) and all(self.controls.values())
 
 
-def tried(group: Group, server: EmbeddedServer, every: int) -> Outcome:
-    """Try every so many-th input of a group, and all its controls."""
+def tried(group: Group, server: EmbeddedServer, every: int, tell: Callable[[str], None]) -> Outcome:
+    """Try every so many-th input of a group, and all its controls; tell at once what had an effect."""
     chosen = group.inputs[::every]
     outcome = Outcome(group.name, len(chosen))
     with group.place(server) as place:
         for one in chosen:
             if effects := one.run(place):
                 outcome.effects[one.name] = effects
+                tell(f"{group.name}: {one.name} → {'; '.join(effects)}")
         outcome.controls = {one.name: one.run(place) for one in group.controls}
     return outcome
 

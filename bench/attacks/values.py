@@ -90,11 +90,12 @@ class Place:
     def state(self) -> dict[str, Any]:
         """What must not change."""
         found: dict[str, Any] = {}
-        for what, query in KEPT.items():
-            try:
-                found[what] = execute(self.url, query)
-            except psycopg.Error as error:
-                found[what] = type(error).__name__
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for what, query in KEPT.items():
+                try:
+                    found[what] = connection.execute(query.encode()).fetchall()
+                except psycopg.Error as error:
+                    found[what] = type(error).__name__
         return found
 
 
@@ -313,8 +314,11 @@ def _raw(p: Place) -> Sequence[str]:
 
     def send(p: Place) -> None:
         engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(p.url))
-        with engine.connect() as connection:
-            connection.execute(sa.text("SELECT :x"), {"x": NAMES["half of a pair"]})
+        try:
+            with engine.connect() as connection:
+                connection.execute(sa.text("SELECT :x"), {"x": NAMES["half of a pair"]})
+        finally:
+            engine.dispose()
 
     return _tried(send, p)
 
