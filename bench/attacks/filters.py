@@ -266,24 +266,28 @@ def _input(name: str, text: str, doors: dict[str, Door]) -> Input:
 def _plain(p: Place, statement: str) -> Sequence[str]:
     """Put every text between parentheses by plain formatting; say which had an effect."""
     forms = ("({}\n)", "({})", "(({}))")
-    worked = [name for name, text in TEXTS.items() if any(_leaves(p, statement + form.format(text)) for form in forms)]
+    with psycopg.connect(libpq_url(p.url)) as connection:
+        worked = [
+            name
+            for name, text in TEXTS.items()
+            if any(_leaves(connection, statement + form.format(text)) for form in forms)
+        ]
     return worked if len(worked) >= len(TEXTS) / 2 else []
 
 
-def _leaves(p: Place, statement: str) -> bool:
+def _leaves(connection: psycopg.Connection[Any], statement: str) -> bool:
     """Whether a statement that must find nothing finds or deletes a row, or drops a table; it is rolled back."""
-    with psycopg.connect(libpq_url(p.url)) as connection:
-        try:
-            cursor = connection.execute(statement.replace("COMMIT; ", "").encode())
-            counts = [cursor.rowcount]
-            while cursor.nextset():
-                counts.append(cursor.rowcount)
-            there = connection.execute("SELECT to_regclass('victim') IS NOT NULL").fetchone()
-            return max(counts) > 0 or there == (False,)
-        except psycopg.Error:
-            return False
-        finally:
-            connection.rollback()
+    try:
+        cursor = connection.execute(statement.replace("COMMIT; ", "").encode())
+        counts = [cursor.rowcount]
+        while cursor.nextset():
+            counts.append(cursor.rowcount)
+        there = connection.execute("SELECT to_regclass('victim') IS NOT NULL").fetchone()
+        return max(counts) > 0 or there == (False,)
+    except psycopg.Error:
+        return False
+    finally:
+        connection.rollback()
 
 
 GROUP = Group(

@@ -123,14 +123,15 @@ EXPECTED = (PgneuralError, psycopg.DataError, DataError)
 
 def _tried(run: Callable[[Place], Any], p: Place) -> list[str]:
     before = p.state()
-    effects = []
+    effects: list[str] = []
     try:
         found = run(p)
         effects = [found] if isinstance(found, str) and found else []
     except EXPECTED:
         pass
     except Exception as error:
-        effects.append(f"{type(error).__name__}: {str(error)[:120]!r}")
+        if getattr(error, "sqlstate", None) != "PN400":  # what our own functions refuse
+            effects.append(f"{type(error).__name__}: {str(error)[:120]!r}")
     return effects + list(differences(before, p.state()))
 
 
