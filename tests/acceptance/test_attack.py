@@ -15,7 +15,7 @@ def test_there_are_inputs_enough_and_each_has_a_name_of_its_own() -> None:
 
 
 def test_hostile_inputs_have_no_effect_and_controls_have_one() -> None:
-    for outcome in trial(every=41):
+    for outcome in trial(every=61):
         assert outcome.inputs >= 3
         assert outcome.effects == {}, outcome.group
         assert outcome.trusted, outcome.controls
