@@ -105,6 +105,7 @@ def _become(files: list[int], arguments: list[str], folder: str, environment: di
     for standard, file in enumerate(files):
         os.dup2(file, standard)
         os.close(file)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, errors="backslashreplace")
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

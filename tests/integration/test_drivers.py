@@ -107,7 +107,7 @@ def driven(request: pytest.FixtureRequest, made_once: str) -> Driven:
 
 def fill(session: Session) -> None:
     session.add_all(Item(id=n, text=text, views=n) for n, text in enumerate(ANIMALS, start=1))
-    assert Item.search.sync(session).rows == 5
+    assert Item.search.sync(session).chunks_encoded == 5  # a TRUNCATE before makes rows pending twice
 
 
 def test_search_and_sync(driven: Driven) -> None:
