@@ -148,7 +148,7 @@ def test_words_are_the_same_in_every_locale(admin: psycopg.Connection, server_ur
     if "builtin" in locale and admin.info.server_version < 170000:
         pytest.skip("the server has no builtin locales")
     name = sql.Identifier(f"pgneural_locale_{os.getpid()}")
-    admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 {}").format(name, sql.SQL(locale)))  # type: ignore[arg-type]
+    admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 {}").format(name, sql.SQL(locale)))
     try:
         other = make_conninfo(server_url, dbname=name.as_string().strip('"'))
         with Database(other) as database:
