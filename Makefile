@@ -3,13 +3,19 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test setup lint bench
+.PHONY: demo test test-sqlalchemy-20 setup lint bench
 demo: $(READY)
 	$(BIN)/pgneural demo
 
-# a core for each process: threads that wait for each other take time from the other one
+# a core for each process: threads that wait for each other take time from the other one. Long files go first
+# (tests/conftest.py), so that both processes end together
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# all that mapped classes and migrations have, on SQLAlchemy 2.0; `make test` runs there what may differ
+test-sqlalchemy-20: $(READY)
+	PYTHONPATH=.venv/sqlalchemy-2.0 OMP_NUM_THREADS=1 $(BIN)/pytest \
+	  tests/integration/test_orm*.py tests/acceptance/test_application.py tests/migration/test_alembic_plugin.py
 
 setup: $(READY)
 

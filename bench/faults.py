@@ -126,7 +126,15 @@ def prepared(server: EmbeddedServer, rows: int) -> str:
 
 def started(url: str) -> subprocess.Popen[bytes]:
     """Start a worker."""
-    program = [sys.executable, "-c", "from pgneural.cli import main; main()", "worker", "--database", url]
+    program = [
+        sys.executable,
+        "-c",
+        "from pgneural.cli import main; main()",
+        "worker",
+        "--as-superuser",
+        "--database",
+        url,
+    ]
     return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -263,7 +271,7 @@ def compared(url: str) -> tuple[int, dict[str, int]]:
         with db.engine.begin() as connection:
             for statement in (COPY, WATCH.format(table="clean"), "TRUNCATE neural.vectors"):
                 connection.exec_driver_sql(statement.replace("%", "%%"))
-        Worker(url).run(once=True)
+        Worker(url, as_superuser=True).run(once=True)
         with db.engine.begin() as connection:
             faults = {kind: int(connection.scalar(sa.text(sql)) or 0) for kind, sql in FAULTS.items()}
             return connection.scalar(sa.text("SELECT count(*) FROM articles")) or 0, faults

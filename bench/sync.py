@@ -206,7 +206,7 @@ def throughput(db: Database, rows: int) -> None:
         execute(db, "TRUNCATE abstracts_search, neural.vectors", "UPDATE abstracts SET title = title || ' '")
         started = time.perf_counter()
         noting = _Noting(encoder)
-        Worker(db.url, make=partial(_given, noting)).run(once=True)
+        Worker(db.url, as_superuser=True, make=partial(_given, noting)).run(once=True)
         worked = time.perf_counter() - started
         started = time.perf_counter()
         for texts in noting.batches:
@@ -242,7 +242,7 @@ class _Noting:
 @contextmanager
 def working(db: Database, **options: Any) -> Iterator[Worker]:
     """Let a worker run meanwhile."""
-    worker = Worker(db.url, **options)
+    worker = Worker(db.url, as_superuser=True, **options)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
@@ -300,7 +300,7 @@ def _slow(*_: Any, **__: Any) -> Slow:
 
 
 def _one_worker(url: str, ready: Any, begin: Any) -> None:
-    worker = Worker(url, concurrency=1, make=_slow)
+    worker = Worker(url, as_superuser=True, concurrency=1, make=_slow)
     ready.release()
     begin.wait()
     worker.run(once=True)

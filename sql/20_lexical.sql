@@ -11,9 +11,26 @@ RETURN 1 + (('x' || left(md5(language || ' ' || lexeme), 8))::bit(32)::bigint % 
 COMMENT ON FUNCTION neural.term_key(text, text) IS
 'The dimension of a lexeme in the sparse vectors of the lexical leg, the same on every server';
 
+CREATE OR REPLACE FUNCTION neural.word_vector(written text)
+RETURNS sparsevec
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN written::sparsevec;
+
+COMMENT ON FUNCTION neural.word_vector(text) IS
+'The sparse vector that a text describes; the type is found when the function is made, not by the caller''s search_path';
+
+CREATE OR REPLACE FUNCTION neural.word_score(weights sparsevec, asked sparsevec)
+RETURNS double precision
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN -(weights <#> asked);
+
+COMMENT ON FUNCTION neural.word_score(sparsevec, sparsevec) IS
+'The BM25 of a row by its weights and those of a query';
+
 CREATE OR REPLACE FUNCTION neural.text_search_configuration(language text)
 RETURNS text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
         (SELECT c.cfgname FROM pg_catalog.pg_ts_config c WHERE c.cfgname = known.name LIMIT 1), 'simple')
@@ -32,36 +49,28 @@ COMMENT ON FUNCTION neural.text_search_configuration(text) IS
 'The text search configuration of a language, given as its ISO 639-1 code (en, en-GB) or by its name (english); simple
 for one that the server does not know';
 
-CREATE OR REPLACE FUNCTION neural.lexemes(language text, title text, content text)
-RETURNS tsvector
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN setweight(to_tsvector(language::regconfig, coalesce(title, '')), 'A')
-    || to_tsvector(language::regconfig, CASE
-           WHEN octet_length(content) > 500000  -- a tsvector holds 1 MB, and a lexeme takes up to twice its text
-           THEN left(content, (500000.0 * char_length(content) / octet_length(content))::integer)
-           ELSE coalesce(content, '') END);
-
-COMMENT ON FUNCTION neural.lexemes(text, text, text) IS
-'The words of a row, those of its title marked A; of a content beyond 500 kB, the first 500 kB';
-
 CREATE OR REPLACE FUNCTION neural.term_frequencies(lexemes tsvector, title_boost double precision)
 RETURNS TABLE (lexeme text, frequency double precision)
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     SELECT t.lexeme,
            coalesce(cardinality(t.positions), 1)
              + (title_boost - 1) * coalesce(cardinality(array_positions(t.weights, 'A')), 0)
+             - coalesce(cardinality(array_positions(t.weights, 'B')), 0)  -- of the next part, repeated for phrases
       FROM unnest(lexemes) t
-$$;
+     WHERE NOT starts_with(t.lexeme, '=');
+END;
 
 COMMENT ON FUNCTION neural.term_frequencies(tsvector, double precision) IS
-'How often each lexeme occurs, an occurrence in the title counting title_boost times';
+'How often each lexeme occurs, an occurrence in the title counting title_boost times; words as they stand (=word) do not count';
 
 CREATE OR REPLACE FUNCTION neural.bm25_weights(
     lexemes tsvector, language text, title_boost double precision, mean_length double precision
 )
 RETURNS sparsevec
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET extra_float_digits = 1
 AS $$
     WITH term AS (
         SELECT neural.term_key(language, f.lexeme) AS key, f.frequency, sum(f.frequency) OVER () AS length
@@ -70,16 +79,224 @@ AS $$
         SELECT key, sum(frequency / (frequency + 1.5 * (0.25 + 0.75 * length / mean_length))) AS weight
           FROM term GROUP BY key ORDER BY weight DESC LIMIT 16000  -- a sparsevec holds no more
     )
-    SELECT ('{' || coalesce(string_agg(key || ':' || weight::real, ','), '') || '}/1000000000')::sparsevec
+    SELECT neural.word_vector('{' || coalesce(string_agg(key || ':' || weight::real, ','), '') || '}/1000000000')
       FROM weighted
 $$;
 
 COMMENT ON FUNCTION neural.bm25_weights(tsvector, text, double precision, double precision) IS
 'The row''s side of BM25: tf / (tf + k1 (1 - b + b length / mean length)) of each of its lexemes';
 
+CREATE OR REPLACE FUNCTION neural.row_weights(
+    lexemes tsvector, parts tsvector[], language text, title_boost double precision, mean_length double precision,
+    OUT length double precision, OUT weights sparsevec, OUT more_weights sparsevec[]
+)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET extra_float_digits = 1
+AS $$
+BEGIN
+    IF parts IS NULL THEN
+        length := coalesce((SELECT sum(f.frequency) FROM neural.term_frequencies(lexemes, title_boost) f), 0);
+        weights := neural.bm25_weights(lexemes, language, title_boost, mean_length);
+        RETURN;
+    END IF;
+    WITH placed AS MATERIALIZED (
+        SELECT f.lexeme, sum(f.frequency) AS frequency FROM unnest(parts) p, neural.term_frequencies(p, title_boost) f GROUP BY 1
+    ), counted AS (
+        SELECT p.lexeme, p.frequency FROM placed p WHERE p.frequency > 0
+        UNION ALL
+        SELECT f.lexeme, 1 FROM neural.term_frequencies(lexemes, 1) f LEFT JOIN placed p USING (lexeme) WHERE p.lexeme IS NULL
+    ), term AS (
+        SELECT neural.term_key(language, c.lexeme) AS key, c.frequency, sum(c.frequency) OVER () AS all_of_them FROM counted c
+    ), weighted AS (
+        SELECT t.key, sum(t.frequency / (t.frequency + 1.5 * (0.25 + 0.75 * t.all_of_them / mean_length))) AS weight,
+               max(t.all_of_them) AS all_of_them
+          FROM term t GROUP BY t.key
+    ), numbered AS (
+        SELECT w.*, (row_number() OVER (ORDER BY w.key) - 1) / 16000 AS number FROM weighted w
+    ), vector AS (
+        SELECT n.number, max(n.all_of_them) AS all_of_them,
+               neural.word_vector('{' || string_agg(n.key || ':' || n.weight::real, ',') || '}/1000000000') AS weights
+          FROM numbered n GROUP BY n.number
+    )
+    SELECT max(v.all_of_them), (array_agg(v.weights ORDER BY v.number))[1], (array_agg(v.weights ORDER BY v.number))[2:]
+      INTO length, weights, more_weights FROM vector v;
+    length := coalesce(length, 0);
+    weights := coalesce(weights, '{}/1000000000');
+    more_weights := nullif(more_weights, '{}');
+END
+$$;
+
+COMMENT ON FUNCTION neural.row_weights(tsvector, tsvector[], text, double precision, double precision) IS
+'How many words a row has, and its side of BM25; of a row with more than 16,000 different words in several vectors';
+
+CREATE OR REPLACE FUNCTION neural.word_parts(language text, words text)
+RETURNS tsvector[]
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- 3,500 words of 64 letters, of four bytes each, fit the megabyte that a tsvector holds
+    WITH part AS (
+        SELECT (w.place - 1) / 3500 AS number, string_agg(w.word, ' ' ORDER BY w.place) AS words
+          FROM string_to_table(words, ' ') WITH ORDINALITY AS w(word, place) GROUP BY 1
+    ), next AS (
+        SELECT p.*, lead(left(p.words, 7000)) OVER (ORDER BY p.number) AS following FROM part p
+    )
+    SELECT array_agg(to_tsvector(neural.configuration(language), n.words)
+                     || setweight(to_tsvector(neural.configuration(language), coalesce(
+                            array_to_string((string_to_array(n.following, ' '))[1:100], ' '), '')), 'B')
+                     ORDER BY n.number)
+      FROM next n
+$$;
+
+COMMENT ON FUNCTION neural.word_parts(text, text) IS
+'Words with their places in parts of 3,500, since places end at 16,383; each ends with the first 100 of the next, marked B,
+so that no phrase lies between';
+
+CREATE OR REPLACE FUNCTION neural.long_words(
+    language text, title text, content text, OUT lexemes tsvector, OUT parts tsvector[]
+)
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    heading text := neural.plain_text(language, title);
+    plain text := neural.plain_text(language, content);
+    words text := neural.words_apart(plain);
+    further text[];
+BEGIN
+    parts := neural.word_parts(language, words);
+    IF heading <> '' THEN
+        plain := heading || chr(10) || plain;
+        heading := neural.words_apart(heading);
+        words := heading || ' ' || words;
+        parts := ARRAY(SELECT setweight(p, 'A') FROM unnest(neural.word_parts(language, heading)) p) || parts;
+    END IF;
+    further := neural.unplaced_words(plain);
+    -- what comes first is what a tsvector has room for; the others stay in parts
+    WITH unstemmed AS (
+        SELECT DISTINCT u.word
+          FROM (SELECT string_agg(w.word, ' ') AS words
+                  FROM (SELECT DISTINCT word, hashtext(word) & 255 AS number FROM string_to_table(words, ' ') AS word) w
+                 GROUP BY w.number) slice,
+               unnest(neural.unstemmed_words(language, to_tsvector(neural.configuration(language), slice.words), slice.words)) AS u(word)
+    ), every AS (
+        SELECT DISTINCT t.lexeme, 0 AS kind FROM unnest(parts) p, unnest(p) t
+        UNION ALL SELECT f, 1 FROM unnest(further) f
+        UNION ALL SELECT u.word, 2 FROM unstemmed u
+    ), measured AS (
+        SELECT e.lexeme, e.kind, sum(octet_length(e.lexeme)) OVER (ORDER BY e.kind, e.lexeme) AS bytes FROM every e
+    ), beyond AS (
+        SELECT array_to_tsvector(array_agg(m.lexeme)) AS lexemes
+          FROM (SELECT m.lexeme, (row_number() OVER (ORDER BY m.lexeme) - 1) / 3500 AS number
+                  FROM measured m WHERE m.bytes > 900000 AND m.kind > 0) m
+         GROUP BY m.number
+    )
+    SELECT array_to_tsvector(array_agg(m.lexeme) FILTER (WHERE m.bytes <= 900000)
+                             || '=parts'::text || CASE WHEN max(m.bytes) > 900000 THEN ARRAY['=more'] ELSE '{}' END),
+           parts || (SELECT coalesce(array_agg(b.lexemes), '{}') FROM beyond b)
+      INTO lexemes, parts FROM measured m;
+END
+$$;
+
+COMMENT ON FUNCTION neural.long_words(text, text, text) IS
+'The words of a row that are too many for one tsvector: lexemes without places, and parts with them. =parts says that there are
+parts, =more that some lexemes are only there';
+
+CREATE OR REPLACE FUNCTION neural.row_words(
+    language text, title text, content text, title_boost double precision, mean_length double precision,
+    OUT lexemes tsvector, OUT length double precision, OUT weights sparsevec, OUT parts tsvector[], OUT more_weights sparsevec[]
+)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    content := coalesce(content, '');
+    title := coalesce(title, '');
+    IF octet_length(title) + octet_length(content) <= 30000
+       OR (octet_length(title) + octet_length(content) <= 200000
+           AND cardinality(string_to_array(neural.words_apart(neural.plain_text(language, title || ' ' || content)), ' ')) <= 10000)
+    THEN
+        lexemes := neural.lexemes(language, title, content);
+    ELSE
+        SELECT l.lexemes, l.parts INTO lexemes, parts FROM neural.long_words(language, title, content) l;
+    END IF;
+    SELECT w.length, w.weights, w.more_weights INTO length, weights, more_weights
+      FROM neural.row_weights(lexemes, parts, language, title_boost, mean_length) w;
+END
+$$;
+
+COMMENT ON FUNCTION neural.row_words(text, text, text, double precision, double precision) IS
+'All that a terms table has of a row, however long the row is';
+
+CREATE OR REPLACE FUNCTION neural.counted_words(lexemes tsvector, parts tsvector[])
+RETURNS SETOF text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT l FROM unnest(tsvector_to_array(lexemes)) l WHERE parts IS NULL
+    UNION ALL
+    SELECT d.l FROM (SELECT unnest(tsvector_to_array(lexemes)) UNION
+                     SELECT l FROM unnest(parts) p, unnest(tsvector_to_array(p)) l) d(l) WHERE parts IS NOT NULL;
+END;
+
+COMMENT ON FUNCTION neural.counted_words(tsvector, tsvector[]) IS
+'The lexemes of a row, each once: what neural.term_counts counts';
+
+CREATE OR REPLACE FUNCTION neural.in_parts(lexemes tsvector, parts tsvector[], asked tsquery)
+RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    part tsvector;
+BEGIN
+    IF lexemes @@ asked THEN
+        RETURN true;
+    END IF;
+    FOREACH part IN ARRAY parts LOOP
+        IF part @@ asked THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN false;
+END
+$$;
+
+COMMENT ON FUNCTION neural.in_parts(tsvector, tsvector[], tsquery) IS
+'Whether a row whose words are in parts has one of some phrases';
+
+CREATE OR REPLACE FUNCTION neural.all_in_parts(lexemes tsvector, parts tsvector[], asked tsquery[])
+RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    one tsquery;
+BEGIN
+    FOREACH one IN ARRAY asked LOOP
+        IF NOT neural.in_parts(lexemes, parts, one) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION neural.all_in_parts(tsvector, tsvector[], tsquery[]) IS
+'Whether a row whose words are in parts has each of some phrases, in whichever part';
+
+CREATE OR REPLACE FUNCTION neural.more_score(more_weights sparsevec[], asked sparsevec)
+RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (SELECT -sum(w <#> asked) FROM unnest(more_weights) w);
+
+COMMENT ON FUNCTION neural.more_score(sparsevec[], sparsevec) IS
+'What the further vectors of a row with very many words add to its BM25';
+
 CREATE OR REPLACE FUNCTION neural.lexical_languages(space bigint)
 RETURNS TABLE (language text, documents bigint)
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     WITH counted AS (
         SELECT c.language, sum(c.documents)::bigint AS documents FROM neural.corpus_counts c
@@ -94,24 +311,78 @@ $$;
 COMMENT ON FUNCTION neural.lexical_languages(bigint) IS
 'The text search configurations of the rows of a space, each with its number of rows';
 
+CREATE OR REPLACE FUNCTION neural.tsquery_word(lexeme text)
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN '''' || replace(replace(lexeme, chr(92), chr(92) || chr(92)), '''', '''''') || '''';
+
+COMMENT ON FUNCTION neural.tsquery_word(text) IS 'A lexeme as the text of a tsquery, whatever is in it';
+
+CREATE OR REPLACE FUNCTION neural.query_parts(query text)
+RETURNS TABLE (kind text, content text)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH operator AS (
+        SELECT found FROM regexp_matches(query, $r$(?:^|\s)(?:(-?)"([^"]*)"|-([^\s"-]\S*))$r$, 'g') AS found
+    ), wanted AS (
+        SELECT regexp_replace(query, $r$(^|\s)-("[^"]*"|[^\s"-]\S*)$r$, $r$\1$r$, 'g') AS text
+    )
+    SELECT CASE WHEN found[1] = '' THEN 'demanded' ELSE 'unwanted' END, coalesce(found[2], found[3]) FROM operator
+    UNION ALL
+    SELECT 'words', regexp_replace(wanted.text, $r$\S+\*(?!\S)$r$, ' ', 'g') FROM wanted
+    UNION ALL
+    SELECT 'begun', found[1] FROM wanted, regexp_matches(wanted.text, $r$(\S+)\*(?!\S)$r$, 'g') AS found
+$$;
+
+COMMENT ON FUNCTION neural.query_parts(text) IS
+'What is in a query: words; what is demanded ("a phrase"), unwanted (-word, -"a phrase") and begun (word*)';
+
+CREATE OR REPLACE FUNCTION neural.begun_words(space bigint, language text, beginning text)
+RETURNS SETOF text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- the words that begin so, as they stand (=word) or where they are their own stem; of the commonest, the stems
+    WITH common AS (
+        SELECT c.lexeme
+          FROM (VALUES (beginning), ('=' || beginning)) AS b(beginning), neural.term_counts c
+         WHERE c.space_id = space AND c.language = begun_words.language
+           AND c.lexeme ~>=~ b.beginning AND c.lexeme ~<~ (b.beginning || CASE
+                   WHEN neural.knows_unicode() THEN chr(1114111)
+                   WHEN pg_encoding_max_length(pg_char_to_encoding(getdatabaseencoding())) = 1 THEN chr(255) ELSE chr(127) END)
+         GROUP BY c.lexeme HAVING sum(c.documents) > 0 ORDER BY sum(c.documents) DESC, c.lexeme LIMIT 50
+    )
+    SELECT c.lexeme FROM common c WHERE NOT starts_with(c.lexeme, '=')
+    UNION
+    SELECT t.lexeme FROM common c, unnest(to_tsvector(neural.configuration(language), substr(c.lexeme, 2))) t WHERE starts_with(c.lexeme, '=')
+$$;
+
+COMMENT ON FUNCTION neural.begun_words(bigint, text, text) IS
+'The lexemes of the words of a space that begin so: of the 50 that most rows have';
+
 CREATE OR REPLACE FUNCTION neural.query_terms(space bigint, query text)
 RETURNS TABLE (language text, lexeme text, occurrences double precision, documents bigint, idf double precision)
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH wanted AS (  -- without -word and -"a phrase"
-        SELECT regexp_replace(query, '(^|\s)-("[^"]*"|\w\S*)', '\1', 'g') AS text
+    WITH part AS (
+        SELECT p.kind, p.content FROM neural.query_parts(query) p WHERE p.kind IN ('words', 'begun')
+    ), spoken AS (
+        SELECT l.language, l.documents AS total, p.kind, p.content,
+               CASE p.kind WHEN 'begun' THEN string_to_array(neural.words_apart(neural.plain_text(l.language, p.content)), ' ') END AS words
+          FROM part p, neural.lexical_languages(space) l
     ), said AS (
-        SELECT l.language, l.documents AS total, t.lexeme, coalesce(cardinality(t.positions), 1) AS occurrences
-          FROM wanted, neural.lexical_languages(space) l,
-               unnest(to_tsvector(l.language::regconfig, regexp_replace(wanted.text, '\w+\*(?!\S)', ' ', 'g'))) t
-    ), begun AS (  -- word*: the lexemes that begin like it, the commonest first
-        SELECT l.language, l.documents AS total, t.lexeme, 1 AS occurrences
-          FROM wanted, neural.lexical_languages(space) l,
-               regexp_matches(wanted.text, '(\w+)\*(?!\S)', 'g') AS prefix,
-               LATERAL (SELECT c.lexeme FROM neural.term_counts c
-                         WHERE c.space_id = space AND c.language = l.language
-                           AND starts_with(c.lexeme, lower(prefix[1]))
-                         GROUP BY c.lexeme ORDER BY sum(c.documents) DESC, c.lexeme LIMIT 50) t
+        SELECT s.language, s.total, t.lexeme, coalesce(cardinality(t.positions), 1) AS occurrences
+          FROM spoken s, unnest(neural.query_words(s.language, s.content)) t WHERE s.kind = 'words'
+        UNION ALL  -- client/serv*: client, and what begins with serv
+        SELECT s.language, s.total, t.lexeme, 1
+          FROM spoken s, unnest(to_tsvector(neural.configuration(s.language), array_to_string(s.words[:cardinality(s.words) - 1], ' '))) t
+         WHERE s.kind = 'begun'
+    ), begun AS (
+        SELECT s.language, s.total, b AS lexeme, 1 AS occurrences
+          FROM spoken s, neural.begun_words(space, s.language, s.words[cardinality(s.words)]) b
+         WHERE s.kind = 'begun' AND s.words[cardinality(s.words)] <> ''
     ), term AS (
         SELECT t.language, t.total, t.lexeme, sum(t.occurrences)::double precision AS occurrences
           FROM (TABLE said UNION ALL TABLE begun) t GROUP BY t.language, t.total, t.lexeme
@@ -122,97 +393,151 @@ AS $$
            LATERAL (SELECT least(greatest(coalesce(sum(c.documents), 0), 0), t.total)::bigint AS documents
                       FROM neural.term_counts c
                      WHERE c.space_id = space AND c.language = t.language AND c.lexeme = t.lexeme) df
+     ORDER BY t.occurrences * ln(1 + (t.total - df.documents + 0.5) / (df.documents + 0.5)) DESC
+     LIMIT 16000  -- a sparsevec holds no more
 $$;
 
 COMMENT ON FUNCTION neural.query_terms(bigint, text) IS
 'The lexemes of a query, each with the rows of the space that have it and its inverse document frequency';
 
-CREATE OR REPLACE FUNCTION neural.query_conditions(language text, query text)
-RETURNS tsquery
+CREATE OR REPLACE FUNCTION neural.query_phrases(space bigint, query text, kind text)
+RETURNS tsquery[]
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT string_agg(CASE WHEN found[2] IS NOT DISTINCT FROM '' THEN '(' || asked::text || ')' ELSE '!(' || asked::text || ')' END,
-                      ' & ')::tsquery
-      FROM regexp_matches(query, '(^|\s)(?:(-?)"([^"]*)"|-(\w\S*))', 'g') AS found,
-           phraseto_tsquery(language::regconfig, coalesce(found[3], found[4])) AS asked
-     WHERE numnode(asked) > 0
+    WITH phrase AS (
+        SELECT p.content, row_number() OVER () AS place FROM neural.query_parts(query) p WHERE p.kind = query_phrases.kind
+    ), asked AS (
+        SELECT p.place, string_agg('(' || t.asked::text || ')', ' | ') AS asked
+          FROM phrase p, neural.lexical_languages(space) l,
+               LATERAL phraseto_tsquery(neural.configuration(l.language),
+                   neural.words_apart(neural.plain_text(l.language, p.content))) AS t(asked)
+         WHERE numnode(t.asked) > 0 GROUP BY p.place
+    )
+    SELECT array_agg(a.asked::tsquery ORDER BY a.place) FROM asked a
 $$;
 
-COMMENT ON FUNCTION neural.query_conditions(text, text) IS
-'What a query demands besides its words: "a phrase" must occur, -word and -"a phrase" must not; NULL if nothing';
+COMMENT ON FUNCTION neural.query_phrases(bigint, text, text) IS
+'The phrases of a query that are demanded or unwanted, in any of the languages of the space; NULL if there are none';
+
+CREATE OR REPLACE FUNCTION neural.unwanted_words(space bigint, query text)
+RETURNS tsquery
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg('(' || u::text || ')', ' | ')::tsquery
+      FROM unnest(neural.query_phrases(space, left(query, 8192), 'unwanted')) u
+$$;
+
+COMMENT ON FUNCTION neural.unwanted_words(bigint, text) IS
+'What no row that answers a query may have: -word or -"a phrase"; NULL if nothing';
 
 CREATE OR REPLACE FUNCTION neural.lexical_query(
     space bigint, query text, candidates integer,
     OUT weights sparsevec, OUT every tsquery, OUT rare tsquery, OUT rest double precision,
-    OUT bounds double precision[], OUT without tsquery[], OUT ideal double precision, OUT words tsquery
+    OUT bounds double precision[], OUT without tsquery[], OUT ideal double precision, OUT words tsquery,
+    OUT demanded tsquery, OUT phrases tsquery[], OUT phrased tsquery
 )
 LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+SET extra_float_digits = 1
 AS $$
-    WITH term AS (
+    WITH said AS (
+        SELECT left(query, 8192) AS text
+    ), term AS (
         SELECT t.*, row_number() OVER (ORDER BY t.documents DESC, t.lexeme, t.language) AS place,
                sum(t.documents) OVER (ORDER BY t.documents, t.lexeme DESC, t.language DESC) AS together
-          FROM neural.query_terms(space, query) t
+          FROM said, neural.query_terms(space, said.text) t
     ), known AS (
-        SELECT t.language, neural.term_key(t.language, t.lexeme) AS key, t.idf * t.occurrences AS weight, t.place,
-               t.together <= candidates OR t.place = max(t.place) OVER () AS rare,
-               quote_literal(t.lexeme)::tsquery::text AS word
+        SELECT t.idf * t.occurrences AS weight, t.place, neural.tsquery_word(t.lexeme) AS word,
+               t.together <= candidates OR t.place = max(t.place) OVER () AS rare
           FROM term t WHERE t.documents > 0
     ), level AS (  -- without the 0, 1, 2, … commonest words; the last word always stays
         SELECT generate_series(0, least(max(place) - 1, 32)) AS dropped FROM known
         UNION ALL SELECT count(*) FILTER (WHERE NOT k.rare) + 1000 FROM known k
-    ), spoken AS (
-        SELECT l.dropped, '(' || concat_ws(' & ', '(' || string_agg(k.word, ' | ') || ')',
-                                           '(' || neural.query_conditions(k.language, query)::text || ')') || ')' AS query
+    ), asked AS (  -- of rows with =more, some words are not in the index: their score tells
+        SELECT l.dropped, (string_agg(k.word, ' | ') || ' | ''=more''')::tsquery AS query
           FROM level l JOIN known k ON CASE WHEN l.dropped < 1000 THEN k.place > l.dropped ELSE k.rare END
-         GROUP BY l.dropped, k.language
-    ), asked AS (
-        SELECT dropped, string_agg(spoken.query, ' | ')::tsquery AS query,
-               (SELECT coalesce(sum(weight), 0) FROM known WHERE place <= dropped) AS bound
-          FROM spoken GROUP BY dropped
+         GROUP BY l.dropped
+    ), bound AS (
+        SELECT a.dropped, a.query, (SELECT coalesce(sum(weight), 0) FROM known WHERE place <= a.dropped) AS bound FROM asked a
     ), vector AS (
         SELECT neural.term_key(t.language, t.lexeme) AS key, sum(t.idf * t.occurrences) AS weight FROM term t GROUP BY 1
-    ), worded AS (  -- also words that no row is known to have
-        SELECT t.language, string_agg(quote_literal(t.lexeme)::tsquery::text, ' | ') AS words FROM term t GROUP BY 1
+    ), worded AS (  -- also words that no row is known to have, and beginnings
+        SELECT neural.tsquery_word(t.lexeme) AS word FROM term t
+        UNION
+        SELECT neural.tsquery_word(sign || w.words[cardinality(w.words)]) || ':*'
+          FROM said, neural.query_parts(said.text) p, neural.lexical_languages(space) l, unnest(ARRAY['', '=']) AS sign,
+               LATERAL (SELECT string_to_array(neural.words_apart(neural.plain_text(l.language, p.content)), ' ')) AS w(words)
+         WHERE p.kind = 'begun' AND cardinality(w.words) > 0
+    ), phrase AS (
+        SELECT neural.query_phrases(space, said.text, 'demanded') AS phrases FROM said
+    ), joined AS (
+        SELECT string_agg('(' || p::text || ')', ' & ') AS phrases,
+               string_agg('(' || regexp_replace(p::text, '<(?:-|[0-9]+)>', '&', 'g') || ')', ' & ') AS words
+          FROM phrase, unnest(phrase.phrases) p
     )
-    SELECT ('{' || coalesce((SELECT string_agg(key || ':' || weight::real, ',') FROM vector), '')
-            || '}/1000000000')::sparsevec,
-           (SELECT a.query FROM asked a WHERE a.dropped = 0),
-           (SELECT a.query FROM asked a WHERE a.dropped >= 1000),
+    SELECT neural.word_vector('{' || coalesce((SELECT string_agg(key || ':' || weight::real, ',')
+                               FROM (SELECT key, weight FROM vector ORDER BY weight DESC LIMIT 16000) v), '')
+            || '}/1000000000'),
+           (SELECT b.query FROM bound b WHERE b.dropped = 0),
+           (SELECT b.query FROM bound b WHERE b.dropped >= 1000),
            coalesce((SELECT sum(weight) FROM known WHERE NOT known.rare), 0),
-           (SELECT array_agg(a.bound ORDER BY a.dropped) FROM asked a WHERE a.dropped BETWEEN 1 AND 999),
-           (SELECT array_agg(a.query ORDER BY a.dropped) FROM asked a WHERE a.dropped < 1000),
+           (SELECT array_agg(b.bound ORDER BY b.dropped) FROM bound b WHERE b.dropped BETWEEN 1 AND 999),
+           (SELECT array_agg(b.query ORDER BY b.dropped) FROM bound b WHERE b.dropped < 1000),
            (SELECT max(total) FROM (SELECT sum(t.idf * t.occurrences) AS total FROM term t GROUP BY t.language) totals),
-           (SELECT string_agg('(' || concat_ws(' & ', '(' || w.words || ')',
-                                               '(' || neural.query_conditions(w.language, query)::text || ')') || ')', ' | ')::tsquery
-              FROM worded w)
+           (SELECT string_agg(w.word, ' | ')::tsquery FROM worded w),
+           (SELECT j.phrases::tsquery FROM joined j),
+           (SELECT p.phrases FROM phrase p),
+           (SELECT format('%s | ''=parts'' & %s | ''=more''', j.phrases, j.words)::tsquery FROM joined j WHERE j.phrases <> '')
 $$;
 
 COMMENT ON FUNCTION neural.lexical_query(bigint, text, integer) IS
 'The query''s side of BM25. weights: the idf of each lexeme; ideal: the sum of all idf, also of words that no row has;
 every: rows with any of the words; rare: rows with one of the rarest, about as many as candidates; rest: the most that
 the other words can add to a score; without[n + 1]: rows with any but the n commonest words, which add at most bounds[n];
-words: the same as every, with the words that no row is known to have, for rows whose words are not indexed yet';
+words: the same as every, with the words that no row is known to have, for rows whose words are not indexed yet; demanded: rows with
+every "phrase", phrases: each of them, phrased: rows that may have them all. Of a query beyond 8,192 characters, those';
 
 CREATE OR REPLACE FUNCTION neural.fresh_score(
-    space bigint, title text, content text, language text, query tsquery, weights sparsevec
+    space bigint, title text, content text, language text, query tsquery, weights sparsevec, demanded tsquery, phrases tsquery[],
+    OUT bm25 double precision, OUT met boolean
 )
-RETURNS double precision
 LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT -(neural.bm25_weights(l.lexemes, spoken.language, s.title_boost, coalesce(s.mean_length, 100)) <#> weights)
+    SELECT greatest(neural.word_score(r.weights, fresh_score.weights) + coalesce(neural.more_score(r.more_weights, fresh_score.weights), 0), 1e-9),
+           coalesce(CASE WHEN r.parts IS NULL THEN r.lexemes @@ demanded
+                         ELSE neural.all_in_parts(r.lexemes, r.parts, phrases) END, false)
       FROM neural.spaces s
      CROSS JOIN LATERAL (
            SELECT coalesce(neural.text_search_configuration(nullif(fresh_score.language, '')), s.language) AS language) spoken
-     CROSS JOIN LATERAL (SELECT neural.lexemes(spoken.language, title, content) AS lexemes OFFSET 0) l
-     WHERE s.id = space AND l.lexemes @@ query
+     CROSS JOIN LATERAL neural.row_words(spoken.language, title, content, s.title_boost, coalesce(s.mean_length, 100)) r
+     WHERE s.id = space AND CASE WHEN r.parts IS NULL THEN r.lexemes @@ query ELSE neural.in_parts(r.lexemes, r.parts, query) END
 $$;
 
-COMMENT ON FUNCTION neural.fresh_score(bigint, text, text, text, tsquery, sparsevec) IS
-'BM25 of a row whose words are not indexed yet, by its text; NULL where it does not match';
+COMMENT ON FUNCTION neural.fresh_score(bigint, text, text, text, tsquery, sparsevec, tsquery, tsquery[]) IS
+'BM25 of a row whose words are not indexed yet, by its text, and whether it has the phrases; NULL where it does not match';
+
+CREATE OR REPLACE FUNCTION neural.fresh_has(space bigint, title text, content text, language text, query tsquery)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(CASE WHEN r.parts IS NULL THEN r.lexemes @@ query ELSE neural.in_parts(r.lexemes, r.parts, query) END, false)
+      FROM neural.spaces s
+     CROSS JOIN LATERAL neural.row_words(
+           coalesce(neural.text_search_configuration(nullif(fresh_has.language, '')), s.language), title, content, 1, 100) r
+     WHERE s.id = space
+$$;
+
+COMMENT ON FUNCTION neural.fresh_has(bigint, text, text, text, tsquery) IS
+'Whether a row whose words are not indexed yet has one of some words or phrases';
 
 CREATE OR REPLACE FUNCTION neural.count_terms()
 RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql  -- with the rights of who writes the words: the table is its owner's, with types and triggers of his own
+SET search_path = pg_catalog, pg_temp SET row_security = on
 AS $$
 DECLARE
     space bigint := TG_ARGV[0];
@@ -222,24 +547,28 @@ BEGIN
           FROM neural.spaces s
          WHERE s.chunk_table || '_terms' = TG_TABLE_NAME AND s.kind = 'dense' AND (parse_ident(s.source))[1] = TG_TABLE_SCHEMA;
     END IF;
-    IF TG_OP = 'TRUNCATE' THEN
+    IF space IS NULL THEN
+        RETURN NULL;  -- its space was dropped, or is not to be seen by who writes: the next comparison counts anew
+    ELSIF TG_OP = 'TRUNCATE' THEN
         DELETE FROM neural.term_counts WHERE space_id = space;
         DELETE FROM neural.corpus_counts WHERE space_id = space;
         RETURN NULL;
     ELSIF TG_OP = 'INSERT' THEN
         INSERT INTO neural.term_counts (space_id, language, lexeme, documents)
-        SELECT space, r.language, t.lexeme, count(*) FROM counted r, unnest(r.lexemes) t GROUP BY 2, 3;
+        SELECT space, r.language, t, count(*) FROM counted r, neural.counted_words(r.lexemes, r.parts) t GROUP BY 2, 3;
         INSERT INTO neural.corpus_counts (space_id, language, documents, tokens)
         SELECT space, r.language, count(*), sum(r.length) FROM counted r GROUP BY 2;
     ELSE
         INSERT INTO neural.term_counts (space_id, language, lexeme, documents)
-        SELECT space, r.language, t.lexeme, -count(*) FROM counted r, unnest(r.lexemes) t GROUP BY 2, 3;
+        SELECT space, r.language, t, -count(*) FROM counted r, neural.counted_words(r.lexemes, r.parts) t GROUP BY 2, 3;
         INSERT INTO neural.corpus_counts (space_id, language, documents, tokens)
         SELECT space, r.language, -count(*), -sum(r.length) FROM counted r GROUP BY 2;
     END IF;
     RETURN NULL;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION neural.count_terms() FROM PUBLIC;
 
 COMMENT ON FUNCTION neural.count_terms() IS
 'Trigger of every terms table: adds what a statement changed to the counts of its space (the trigger''s argument, or
@@ -248,6 +577,7 @@ the one whose chunk table it belongs to)';
 CREATE OR REPLACE FUNCTION neural.fold_counts(space bigint)
 RETURNS void
 LANGUAGE plpgsql STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('pgneural counts ' || space, 0));

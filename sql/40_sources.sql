@@ -12,6 +12,55 @@ $$;
 COMMENT ON FUNCTION neural.qualified(regclass) IS
 'The name of a table with its schema, whatever the search_path: as neural.spaces records it';
 
+CREATE OR REPLACE VIEW neural.known_spaces AS
+SELECT id FROM neural.spaces;
+
+COMMENT ON VIEW neural.known_spaces IS
+'Which numbers are those of spaces, for everybody: a writer may note changes for a number that is none yet in his snapshot';
+
+GRANT SELECT ON neural.known_spaces TO PUBLIC;
+
+CREATE OR REPLACE FUNCTION neural.guard_space()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    free text[] := '{revision,mean_length,resumes_at,problem,reconciled}';
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.relation := coalesce(NEW.relation, to_regclass(NEW.source));
+        NEW.source := coalesce(neural.qualified(NEW.relation), NEW.source);
+    ELSIF NEW.source <> OLD.source AND NEW.source IS DISTINCT FROM neural.qualified(NEW.relation) THEN
+        RAISE EXCEPTION 'the source of space % is %, expected %', NEW.id, NEW.source, neural.qualified(NEW.relation)
+        USING ERRCODE = 'PN400';
+    ELSIF to_jsonb(NEW) - free <> to_jsonb(OLD) - free
+          AND NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = NEW.relation), 'USAGE')
+          AND NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+        RAISE EXCEPTION 'only the owner of table % changes its search', NEW.source
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Do it as a role that owns the table.';
+    END IF;
+    -- these become parts of statements
+    IF NEW.distance NOT IN ('cosine', 'l2', 'inner_product', 'l1', 'hamming', 'jaccard')
+       OR NEW.storage NOT IN ('vector', 'halfvec', 'bit', 'sparsevec')
+       OR coalesce(NEW.vector_index ->> 'method', 'none') NOT IN ('hnsw', 'ivfflat', 'none')
+       OR coalesce(NEW.vector_index ->> 'precision', 'full') NOT IN ('full', 'half', 'binary') THEN
+        RAISE EXCEPTION 'space % has distance %, storage % and index %, which pgvector has not',
+                        NEW.id, NEW.distance, NEW.storage, NEW.vector_index USING ERRCODE = 'PN400';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION neural.guard_space() FROM PUBLIC;
+
+COMMENT ON FUNCTION neural.guard_space() IS
+'Trigger of neural.spaces: who may only write a source does not change what is read of it, a space has the name of its source,
+and what becomes part of statements is one of a few words';
+
+CREATE OR REPLACE TRIGGER guard_space BEFORE INSERT OR UPDATE ON neural.spaces
+    FOR EACH ROW EXECUTE FUNCTION neural.guard_space();
+
 CREATE OR REPLACE FUNCTION neural.space_id(source regclass, attribute text, revision text)
 RETURNS bigint
 LANGUAGE plpgsql STABLE
@@ -20,7 +69,7 @@ DECLARE
     space record;
 BEGIN
     SELECT s.id, s.encoder, s.revision INTO space FROM neural.spaces s
-     WHERE s.source = neural.qualified(space_id.source) AND s.attribute = space_id.attribute AND s.kind = 'dense' AND s.state = 'serving';
+     WHERE s.relation = space_id.source AND s.attribute = space_id.attribute AND s.kind = 'dense' AND s.state = 'serving';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'table % has no search %', source, attribute
         USING ERRCODE = 'PN404', HINT = 'Upgrade the database: its migrations make it with op.create_search.';
@@ -46,7 +95,7 @@ DECLARE
     space record;
 BEGIN
     SELECT s.id, s.encoder, s.revision, s.state INTO space FROM neural.spaces s
-     WHERE s.source = neural.qualified(answering.source) AND s.attribute = answering.attribute AND s.kind = 'dense'
+     WHERE s.relation = answering.source AND s.attribute = answering.attribute AND s.kind = 'dense'
        AND s.chunk_table = answering.chunk_table;
     IF FOUND AND (space.state = 'serving' OR NOT strict)
        AND (revision = space.revision OR space.revision = '' OR revision = '') THEN
@@ -129,26 +178,34 @@ $$;
 COMMENT ON FUNCTION neural.mark_all(bigint, regclass) IS
 'Notes that all rows of a source are to be encoded; what is already right is not encoded again';
 
+-- Everything here is done with the rights of who writes: types, casts and triggers that a table's owner has made gain none.
+-- A writer may note changes of tables that he may write (policy noted of neural.changes), and of no others.
 CREATE OR REPLACE FUNCTION neural.note_changes()
 RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET row_security = on
 SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 SET extra_float_digits = 1 SET work_mem = '32MB' SET plan_cache_mode = 'force_generic_plan'
 AS $$
 DECLARE
     spaces bigint[] := TG_ARGV[3];  -- not from the catalog, which an old snapshot does not show as it is now
     watched text[] := TG_ARGV[2];
+    kept text[] := CASE WHEN TG_NARGS > 5 THEN TG_ARGV[4]::text[] END;
+    equal text[] := CASE WHEN TG_NARGS > 5 THEN TG_ARGV[5]::text[] END;
     names text[] := coalesce(neural.key_columns(TG_RELID),  -- of a table that inherits without it, that of its parent
                              (SELECT neural.key_columns(inhparent) FROM pg_inherits WHERE inhrelid = TG_RELID LIMIT 1));
     key text;
     known text[];
     col text;
-    kept record;
+    made text;
     hash text := '0';
     changed text := CASE TG_OP WHEN 'DELETE' THEN 'old_rows n' ELSE 'new_rows n' END;
+    moved text := '0';
+    gone text := 'old_rows o';
     noted jsonb;
     number bigint;
+    moves bigint;
+    done boolean := kept IS NOT NULL;
 BEGIN
     IF spaces IS NULL THEN  -- a trigger of version 0005 or before
         spaces := neural.spaces_of(TG_RELID, TG_ARGV[0], TG_ARGV[1]);
@@ -156,36 +213,55 @@ BEGIN
     IF names IS NULL THEN
         RAISE WARNING 'table % has no primary key, so what changes there is not searchable', TG_RELID::regclass;
         RETURN NULL;
-    ELSIF TG_OP = 'TRUNCATE' THEN  -- of one partition: what was made of the others is gone with it
-        PERFORM neural.mark_all(id, (SELECT s.source::regclass FROM neural.spaces s WHERE s.id = ANY (spaces) LIMIT 1))
-           FROM unnest(spaces) id;
-        RETURN NULL;
-    ELSIF TG_OP IN ('DELETE', 'UPDATE') THEN
-        FOR kept IN  -- of tables that inherit: there is no foreign key that would do this
-            SELECT name FROM pg_class c, unnest(spaces) s, neural.kept_tables(s) k, unnest(ARRAY[k.chunks, k.terms]) AS name
-             WHERE c.oid = TG_RELID AND c.relkind = 'r' AND NOT c.relispartition AND name IS NOT NULL
-               AND (c.relhassubclass OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid))
-        LOOP
-            EXECUTE format('DELETE FROM %s t USING old_rows o WHERE %s', kept.name,
-                           (SELECT string_agg(format('t.%I = o.%I', 'source_' || k, k), ' AND ') FROM unnest(names) k))
-                    || CASE TG_OP WHEN 'UPDATE' THEN format(' AND NOT EXISTS (SELECT FROM new_rows n WHERE %s)',
-                           (SELECT string_agg(format('n.%1$I = o.%1$I', k), ' AND ') FROM unnest(names) k)) ELSE '' END;
+    ELSIF TG_OP = 'TRUNCATE' THEN  -- perhaps of one partition; where the writer may not look what is left, workers do
+        gone := (SELECT s.relation::text FROM neural.spaces s WHERE s.id = ANY (spaces) AND has_table_privilege(s.relation, 'SELECT')
+                    AND NOT row_security_active(s.relation) LIMIT 1);
+        FOR made IN SELECT neural.deletable(k) FROM unnest(kept) k LOOP
+            CONTINUE WHEN made IS NULL OR gone IS NULL;
+            EXECUTE format('DELETE FROM %s t WHERE NOT EXISTS (SELECT FROM %s o WHERE %s)', made, gone,
+                           (SELECT string_agg(format('t.%I OPERATOR(%s) o.%I', 'source_' || k.name, k.equal, k.name), ' AND ')
+                              FROM unnest(names, equal) AS k(name, equal)));
         END LOOP;
+        INSERT INTO neural.changes (space_id, keys, rows) SELECT id, '[]', 0 FROM unnest(spaces) id;
+        PERFORM neural.wake();
+        RETURN NULL;
     END IF;
     key := (SELECT string_agg(format('n.%I', k), ', ') FROM unnest(names) k);
     IF TG_OP = 'UPDATE' THEN
         known := ARRAY(SELECT a.attname::text FROM pg_attribute a
-                        WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped);
-        IF cardinality(known) = cardinality(watched) THEN  -- else one was renamed: any update counts
+                        WHERE a.attrelid = TG_RELID AND a.attname = ANY (watched) AND NOT a.attisdropped AND a.attgenerated <> 'v');
+        IF cardinality(known) = cardinality(watched) THEN  -- else one was renamed, or is computed on reading: any update counts
             FOREACH col IN ARRAY known LOOP  -- hashes, not whole rows: what is compared stays small
                 hash := format('hashtextextended(coalesce(n.%I::text, ''\x01 null''), %s)', col, hash);
             END LOOP;
             changed := format('(SELECT %1$s, %2$s AS "its hash" FROM new_rows n EXCEPT ALL SELECT %1$s, %2$s FROM old_rows n) n', key, hash);
         END IF;
+        moved := (SELECT format('count(*) FILTER (WHERE (%s) NOT IN (SELECT %s FROM old_rows o))',
+                                string_agg(format('n.%I::text', k), ', '), string_agg(format('o.%I::text', k), ', ')) FROM unnest(names) k);
     END IF;
-    EXECUTE format('SELECT jsonb_agg(jsonb_build_array(%s)), count(*) FROM %s', key, changed) INTO noted, number;
+    EXECUTE format('SELECT jsonb_agg(jsonb_build_array(%s)), count(*), %s FROM %s', key, moved, changed) INTO noted, number, moves;
+    IF moves > 0 THEN  -- rows have other keys now
+        gone := format('old_rows o WHERE NOT EXISTS (SELECT FROM new_rows n WHERE %s)',
+                       (SELECT string_agg(format('n.%1$I OPERATOR(%2$s) o.%1$I', k.name, coalesce(k.equal, '=')), ' AND ')
+                          FROM unnest(names, equal) AS k(name, equal)));
+    END IF;
     IF number = 0 THEN
         RETURN NULL;
+    END IF;
+    IF moves > 0 OR TG_OP = 'DELETE' THEN  -- who may, removes what is kept of these rows; of others workers do
+        FOR made IN SELECT neural.deletable(k) FROM unnest(kept) k LOOP
+            IF made IS NULL THEN
+                done := false;
+                CONTINUE;
+            END IF;
+            EXECUTE format('DELETE FROM %s t USING (SELECT * FROM %s) o WHERE %s', made, gone,
+                           (SELECT string_agg(format('t.%I OPERATOR(%s) o.%I', 'source_' || k.name, k.equal, k.name), ' AND ')
+                              FROM unnest(names, equal) AS k(name, equal)));
+        END LOOP;
+        IF moves > 0 AND NOT done THEN
+            EXECUTE format('SELECT $1 || coalesce(jsonb_agg(jsonb_build_array(%s)), ''[]''), $2 + count(*) FROM %s',
+                           (SELECT string_agg(format('o.%I', k), ', ') FROM unnest(names) k), gone) INTO noted, number USING noted, number;
+        END IF;
     END IF;
     INSERT INTO neural.changes (space_id, keys, rows) SELECT id, noted, number FROM unnest(spaces) id;
     IF current_setting('pgneural.noted', true) IS DISTINCT FROM pg_current_xact_id()::text THEN  -- the first of a transaction
@@ -202,8 +278,28 @@ $$;
 REVOKE EXECUTE ON FUNCTION neural.note_changes() FROM PUBLIC;  -- who makes a trigger of it says what it writes to
 
 COMMENT ON FUNCTION neural.note_changes() IS
-'Trigger of a source: notes inserted and deleted rows, and those of which a watched column changed. Arguments: the chunk
-table, its schema or an empty text for that of the source, the watched columns and the ids of the spaces as arrays';
+'Trigger of a source: notes inserted and deleted rows, and those of which a watched column changed, and removes what is kept of
+rows that are gone. Arguments: the chunk table, its schema or an empty text for that of the source, and as arrays the watched
+columns, the ids of the spaces, the tables that are kept, and the operators by which the columns of the key are equal';
+
+CREATE OR REPLACE FUNCTION neural.deletable(kept text)
+RETURNS text
+LANGUAGE plpgsql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    names text[] := parse_ident(kept);
+    schema oid := (SELECT oid FROM pg_namespace WHERE nspname = names[1]);
+    relation oid := (SELECT oid FROM pg_class WHERE relnamespace = schema AND relname = names[2]);
+BEGIN  -- found by name without asking for rights, which a writer need not have there
+    IF has_schema_privilege(schema, 'USAGE') AND has_table_privilege(relation, 'DELETE') AND has_table_privilege(relation, 'SELECT') THEN
+        RETURN kept;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION neural.deletable(text) IS 'A table that is kept, if the caller may delete from it; NULL if not, or if it is gone';
 
 CREATE OR REPLACE FUNCTION neural.spaces_of(relation regclass, chunk_table text, schema text)
 RETURNS bigint[]
@@ -239,6 +335,58 @@ $$;
 
 COMMENT ON FUNCTION neural.table_tree(regclass) IS 'A table with its partitions, or with the tables that inherit from it';
 
+CREATE OR REPLACE FUNCTION neural.kept_tables(
+    space bigint, OUT chunks text, OUT terms text, OUT key_names text[], OUT key_types text[], OUT key_oids bigint[]
+)
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp  -- so that types have their schema
+AS $$
+    SELECT CASE WHEN s.vector_column IS NULL THEN format('%I.%I', n.schema, s.chunk_table) END,
+           format('%I.%I', n.schema, s.chunk_table || '_terms'), k.names, k.types, k.oids
+      FROM neural.spaces s
+     CROSS JOIN LATERAL (SELECT (parse_ident(s.source))[1] AS schema) n
+      LEFT JOIN LATERAL (
+           SELECT array_agg(a.attname::text ORDER BY k.place) AS names,
+                  array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY k.place) AS types,
+                  array_agg(coalesce(nullif(t.typbasetype, 0), t.oid)::bigint ORDER BY k.place) AS oids
+             FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_catalog.pg_attribute a
+             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+            WHERE i.indrelid = to_regclass(format('%I.%I', n.schema, s.chunk_table || '_terms')) AND i.indisprimary
+              AND a.attrelid = i.indrelid AND a.attnum = k.number) k ON true
+     WHERE s.id = space
+$$;
+
+COMMENT ON FUNCTION neural.kept_tables(bigint) IS
+'The chunk table (NULL where the vectors are in a column of the source) and the terms table of a space, and their key';
+
+CREATE OR REPLACE FUNCTION neural.equality(relation regclass)
+RETURNS text[]
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(coalesce(quote_ident(n.nspname) || '.' || o.oprname, 'pg_catalog.=') ORDER BY k.place)
+      FROM pg_index i
+     CROSS JOIN LATERAL unnest(i.indclass::oid[]) WITH ORDINALITY AS k(class, place)
+      JOIN pg_opclass c ON c.oid = k.class
+      LEFT JOIN pg_amop e ON e.amopfamily = c.opcfamily AND e.amopstrategy = 3
+                         AND e.amoplefttype = c.opcintype AND e.amoprighttype = c.opcintype
+      LEFT JOIN pg_operator o ON o.oid = e.amopopr
+      LEFT JOIN pg_namespace n ON n.oid = o.oprnamespace
+     WHERE i.indrelid = relation AND i.indisprimary AND k.place <= i.indnkeyatts
+$$;
+
+COMMENT ON FUNCTION neural.equality(regclass) IS 'The operators by which the columns of the primary key of a table are equal, in order';
+
+CREATE OR REPLACE FUNCTION neural.kept_of(spaces bigint[])
+RETURNS text[]
+LANGUAGE sql STABLE STRICT
+AS $$
+    SELECT array_agg(DISTINCT t.name)
+      FROM unnest(spaces) AS s(id), neural.kept_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name) WHERE t.name IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION neural.kept_of(bigint[]) IS 'The chunk tables and the terms tables of spaces';
+
 CREATE OR REPLACE FUNCTION neural.watch_table(relation regclass, chunk_table text, schema text, columns text[])
 RETURNS void
 LANGUAGE plpgsql
@@ -246,6 +394,9 @@ AS $$
 DECLARE
     event record;
     spaces bigint[] := neural.spaces_of(relation, chunk_table, schema);
+    kept text[] := neural.kept_of(spaces);
+    equal text[] := (SELECT neural.equality(s.relation) FROM neural.spaces s WHERE s.id = spaces[1]);
+    name text;
     fires "char";
 BEGIN
     IF spaces = '{}' THEN
@@ -253,21 +404,19 @@ BEGIN
         USING ERRCODE = 'PN404', HINT = 'Its source is not in the schema of this table; name the schema, or put it on the path.';
     END IF;
     FOR event IN
-        SELECT part.name, e.* FROM neural.table_tree(relation) AS part(name),
+        SELECT part.name AS part, e.* FROM neural.table_tree(relation) AS part(name),
                (VALUES ('INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('DELETE', 'REFERENCING OLD TABLE AS old_rows'),
                        ('UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'), ('TRUNCATE', ''))
                AS e(kind, referencing)
     LOOP
-        fires := (SELECT t.tgenabled FROM pg_catalog.pg_trigger t
-                   WHERE t.tgrelid = event.name AND t.tgname = chunk_table || '_' || lower(event.kind));
+        name := chunk_table || '_' || lower(event.kind);
+        fires := (SELECT t.tgenabled FROM pg_catalog.pg_trigger t WHERE t.tgrelid = event.part AND t.tgname = name);
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT
-                        EXECUTE FUNCTION neural.note_changes(%L, %L, %L, %L)',
-                       chunk_table || '_' || lower(event.kind), event.kind, event.name, event.referencing, chunk_table, schema,
-                       columns, spaces);
+                        EXECUTE FUNCTION neural.note_changes(%L, %L, %L, %L, %L, %L)',
+                       name, event.kind, event.part, event.referencing, chunk_table, schema, columns, spaces, kept, equal);
         IF fires <> 'O' THEN  -- somebody has turned it off, or has it fire for what is replicated
-            EXECUTE format('ALTER TABLE %s %s TRIGGER %I', event.name,
-                           CASE fires WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END,
-                           chunk_table || '_' || lower(event.kind));
+            EXECUTE format('ALTER TABLE %s %s TRIGGER %I', event.part,
+                           CASE fires WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END, name);
         END IF;
     END LOOP;
 END
@@ -277,20 +426,43 @@ COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
 'Has the changes of a table, and of its partitions, noted for the search of a chunk table; see note_changes';
 
 CREATE OR REPLACE FUNCTION neural.noting_triggers(
-    OUT relation regclass, OUT name text, OUT chunk_table text, OUT schema text, OUT columns text[], OUT spaces bigint[]
+    OUT relation regclass, OUT name text, OUT chunk_table text, OUT schema text, OUT columns text[], OUT spaces bigint[],
+    OUT kept text[], OUT equal text[], OUT enabled boolean
 )
 RETURNS SETOF record
 LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT t.tgrelid::regclass, t.tgname, a.given[1], a.given[2], a.given[3]::text[], a.given[4]::bigint[]
+    SELECT t.tgrelid::regclass, t.tgname, a.given[1], a.given[2], a.given[3]::text[], a.given[4]::bigint[], a.given[5]::text[],
+           a.given[6]::text[], t.tgenabled <> 'D'
       FROM pg_catalog.pg_trigger t
      CROSS JOIN LATERAL (
-           SELECT array_agg(convert_from(decode(part, 'escape'), 'UTF8') ORDER BY place) FILTER (WHERE place <= t.tgnargs) AS given
+           SELECT array_agg(convert_from(decode(part, 'escape'), getdatabaseencoding()) ORDER BY place)
+                      FILTER (WHERE place <= t.tgnargs) AS given
              FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS p(part, place)) a
-     WHERE t.tgfoid = 'neural.note_changes'::regproc
+     WHERE t.tgfoid = 'neural.note_changes()'::regprocedure
 $$;
 
 COMMENT ON FUNCTION neural.noting_triggers() IS 'The triggers that note changes, with their arguments';
+
+CREATE OR REPLACE FUNCTION neural.watched_tables(space bigint)
+RETURNS TABLE (relation regclass, columns text[])
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(CASE WHEN w.name = s.source THEN s.relation END, c.oid::regclass),
+           ARRAY(SELECT jsonb_array_elements_text(w.columns))
+      FROM neural.spaces s
+     CROSS JOIN LATERAL jsonb_each(s.watched) AS w(name, columns)
+     CROSS JOIN LATERAL (SELECT (parse_ident(s.source))[1] AS schema) own
+      LEFT JOIN pg_namespace n ON n.nspname = own.schema
+      LEFT JOIN pg_class c ON c.relnamespace = n.oid
+           AND c.relname = CASE WHEN starts_with(w.name, own.schema || '.') THEN substr(w.name, length(own.schema) + 2) ELSE w.name END
+     WHERE s.id = space AND s.source <> 'neural.documents'
+$$;
+
+COMMENT ON FUNCTION neural.watched_tables(bigint) IS
+'The tables whose changes a space has to know, each with the columns that count; NULL where a table is gone';
 
 CREATE OR REPLACE FUNCTION neural.watch_again(space bigint)
 RETURNS void
@@ -298,13 +470,16 @@ LANGUAGE plpgsql
 SET lock_timeout = '500ms'  -- less than deadlock_timeout: no writer is cancelled
 AS $$
 DECLARE
-    noting record;
+    watched record;
+    named record;
+    s neural.spaces;
 BEGIN
-    FOR noting IN
-        SELECT DISTINCT t.relation, t.chunk_table, t.schema, t.columns FROM neural.noting_triggers() t
-         WHERE space = ANY (neural.spaces_of(t.relation, t.chunk_table, t.schema))
-    LOOP
-        PERFORM neural.watch_table(noting.relation, noting.chunk_table, noting.schema, noting.columns);
+    SELECT * INTO s FROM neural.spaces WHERE id = space;
+    SELECT t.chunk_table, t.schema INTO named FROM neural.noting_triggers() t  -- they keep the name that they have
+     WHERE t.spaces && ARRAY(SELECT e.id FROM neural.spaces e WHERE e.relation = s.relation AND e.attribute = s.attribute) LIMIT 1;
+    FOR watched IN SELECT * FROM neural.watched_tables(space) w WHERE w.relation IS NOT NULL LOOP
+        PERFORM neural.watch_table(watched.relation, coalesce(named.chunk_table, (parse_ident(s.source))[2] || '_' || s.attribute),
+                                   coalesce(named.schema, (parse_ident(s.source))[1]), watched.columns);
     END LOOP;
 END
 $$;
@@ -312,6 +487,21 @@ $$;
 COMMENT ON FUNCTION neural.watch_again(bigint) IS
 'Makes the triggers of the search of a space anew, so that they know all of its spaces. It waits for who is writing, so that
 nobody writes what one of them is not told; not long where several tables are watched';
+
+CREATE OR REPLACE FUNCTION neural.unwatch_spaces(spaces bigint[])
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    noting record;
+BEGIN
+    FOR noting IN SELECT t.name, t.relation FROM neural.noting_triggers() t WHERE t.spaces && unwatch_spaces.spaces LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', noting.name, noting.relation);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.unwatch_spaces(bigint[]) IS 'Drops the triggers that note for any of these spaces, wherever they are by now';
 
 CREATE OR REPLACE FUNCTION neural.unwatch_table(chunk_table text, schema text)
 RETURNS void
@@ -321,14 +511,12 @@ DECLARE
     noting record;
 BEGIN
     FOR noting IN
-        SELECT t.tgname, t.tgrelid::regclass AS relation
-          FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-         WHERE t.tgfoid = 'neural.note_changes'::regproc AND starts_with(t.tgname, chunk_table || '_')
-           AND position(convert_to(chunk_table, 'UTF8') || '\x00'::bytea || convert_to(schema, 'UTF8') || '\x00'::bytea
-                        IN t.tgargs) = 1
-           AND (schema <> '' OR c.relnamespace IN (SELECT to_regnamespace(quote_ident(s)) FROM unnest(current_schemas(false)) s))
+        SELECT t.name, t.relation FROM neural.noting_triggers() t JOIN pg_catalog.pg_class c ON c.oid = t.relation
+         WHERE t.chunk_table = unwatch_table.chunk_table
+           AND CASE WHEN unwatch_table.schema <> '' THEN unwatch_table.schema IN (t.schema, c.relnamespace::regnamespace::name)
+                    ELSE c.relnamespace IN (SELECT to_regnamespace(quote_ident(p)) FROM unnest(current_schemas(false)) p) END
     LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', noting.tgname, noting.relation);
+        EXECUTE format('DROP TRIGGER %I ON %s', noting.name, noting.relation);
     END LOOP;
 END
 $$;
@@ -366,39 +554,58 @@ RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    owner regrole := (SELECT relowner FROM pg_catalog.pg_class WHERE oid = source);
     privilege record;
 BEGIN
+    IF owner <> (SELECT relowner FROM pg_catalog.pg_class WHERE oid = kept) THEN  -- workers act as the owner of the source
+        EXECUTE format('ALTER TABLE %s OWNER TO %s', kept, owner);
+    END IF;
     PERFORM neural.follow_row_security(kept, source);
-    FOR privilege IN  -- who reads the source reads what is made of it, who writes one writes the other
-        SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee,
-               string_agg(DISTINCT CASE a.privilege_type WHEN 'SELECT' THEN 'SELECT'
-                                   ELSE 'SELECT, INSERT, UPDATE, DELETE' END, ', ') AS granted
-          FROM pg_catalog.pg_class c, aclexplode(c.relacl) a
-         WHERE c.oid = source AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') AND a.grantee <> c.relowner
-         GROUP BY a.grantee
-    LOOP
-        EXECUTE format('GRANT %s ON %s TO %s', privilege.granted, kept, privilege.grantee);
-        BEGIN  -- what a search reads besides, and what an encoding session writes
-            IF privilege.granted LIKE '%INSERT%' THEN
-                PERFORM neural.grant_application(privilege.grantee);
-            ELSE
-                PERFORM neural.grant_reader(privilege.grantee);
-            END IF;
-        EXCEPTION WHEN insufficient_privilege THEN
-            RAISE NOTICE 'schema neural is of another role; let it GRANT USAGE ON SCHEMA neural TO %', privilege.grantee;
-        END;
-    END LOOP;
-    FOR privilege IN  -- workers: who may say that they live (neural.grant_worker)
-        SELECT DISTINCT a.grantee::regrole::text AS grantee FROM pg_catalog.pg_class c, aclexplode(c.relacl) a
-         WHERE c.oid = 'neural.workers'::regclass AND a.privilege_type = 'INSERT' AND a.grantee NOT IN (0, c.relowner)
-    LOOP
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', (parse_ident(neural.qualified(source)))[1], privilege.grantee);
-        EXECUTE format('GRANT SELECT ON %s TO %s', source, privilege.grantee);
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %s', kept, privilege.grantee);
+    FOR privilege IN SELECT * FROM neural.lacking(kept, source) LOOP
+        EXECUTE format('%s %s ON %s %s %s', privilege.verb, privilege.privileges, kept,
+                       CASE privilege.verb WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END, privilege.grantee);
     END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION neural.follow_source(regclass, regclass) IS
-'Makes a table of chunks or words as visible as its source: the same row-level security, and the same
-grants, with those on schema neural that searching and encoding need';
+'Makes a table of chunks or words as visible as its source: the same owner, the same row-level security, and the same grants.
+Who reads the source reads what is made of it, who deletes from the one deletes from the other; writing it besides is for
+those to whom neural.grant_application has given that';
+
+CREATE OR REPLACE FUNCTION neural.lacking(kept regclass, source regclass)
+RETURNS TABLE (verb text, privileges text, grantee text)
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH granted AS (
+        SELECT a.grantee, a.privilege_type AS privilege FROM pg_class c, aclexplode(c.relacl) a
+         WHERE c.oid = source AND a.grantee <> c.relowner
+    ), wanted AS (
+        SELECT g.grantee, g.privilege FROM granted g WHERE g.privilege IN ('SELECT', 'DELETE')
+        UNION  -- who encodes by itself what it may write
+        SELECT g.grantee, p.privilege
+          FROM granted g, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(privilege)
+         WHERE g.privilege IN ('INSERT', 'UPDATE') AND g.grantee <> 0
+           AND EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = 'neural.pending'::regclass
+                          AND a.grantee = g.grantee AND a.privilege_type = 'INSERT')
+        UNION  -- workers, of what a superuser owns: they act as any other owner
+        SELECT a.grantee, p.privilege
+          FROM pg_class c, aclexplode(c.relacl) a, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(privilege)
+         WHERE c.oid = 'neural.workers'::regclass AND a.privilege_type = 'INSERT' AND a.grantee NOT IN (0, c.relowner)
+           AND (SELECT r.rolsuper FROM pg_class k JOIN pg_roles r ON r.oid = k.relowner WHERE k.oid = kept)
+    ), has AS (
+        SELECT a.grantee, a.privilege_type AS privilege FROM pg_class c, aclexplode(c.relacl) a
+         WHERE c.oid = kept AND a.grantee <> c.relowner
+           AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+    ), differing AS (
+        SELECT 'GRANT' AS verb, * FROM (TABLE wanted EXCEPT TABLE has) missing
+        UNION ALL SELECT 'REVOKE', * FROM (TABLE has EXCEPT TABLE wanted) beyond
+    )
+    SELECT d.verb, string_agg(d.privilege, ', ' ORDER BY d.privilege),
+           CASE d.grantee WHEN 0 THEN 'PUBLIC' ELSE d.grantee::regrole::text END
+      FROM differing d GROUP BY d.verb, d.grantee
+$$;
+
+COMMENT ON FUNCTION neural.lacking(regclass, regclass) IS
+'The grants by which a table of chunks or words differs from its source: what is to be granted, and what to be taken back';

@@ -4,32 +4,10 @@
 --
 -- Writers only add to changes, so none of them ever waits for a worker. Collecting is all SQL: words need no encoder.
 
-CREATE OR REPLACE FUNCTION neural.kept_tables(
-    space bigint, OUT chunks text, OUT terms text, OUT key_names text[], OUT key_types text[], OUT key_oids bigint[]
-)
-LANGUAGE sql STABLE STRICT
-AS $$
-    SELECT CASE WHEN s.vector_column IS NULL THEN format('%I.%I', n.schema, s.chunk_table) END,
-           format('%I.%I', n.schema, s.chunk_table || '_terms'), k.names, k.types, k.oids
-      FROM neural.spaces s
-     CROSS JOIN LATERAL (SELECT (parse_ident(s.source))[1] AS schema) n
-      LEFT JOIN LATERAL (
-           SELECT array_agg(a.attname::text ORDER BY k.place) AS names,
-                  array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY k.place) AS types,
-                  array_agg(coalesce(nullif(t.typbasetype, 0), t.oid)::bigint ORDER BY k.place) AS oids
-             FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_catalog.pg_attribute a
-             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-            WHERE i.indrelid = to_regclass(format('%I.%I', n.schema, s.chunk_table || '_terms')) AND i.indisprimary
-              AND a.attrelid = i.indrelid AND a.attnum = k.number) k ON true
-     WHERE s.id = space
-$$;
-
-COMMENT ON FUNCTION neural.kept_tables(bigint) IS
-'The chunk table (NULL where the vectors are in a column of the source) and the terms table of a space, and their key';
-
 CREATE OR REPLACE FUNCTION neural.same_key(alias text, names text[], types text[])
 RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg(format('%s.%I = (k.key ->> %s)::%s', alias, n.name, n.place - 1, n.type), ' AND ' ORDER BY n.place)
       FROM unnest(names, types) WITH ORDINALITY AS n(name, type, place)
@@ -37,6 +15,14 @@ $$;
 
 COMMENT ON FUNCTION neural.same_key(text, text[], text[]) IS
 'The condition, as text, that a row has the key of k.key, a JSON array';
+
+CREATE OR REPLACE FUNCTION neural.reading_path(source text)
+RETURNS text
+LANGUAGE sql STABLE STRICT
+RETURN concat_ws(', ', 'pg_catalog', quote_ident((parse_ident(source))[1]), nullif(current_setting('search_path'), ''), 'pg_temp');
+
+COMMENT ON FUNCTION neural.reading_path(text) IS
+'The search_path by which what is searchable of a table is read: its schema comes after the server''s own, and before the caller''s';
 
 CREATE OR REPLACE FUNCTION neural.index_words(space bigint, keys jsonb)
 RETURNS void
@@ -53,16 +39,16 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     SELECT * INTO kept FROM neural.kept_tables(space);
-    PERFORM set_config('search_path', concat_ws(', ', quote_ident((parse_ident(s.source))[1]), nullif(path, '')), true);
+    PERFORM set_config('search_path', neural.reading_path(s.source), true);
     names := (SELECT string_agg(quote_ident(n), ', ') FROM unnest(kept.key_names) n);
     -- looked up row by row, by the key
     rows_of := format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
-                      s.reads, neural.same_key('r', kept.key_names, kept.key_types));
+                      neural.searchable_rows(space), neural.same_key('r', kept.key_names, kept.key_types));
     IF s.mean_length IS NULL THEN  -- no words yet: that of the first rows
         EXECUTE format(
             'UPDATE neural.spaces SET mean_length = greatest(sampled.mean, 1)
-               FROM (SELECT avg((SELECT sum(frequency) FROM neural.term_frequencies(l, $3))) AS mean
-                       FROM %s, LATERAL neural.lexemes($4, r.title::text, r.content::text) l) sampled
+               FROM (SELECT avg(w.length) AS mean
+                       FROM %s, LATERAL neural.row_words($4, r.title::text, r.content::text, $3, 1) w) sampled
               WHERE id = $2 AND mean_length IS NULL AND sampled.mean IS NOT NULL', rows_of)
           USING keys, space, s.title_boost, s.language;
         SELECT * INTO s FROM neural.spaces WHERE id = space;
@@ -77,11 +63,9 @@ BEGIN
                         coalesce(neural.text_search_configuration(nullif(r.language::text, '''')), $3) AS spoken
                    FROM %2$s
              ), done AS (
-                 INSERT INTO %3$s (%1$s, language, lexemes, length, weights)
-                 SELECT %1$s, spoken, l.lexemes, coalesce(f.length, 0), neural.bm25_weights(l.lexemes, spoken, $4, $5)
-                   FROM spoken r
-                  CROSS JOIN LATERAL (SELECT neural.lexemes(r.spoken, r.title, r.content) AS lexemes OFFSET 0) l
-                  CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, $4)) f
+                 INSERT INTO %3$s (%1$s, language, lexemes, length, weights, parts, more_weights)
+                 SELECT %1$s, spoken, w.lexemes, w.length, w.weights, w.parts, w.more_weights
+                   FROM spoken r CROSS JOIN LATERAL neural.row_words(r.spoken, r.title, r.content, $4, $5) w
                      ON CONFLICT DO NOTHING RETURNING 1
              )
              SELECT (SELECT count(*) FROM spoken), (SELECT count(*) FROM done)', names, rows_of, kept.terms)
@@ -107,7 +91,7 @@ BEGIN
         BEGIN
             PERFORM neural.index_words(space, jsonb_build_array(one));
         EXCEPTION
-            WHEN foreign_key_violation THEN NULL;  -- deleted meanwhile
+            WHEN foreign_key_violation THEN NULL;  -- a document that was deleted meanwhile
             WHEN lock_not_available OR deadlock_detected THEN
                 later := later || jsonb_build_array(one);
                 PERFORM set_config('lock_timeout', '10ms', true);  -- what is done holds locks: no more long waiting
@@ -127,7 +111,7 @@ COMMENT ON FUNCTION neural.index_words_singly(bigint, jsonb) IS
 'index_words row by row: a row that fails goes to neural.failed; returns the keys of rows that others have locked';
 
 CREATE OR REPLACE FUNCTION neural.take_changes(
-    space bigint, most integer, own boolean, OUT keys jsonb[], OUT versions bigint[], OUT since timestamptz[]
+    space bigint, most integer, own boolean, OUT keys jsonb[], OUT versions bigint[], OUT since timestamptz[], OUT compare boolean
 )
 LANGUAGE sql
 AS $$
@@ -153,16 +137,35 @@ AS $$
          WHERE n.before < most
     ), taken AS (
         DELETE FROM neural.changes c USING enough e WHERE c.space_id = space AND c.version = e.version
-        RETURNING c.version, c.keys, c.changed_at
+        RETURNING c.version, c.keys, c.changed_at, c.rows
     ), key AS (
         SELECT k.key, max(t.version) AS version, min(t.changed_at) AS since
           FROM taken t, jsonb_array_elements(t.keys) AS k(key) GROUP BY k.key
     )
-    SELECT array_agg(key ORDER BY key), array_agg(version ORDER BY key), array_agg(since ORDER BY key) FROM key
+    SELECT array_agg(key ORDER BY key), array_agg(version ORDER BY key), array_agg(since ORDER BY key),
+           EXISTS (SELECT FROM taken WHERE rows = 0) FROM key
 $$;
 
 COMMENT ON FUNCTION neural.take_changes(bigint, integer, boolean) IS
-'Removes what was noted first, about so many rows: their keys, the versions and times of their changes';
+'Removes what was noted first, about so many rows: their keys, the versions and times of their changes, and whether all rows
+are to be compared, as after TRUNCATE';
+
+CREATE OR REPLACE FUNCTION neural.require_writer(space bigint)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    kept regclass := (SELECT to_regclass(k.terms) FROM neural.kept_tables(space) k);
+BEGIN
+    IF NOT has_table_privilege(kept, 'INSERT') OR NOT has_table_privilege(kept, 'DELETE') THEN
+        RAISE EXCEPTION 'role % may not write table %', current_user, kept
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Leave encoding to workers, or have neural.grant_application called for the role.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION neural.require_writer(bigint) IS 'An error where the caller may not write what is kept of a source';
 
 CREATE OR REPLACE FUNCTION neural.collect(space bigint, most integer DEFAULT 1000)
 RETURNS bigint
@@ -175,13 +178,17 @@ DECLARE
     later jsonb;
     has_chunks boolean := (SELECT chunks IS NOT NULL FROM neural.kept_tables(space));
 BEGIN
+    PERFORM neural.require_writer(space);
     IF NOT EXISTS (SELECT FROM neural.changes WHERE space_id = space)
        OR NOT pg_try_advisory_xact_lock(hashtextextended('pgneural collect ' || space, 0)) THEN
         RETURN 0;  -- somebody else is at it
     END IF;
     SELECT * INTO noted FROM neural.take_changes(space, most, false);
+    IF noted.compare THEN
+        PERFORM neural.reconcile_space(space);
+    END IF;
     IF noted.keys IS NULL THEN
-        RETURN 0;
+        RETURN noted.compare::integer;
     END IF;
     DELETE FROM neural.failed WHERE space_id = space AND key = ANY (noted.keys);
     IF has_chunks THEN
@@ -229,10 +236,16 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF TG_RELID <> 'neural.spaces'::regclass THEN
+        RAISE EXCEPTION 'neural.forget_changes is a trigger of neural.spaces, and not of %', TG_RELID::regclass
+        USING ERRCODE = 'insufficient_privilege';
+    END IF;
     DELETE FROM neural.changes c USING dropped d WHERE c.space_id = d.id;
     RETURN NULL;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION neural.forget_changes() FROM PUBLIC;
 
 COMMENT ON FUNCTION neural.forget_changes() IS
 'Trigger of neural.spaces: what was noted for a space goes with it. A foreign key would do this, but would also refuse writers
@@ -243,8 +256,8 @@ CREATE OR REPLACE TRIGGER forget_changes AFTER DELETE ON neural.spaces REFERENCI
 
 CREATE OR REPLACE FUNCTION neural.noted_keys(space bigint, most integer)
 RETURNS SETOF jsonb
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp SET row_security = on
 AS $$
     WITH own AS (
         SELECT jsonb_array_elements(c.keys) AS key FROM neural.changes c
@@ -270,12 +283,18 @@ DECLARE
     noted record;
     taken jsonb;
 BEGIN
+    PERFORM neural.require_writer(space);
     SELECT * INTO noted FROM neural.take_changes(space, most, own);
+    IF noted.compare THEN
+        PERFORM neural.reconcile_space(space);
+    END IF;
     IF noted.keys IS NOT NULL THEN
         DELETE FROM neural.pending WHERE space_id = space AND key = ANY (noted.keys);
         DELETE FROM neural.failed WHERE space_id = space AND key = ANY (noted.keys);
         PERFORM neural.index_words(space, to_jsonb(noted.keys));
         RETURN to_jsonb(noted.keys);
+    ELSIF noted.compare THEN
+        RETURN neural.take(space, most, own);
     ELSIF NOT own THEN
         WITH due AS (
             SELECT key FROM neural.pending

@@ -32,24 +32,23 @@ BEGIN
         chunks, typed, s.storage, s.dimensions, s.chunk_table || '_pkey', followed);
     EXECUTE format(
         'CREATE TABLE %1$s (%2$s, language text NOT NULL, lexemes tsvector NOT NULL, length double precision NOT NULL,
-                            weights sparsevec(1000000000) NOT NULL, CONSTRAINT %3$I PRIMARY KEY (%4$s))',
+                            weights sparsevec(1000000000) NOT NULL, parts tsvector[],
+                            more_weights sparsevec(1000000000)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
         terms, typed, s.chunk_table || '_terms_pkey', followed);
     EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', s.chunk_table || '_terms_idx', terms);
     IF (s.dimensions * CASE s.storage WHEN 'vector' THEN 4 WHEN 'halfvec' THEN 2 ELSE 0.125 END <= 7600) THEN  -- it fits the row
         EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN', chunks);
     END IF;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN weights SET STORAGE MAIN', terms);
-    IF EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent = source AND c.relkind = 'r') THEN
-        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source);  -- as a foreign key would: nobody writes unnoticed
-    END IF;
-    FOR event IN SELECT * FROM (VALUES (chunks, s.chunk_table || '_source_fkey'), (terms, s.chunk_table || '_terms_fkey'))
-                               AS t(kept, key)
-    LOOP  -- a foreign key does not reach the rows of tables that inherit
-        CONTINUE WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent
-                               WHERE i.inhparent = source AND c.relkind = 'r');
+    -- no foreign key to a table of the user's: it would stand in the way of TRUNCATE, of partitions and of changes of its key
+    IF source = 'neural.documents'::regclass THEN
         EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%s) REFERENCES %s ON DELETE CASCADE ON UPDATE CASCADE',
-                       event.kept, event.key, followed, source);
-    END LOOP;
+                       chunks, s.chunk_table || '_source_fkey', followed, source);
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%s) REFERENCES %s ON DELETE CASCADE ON UPDATE CASCADE',
+                       terms, s.chunk_table || '_terms_fkey', followed, source);
+    ELSE  -- as a foreign key would: nobody writes unnoticed meanwhile
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source);
+    END IF;
     FOR event IN SELECT * FROM (VALUES ('INSERT', 'REFERENCING NEW TABLE AS counted'),
                                        ('DELETE', 'REFERENCING OLD TABLE AS counted'), ('TRUNCATE', '')) AS e(kind, referencing)
     LOOP
@@ -67,25 +66,25 @@ CREATE OR REPLACE FUNCTION neural.index_definition(space bigint)
 RETURNS text
 LANGUAGE sql STABLE STRICT
 AS $$
-    SELECT format('%I ON %I.%I USING %s (%s %s_%s_ops)%s', s.chunk_table || '_embedding_idx', (parse_ident(s.source))[1],
+    SELECT format('%I ON %I.%I USING %I (%s %I)%s', s.chunk_table || '_embedding_idx', (parse_ident(s.source))[1],
                   s.chunk_table, i.method,
                   CASE WHEN i.kept = s.storage AND i.length = s.dimensions THEN 'embedding'
                        WHEN i.kept = 'bit' THEN format('(binary_quantize(%s)::bit(%s))', i.part, i.length)
                        WHEN i.kept = 'halfvec' AND s.distance = 'cosine'
                        THEN format('(l2_normalize(%s)::halfvec(%s))', i.part, i.length)
-                       ELSE format('(%s::%s(%s))', i.part, i.kept, i.length) END,
-                  i.kept,
-                  CASE WHEN i.kept = 'bit' AND s.storage <> 'bit' THEN 'hamming'
-                       WHEN s.distance = 'inner_product' THEN 'ip' ELSE s.distance END,
+                       ELSE format('(%s::%I(%s))', i.part, i.kept, i.length) END,
+                  format('%s_%s_ops', i.kept,
+                         CASE WHEN i.kept = 'bit' AND s.storage <> 'bit' THEN 'hamming'
+                              WHEN s.distance = 'inner_product' THEN 'ip' ELSE s.distance END),
                   CASE WHEN i.options <> '' THEN ' WITH (' || i.options || ')' ELSE '' END)
       FROM neural.spaces s
      CROSS JOIN LATERAL (
            SELECT s.vector_index ->> 'method' AS method,
                   coalesce((s.vector_index ->> 'dimensions')::integer, s.dimensions) AS length,
                   CASE WHEN s.vector_index ->> 'dimensions' IS NULL THEN 'embedding'
-                       ELSE format('subvector(embedding, 1, %s)', s.vector_index ->> 'dimensions') END AS part,
+                       ELSE format('subvector(embedding, 1, %s)', (s.vector_index ->> 'dimensions')::integer) END AS part,
                   CASE s.vector_index ->> 'precision' WHEN 'binary' THEN 'bit' WHEN 'half' THEN 'halfvec' ELSE s.storage END AS kept,
-                  (SELECT coalesce(string_agg(format('%I = %s', o.key, o.value), ', ' ORDER BY o.key), '')
+                  (SELECT coalesce(string_agg(format('%I = %s', o.key, o.value::numeric), ', ' ORDER BY o.key), '')
                      FROM jsonb_each_text(CASE s.vector_index ->> 'method' WHEN 'hnsw' THEN '{"ef_construction": 128}'::jsonb
                                           ELSE '{}'::jsonb END || (s.vector_index -> 'options')) o) AS options) i
      WHERE s.id = space AND i.method <> 'none'
@@ -129,15 +128,20 @@ AS $$
 DECLARE
     schema text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = source);
     name text := (SELECT relname FROM pg_class WHERE oid = source) || '_' || attribute;
+    kind "char" := (SELECT relkind FROM pg_class WHERE oid = source);
     keys text[] := neural.key_columns(source);
     missing text;
-    reads text;
-    watched text[] := columns || language_by;
+    watched text[] := array_remove(columns || language_by, NULL);
+    before record;
     method text := 'hnsw';
     precision text;
     space bigint;
 BEGIN
-    IF keys IS NULL THEN
+    IF kind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is a %, and changes of its rows go unnoticed', source,
+              CASE kind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE 'relation without rows' END
+        USING ERRCODE = 'PN400', HINT = 'Watch the table that it is made of; a generated column (STORED) can hold an expression.';
+    ELSIF keys IS NULL THEN
         RAISE EXCEPTION 'table % has no primary key', source USING ERRCODE = 'PN400', HINT = 'Give it one.';
     ELSIF coalesce(cardinality(columns), 0) = 0 THEN
         RAISE EXCEPTION 'no columns of % are to be searched', source USING ERRCODE = 'PN400', HINT = 'Name one at least.';
@@ -173,24 +177,24 @@ BEGIN
         method := 'none';
         RAISE WARNING 'pgvector indexes 4000 dimensions, these vectors have %: they get no index', dimensions;
     END IF;
-    watched := array_remove(watched, NULL);
-    reads := (SELECT string_agg(format('s.%I AS %I', k, 'source_' || k), ', ' ORDER BY place)
-                FROM unnest(keys) WITH ORDINALITY AS every(k, place));
-    reads := format('SELECT %s, %s AS title, %s AS content, %s AS language FROM %I.%I s', reads,
-        CASE WHEN cardinality(columns) > 1 THEN format('s.%I::text', columns[1]) ELSE 'NULL::text' END,
-        CASE WHEN cardinality(columns) > 2
-             THEN format('concat_ws(E''\n\n'', %s)', (SELECT string_agg(format('s.%I::text', c), ', ' ORDER BY place)
-                                                          FROM unnest(columns[2:]) WITH ORDINALITY AS u(c, place)))
-             ELSE format('s.%I::text', columns[cardinality(columns)]) END,
-        CASE WHEN language_by IS NULL THEN 'NULL::text' ELSE format('s.%I::text', language_by) END,
-        schema, (SELECT relname FROM pg_class WHERE oid = source));
-    DELETE FROM neural.spaces s WHERE s.source = neural.qualified(watch.source) AND s.attribute = watch.attribute;
-    INSERT INTO neural.spaces (source, attribute, chunk_table, encoder, revision, options, dimensions, distance, max_tokens,
-                               overlap, language, title_boost, storage, vector_index, reads, watched, sync)
-    VALUES (neural.qualified(source), attribute, name, encoder, '', options, dimensions, distance, max_tokens,
+    PERFORM neural.lock_search(source, attribute);
+    FOR before IN SELECT e.*, EXISTS (SELECT FROM pg_class c WHERE c.oid = e.relation) AS there FROM neural.spaces e
+                   WHERE (e.relation = watch.source OR e.source = neural.qualified(watch.source)) AND e.attribute = watch.attribute
+    LOOP
+        IF before.there THEN
+            RAISE EXCEPTION 'table % has a search % already', source, attribute
+            USING ERRCODE = 'PN400', HINT = 'neural.unwatch drops it; neural.create_space makes another space of it.';
+        END IF;
+        EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', schema, before.chunk_table || '_terms', before.chunk_table);
+        DELETE FROM neural.spaces e WHERE e.id = before.id;  -- of a table that was dropped
+    END LOOP;
+    INSERT INTO neural.spaces (source, relation, attribute, chunk_table, encoder, revision, options, dimensions, distance, max_tokens,
+                               overlap, language, title_boost, storage, vector_index, reads, watched, fields, sync)
+    VALUES (neural.qualified(source), source, attribute, name, encoder, '', options, dimensions, distance, max_tokens,
             coalesce(overlap, max_tokens / 8), language, title_boost, 'vector',
-            jsonb_build_object('method', method, 'precision', precision, 'dimensions', NULL, 'options', '{}'::jsonb), reads,
-            jsonb_build_object(neural.qualified(source), watched), sync)
+            jsonb_build_object('method', method, 'precision', precision, 'dimensions', NULL, 'options', '{}'::jsonb),
+            neural.reads_of(source, columns, language_by), jsonb_build_object(neural.qualified(source), watched),
+            neural.numbered(source, columns, language_by), sync)
     RETURNING id INTO space;
     PERFORM neural.make_tables(space);
     PERFORM neural.make_index(space);
@@ -204,27 +208,60 @@ COMMENT ON FUNCTION neural.watch IS
 'Makes a search of a table: its tables of chunks and words, and triggers that note what changes. Of several columns the first
 is the title. Workers (pgneural worker) encode the rows, those that are there already too; its words are found at once';
 
-CREATE OR REPLACE FUNCTION neural.unwatch(source regclass, attribute text DEFAULT 'search')
+CREATE OR REPLACE FUNCTION neural.lock_search(source regclass, attribute text)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN  -- one after the other, and the table before its rows in the catalog: then nobody fails because of another
+    PERFORM pg_advisory_xact_lock(hashtextextended(format('pgneural search %s', source::oid), 0));
+    PERFORM FROM neural.spaces e WHERE e.relation = lock_search.source AND e.attribute = lock_search.attribute
+     ORDER BY e.id FOR NO KEY UPDATE;
+END
+$$;
+
+COMMENT ON FUNCTION neural.lock_search(regclass, text) IS
+'Has those who make, switch and drop spaces of a table wait for each other';
+
+CREATE OR REPLACE FUNCTION neural.unwatch(source text, attribute text DEFAULT 'search')
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     space record;
-    schema text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = source);
+    table_now regclass := to_regclass(source);
+    names text[] := parse_ident(source);
+    ids bigint[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM neural.spaces s WHERE s.source = neural.qualified(unwatch.source)
-                      AND s.attribute = unwatch.attribute) THEN
+    PERFORM neural.lock_search(table_now, attribute);
+    ids := ARRAY(SELECT s.id FROM neural.spaces s  -- also of a table that is gone, by the name that it had
+                  WHERE (s.relation = table_now
+                         OR (NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation)
+                             AND (parse_ident(s.source))[3 - cardinality(names):] = names))
+                    AND s.attribute = unwatch.attribute AND s.source <> 'neural.documents');
+    IF ids = '{}' THEN
         RAISE EXCEPTION 'table % has no search %', source, attribute
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
     END IF;
-    FOR space IN SELECT s.chunk_table FROM neural.spaces s
-                  WHERE s.source = neural.qualified(unwatch.source) AND s.attribute = unwatch.attribute LOOP
-        PERFORM neural.unwatch_table(space.chunk_table, '');
-        EXECUTE format('DROP TABLE IF EXISTS %I.%I', schema, space.chunk_table || '_terms');
-        EXECUTE format('DROP TABLE IF EXISTS %I.%I', schema, space.chunk_table);
+    PERFORM neural.unwatch_spaces(ids);
+    FOR space IN SELECT k.chunks, k.terms FROM unnest(ids) AS i(id), neural.kept_tables(i.id) k LOOP
+        EXECUTE format('DROP TABLE IF EXISTS %s', space.terms);
+        IF space.chunks IS NOT NULL THEN
+            EXECUTE format('DROP TABLE IF EXISTS %s', space.chunks);
+        END IF;
     END LOOP;
-    DELETE FROM neural.spaces s WHERE s.source = neural.qualified(unwatch.source) AND s.attribute = unwatch.attribute;
+    DELETE FROM neural.changes c WHERE c.space_id = ANY (ids);
+    DELETE FROM neural.spaces s WHERE s.id = ANY (ids);
 END
+$$;
+
+COMMENT ON FUNCTION neural.unwatch(text, text) IS
+'The reverse of watch: drops a search of a table with its chunks and words; the table stays as it is. The table may be gone already';
+
+CREATE OR REPLACE FUNCTION neural.unwatch(source regclass, attribute text DEFAULT 'search')
+RETURNS void
+LANGUAGE sql
+AS $$
+    SELECT neural.unwatch(neural.qualified(source), attribute)
 $$;
 
 COMMENT ON FUNCTION neural.unwatch(regclass, text) IS

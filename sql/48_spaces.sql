@@ -16,6 +16,10 @@ DECLARE
               ROW(n.title, n.content, n.metadata) AND o.collection = n.collection WHERE o.id IS NULL'
         WHEN 'DELETE' THEN 'old_rows n WHERE true' ELSE 'new_rows n WHERE true' END;
 BEGIN
+    IF TG_RELID <> 'neural.documents'::regclass THEN  -- a definer's trigger is for nobody else's table
+        RAISE EXCEPTION 'neural.note_documents is a trigger of neural.documents, and not of %', TG_RELID::regclass
+        USING ERRCODE = 'insufficient_privilege';
+    END IF;
     EXECUTE format(
         'INSERT INTO neural.changes (space_id, keys, rows)
          SELECT s.id, jsonb_agg(jsonb_build_array(c.id)), count(*)
@@ -28,6 +32,8 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION neural.note_documents() FROM PUBLIC;
 
 COMMENT ON FUNCTION neural.note_documents() IS
 'Trigger of neural.documents while a collection has several spaces: notes the documents of such collections that change';
@@ -84,8 +90,9 @@ DECLARE
     same_vectors boolean;
     made bigint;
 BEGIN
-    SELECT * INTO s FROM neural.spaces e WHERE e.source = neural.qualified(create_space.source)
-       AND e.attribute = create_space.attribute AND e.kind = 'dense' AND e.state = 'serving' FOR UPDATE;
+    PERFORM neural.lock_search(source, attribute);
+    SELECT * INTO s FROM neural.spaces e WHERE e.relation = create_space.source
+       AND e.attribute = create_space.attribute AND e.kind = 'dense' AND e.state = 'serving';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'table % has no search %', source, attribute
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
@@ -112,10 +119,10 @@ BEGIN
         PERFORM neural.follow_source(k.chunks::regclass, source), neural.follow_source(k.terms::regclass, source)
            FROM neural.kept_tables(s.id) k;
     END IF;
-    INSERT INTO neural.spaces (source, attribute, kind, name, state, chunk_table, encoder, revision, options, dimensions,
+    INSERT INTO neural.spaces (source, relation, fields, attribute, kind, name, state, chunk_table, encoder, revision, options, dimensions,
                                distance, max_tokens, overlap, language, title_boost, language_by, storage, vector_index, reads,
                                watched, sync, rows_per_second, switched_at)
-    VALUES (s.source, s.attribute, 'dense', name, 'building',
+    VALUES (s.source, s.relation, s.fields, s.attribute, 'dense', name, 'building',
             CASE WHEN of_documents THEN '' ELSE (parse_ident(s.source))[2] || '_' || s.attribute || '_' || name END,
             coalesce(create_space.encoder, s.encoder), CASE WHEN same_vectors THEN s.revision ELSE '' END,
             coalesce(create_space.options, CASE WHEN coalesce(create_space.encoder, s.encoder) = s.encoder THEN s.options ELSE '{}' END),
@@ -149,11 +156,11 @@ DECLARE
     s neural.spaces;
     names text;
 BEGIN
-    SELECT * INTO s FROM neural.spaces e WHERE e.source = neural.qualified(space_named.source)
+    SELECT * INTO s FROM neural.spaces e WHERE e.relation = space_named.source
        AND e.attribute = space_named.attribute AND e.kind = 'dense' AND e.name = space_named.name;
     IF NOT FOUND THEN
         SELECT string_agg(e.name, ', ' ORDER BY e.id) INTO names FROM neural.spaces e
-         WHERE e.source = neural.qualified(space_named.source) AND e.attribute = space_named.attribute AND e.kind = 'dense';
+         WHERE e.relation = space_named.source AND e.attribute = space_named.attribute AND e.kind = 'dense';
         RAISE EXCEPTION '%.% has no space %', source, attribute, name
         USING ERRCODE = 'PN404', HINT = CASE WHEN names IS NULL THEN 'There is no such search; neural.status lists them.'
                                              ELSE 'It has: ' || names || '.' END;
@@ -199,8 +206,7 @@ DECLARE
     s neural.spaces;
     why text;
 BEGIN
-    PERFORM FROM neural.spaces e WHERE e.source = neural.qualified(switch_space.source)
-        AND e.attribute = switch_space.attribute AND e.kind = 'dense' ORDER BY e.id FOR NO KEY UPDATE;
+    PERFORM neural.lock_search(source, attribute);
     s := neural.space_named(source, attribute, name);
     IF s.state = 'serving' THEN
         RETURN;
@@ -225,8 +231,9 @@ AS $$
 DECLARE
     before text;
 BEGIN
+    PERFORM neural.lock_search(source, attribute);
     SELECT e.name INTO before FROM neural.spaces e
-     WHERE e.source = neural.qualified(rollback_space.source) AND e.attribute = rollback_space.attribute
+     WHERE e.relation = rollback_space.source AND e.attribute = rollback_space.attribute
        AND e.kind = 'dense' AND e.state = 'kept' ORDER BY e.switched_at DESC LIMIT 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no space of %.% has been kept', source, attribute
@@ -251,8 +258,7 @@ DECLARE
     serving neural.spaces;
     renamed record;
 BEGIN
-    PERFORM FROM neural.spaces e WHERE e.source = neural.qualified(drop_space.source)
-        AND e.attribute = drop_space.attribute AND e.kind = 'dense' ORDER BY e.id FOR UPDATE;
+    PERFORM neural.lock_search(source, attribute);
     s := neural.space_named(source, attribute, name);
     schema := (parse_ident(s.source))[1];
     own := (parse_ident(s.source))[2] || '_' || s.attribute;

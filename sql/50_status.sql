@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION neural.row_count(relation regclass)
 RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
-SET search_path = pg_catalog
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     total bigint;
@@ -49,7 +49,8 @@ SELECT s.id,
        extract(epoch FROM now() - least(p.since, c.since))::double precision AS oldest_seconds,
        coalesce(f.rows, 0) AS failed,
        coalesce(w.rows, 0) AS rows_per_second,
-       coalesce(w.encoded, 0) AS encoded_per_second
+       coalesce(w.encoded, 0) AS encoded_per_second,
+       s.problem
   FROM neural.spaces s
   LEFT JOIN (SELECT space_id, count(*) AS rows, min(changed_at) AS since FROM neural.pending GROUP BY space_id) p
        ON p.space_id = s.id
@@ -63,6 +64,9 @@ SELECT s.id,
  WHERE s.kind = 'dense'
  ORDER BY s.source, s.attribute, s.id;
 
+-- a row is seen by who may see its source
+GRANT SELECT ON neural.collections, neural.status TO PUBLIC;
+
 COMMENT ON VIEW neural.status IS
 'Each space: how many changed rows are not encoded yet and for how long the oldest has waited, how many were given up
-(neural.failed says why), and what workers did in the last five minutes';
+(neural.failed says why), what workers did in the last five minutes, and why they leave it alone, if they do';

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -14,7 +15,7 @@ from sqlalchemy.sql import operators, visitors
 
 from pgneural.amounts import number, whole
 from pgneural.errors import DimensionMismatch, InvalidQuery
-from pgneural.filter import condition, expression
+from pgneural.filter import Expression, Filter, condition, expression, settled
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import Aggregate, Boost, Fusion, Page, Query, Threshold
@@ -22,7 +23,6 @@ from pgneural.store.vectors import Indexed
 from pgneural.types import Encoder, Mode, Vector
 
 Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
-Filter: TypeAlias = "sa.ColumnElement[bool] | str"
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
 MAX_LIMIT = 1_000_000
@@ -47,7 +47,7 @@ class SearchOptions(TypedDict, total=False):
     min_score: float | None
     rerank: Rerank | Reranker | LateInteraction | str | Path | None
     diversity: float
-    group_by: sa.SQLColumnExpression[Any] | str | None
+    group_by: Expression | None
     per_group: int
     fresh: Literal["any", "require"]
     patience: float
@@ -97,6 +97,9 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
 def _require_fitting(mode: Mode, aggregate: Aggregate, threshold: Threshold, options: SearchOptions) -> None:
     """Refuse options that would be ignored."""
     fusion = options.get("fusion")
+    for name in ("max_distance", "min_score"):
+        if not isinstance(getattr(threshold, name), Real | None):
+            raise InvalidQuery(f"{name} is {getattr(threshold, name)!r}, expected a number")
     if fusion is not None and not isinstance(fusion, Fusion):
         raise InvalidQuery(f"fusion is {fusion!r}, expected a WeightedSum or an RRF")
     if fusion is not None and mode is not Mode.HYBRID and not options.get("boosts"):
@@ -154,7 +157,8 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
         raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
     if rerank is not None and not isinstance(rerank, Rerank | LateInteraction):
         rerank = Rerank(rerank)
-    return Refinement(rerank, diversity, None if by is None else expression(by), per_group)
+    grouped = None if by is None else settled(expression(by, "grouping"), "grouping")
+    return Refinement(rerank, diversity, grouped, per_group)
 
 
 def text_of(query: Asked) -> str | None:
@@ -224,7 +228,9 @@ def _mode(mode: Mode | str | None, query: Asked) -> Mode:
 
 def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
-        boosts = [Boost(by, number("the weight of a boost", weight)) for by, weight in boosts.items()]
+        boosts = [Boost(by, weight) for by, weight in boosts.items()]
+    if not isinstance(boosts, Sequence) or not all(isinstance(boost, Boost) for boost in boosts):
+        raise InvalidQuery(f"boosts is {boosts!r}, expected a list of Boost, or a mapping of expressions to weights")
     return tuple(replace(boost, weight=number("the weight of a boost", boost.weight)) for boost in boosts)
 
 

@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.asking import (
     Asked,
-    Filter,
     SearchOptions,
     checked,
     page_of,
@@ -33,34 +32,22 @@ from pgneural.asking import (
 )
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
-from pgneural.documents import Documents, Searched, mean_vectors, others, target_of
-from pgneural.errors import (
-    ChangedType,
-    DatabaseError,
-    InvalidFilter,
-    InvalidQuery,
-    PgneuralError,
-    RefusedRecords,
-)
+from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
+from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
-from pgneural.filter import condition, expression
-from pgneural.incoming import Indexable, records_of
+from pgneural.filter import Expression, Filter, condition, expression
+from pgneural.incoming import Incoming, Indexable
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.serving import Serving
 from pgneural.statement import Page, Query, Target, facets
 from pgneural.store import fresh
-from pgneural.store.catalog import (
-    STATISTICS_SECONDS,
-    find_space,
-    further_spaces,
-    indexed_of,
-    space_of,
-)
+from pgneural.store.catalog import STATISTICS_SECONDS, find_space, further_spaces, indexed_of, space_of
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
+from pgneural.store.pruning import now
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
@@ -122,15 +109,18 @@ class Collection:
         items: Indexable | Iterable[Indexable],
         *,
         bad_records: Literal["skip", "refuse"] = "skip",
+        prune: bool = False,
+        follow_links: bool = False,
         progress: Progress | None = None,
         build_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Report:
         """Store documents; those that are stored already and have not changed cost next to nothing.
 
         Args:
-            items: Paths (files, folders, glob patterns), records, mappings with the fields of a JSONL
-                record, or `Document` rows; one or many, of any kind.
+            items: Paths, records, mappings with the fields of a JSONL record, `Document` rows; one or many.
             bad_records: ``skip``, or ``refuse`` to raise after the good ones are stored.
+            prune: Delete documents that came from these paths and whose files, or records in a file, are gone.
+            follow_links: Read also what symbolic links in folders lead to.
             progress: Called after every batch with the report so far.
             build_progress: Called while the vector index is built.
 
@@ -144,20 +134,17 @@ class Collection:
         """
         with self._existing():
             self._refresh()
+            started, incoming = now(self._engine), Incoming(items, follow_links=follow_links)
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
-            report = ingest.run(records_of(items))
-            complete(self._engine, self._space)
+            report = ingest.run(incoming)
+            complete(self._engine, self._space, report.inserted + report.updated)
             with self._engine.begin() as connection:
                 follow_row_security(connection)
             build(self._engine, self._space, build_progress)
             for derived in self._further.values():
                 derived.complete(self._engine)
             self._searched = None  # its statistics are old now
-        if report.rejected and bad_records == "refuse":
-            raise RefusedRecords(
-                f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
-            )
-        return report
+            return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.
@@ -184,7 +171,9 @@ class Collection:
         Args:
             query: A text, a vector of the collection's space, or several texts with weights, which may be
                 negative: ``{"jaguar": 1, "car": -0.5}``.
-            where: A SQLAlchemy condition over `Document`, or an SQL predicate as text.
+            where: A SQLAlchemy condition over `Document`, or an SQL predicate as text, alone or with parameters:
+                ``("metadata->>'lang' = :lang", {"lang": "en"})``. A text runs with your rights: write it yourself,
+                and pass what your users wrote as a parameter.
             limit: How many documents, at least 1.
             offset: How many to pass over; pages of one length neither repeat nor lose a document.
             mode: ``semantic`` (by meaning), ``lexical`` (by words: BM25), ``sparse`` (by the weights of a learned
@@ -201,8 +190,8 @@ class Collection:
                 `Rerank`; or `LateInteraction`, if the collection has vectors of tokens. The score of a hit is then
                 what it says.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
-            group_by: An expression over `Document`, or SQL as text: of the documents with one value of it, only the
-                best `per_group` are returned.
+            group_by: An expression over `Document`, or SQL as text as of `where`: of the documents with one value of
+                it, only the best `per_group` are returned.
             per_group: How many of each group.
             fresh: ``require`` waits until every document that has changed so far is encoded; ``any`` does not.
             patience: For how many seconds it waits; 0 looks once.
@@ -234,16 +223,10 @@ class Collection:
         """Search; where another space serves by now, search that one."""
         if self._serving.prepared:
             self._moved()
-        changed = False
         while True:
             before = self._serving.state
             try:
                 hits = search()
-            except ChangedType:
-                if changed:
-                    raise
-                changed = True
-                continue
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise
@@ -393,7 +376,7 @@ class Collection:
 
     def facets(
         self,
-        by: sa.SQLColumnExpression[Any] | str,
+        by: Expression,
         *,
         query: str | None = None,
         where: Filter | None = None,
@@ -402,7 +385,7 @@ class Collection:
         """Count documents by the value of an expression, the most frequent first.
 
         Args:
-            by: A SQLAlchemy expression over `Document`, or an SQL expression as text.
+            by: A SQLAlchemy expression over `Document`, or an SQL expression as text, as of `search`.
             query: Count only documents with any of these words, phrases and so on; see `search`.
             where: Count only documents that pass the filter.
             limit: How many values.
@@ -414,11 +397,14 @@ class Collection:
             >>> notes.facets("title LIKE 'T%'")
             {False: 1}
         """
+        counted, narrowed = expression(by), with_arrays(condition(where))
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             self._look(connection)
-            counted, narrowed = expression(by), with_arrays(condition(where))
+            target = self._searching(connection).target
+            narrowed = None if narrowed is None else contained(connection, narrowed)
             text = None if query is None else text_of(query)
-            counting = facets(self._searching(connection).target, counted, text, narrowed, page_of(limit).limit)
+            counted = contained(connection, counted, "expression")
+            counting = facets(target, counted, text, narrowed, page_of(limit).limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -432,10 +418,10 @@ class Collection:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids
         named = None if ids is None else among(DOCUMENTS.c.external_id, ids)
-        conditions = [part for part in (named, narrowed) if part is not None]
         with translated(), self._engine.begin() as connection, filter_errors(where is not None):
             self._look(connection)
-            return delete(connection, self.name, conditions)
+            narrowed = None if narrowed is None else contained(connection, narrowed)
+            return delete(connection, self.name, [part for part in (named, narrowed) if part is not None])
 
     def count(self) -> int:
         """Return the number of documents."""

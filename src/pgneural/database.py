@@ -16,6 +16,7 @@ from pgneural.collection import Collection
 from pgneural.comparison import Comparison, compare
 from pgneural.derive import Derived
 from pgneural.derive import made as further_encoder
+from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
@@ -250,6 +251,7 @@ class Database:
         found = self._search(search)
         changes: dict[str, Any] = {"options": dict(options) if options else None, "dimensions": dimensions}
         if encoder is not None:
+            permit(encoder)
             changes["encoder"] = known = encoders.canonical(encoder)
             length, usual = encoders.described(known, options or {})
             if length is None and dimensions is None:
@@ -339,7 +341,7 @@ class Database:
             spaces = catalog.further_spaces(connection, space.attribute)
         given = further or {}
         derived = {kind: Derived(other, given.get(kind)) for kind, other in spaces.items()}
-        made = functools.partial(_make, encoder or space.encoder, {**space.options, **options})
+        made = functools.partial(_opened, space, encoder, options)
         return Collection(self.engine, space, made, derived)
 
     def _add_further(self, space: Space, wanted: Mapping[str, str | Path | FurtherEncoder | None]) -> None:
@@ -383,7 +385,17 @@ def embedded(path: str | Path) -> Database:
 
 
 def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Encoder:
-    return encoders.get(encoder, **options) if isinstance(encoder, (str, Path)) else encoder
+    if not isinstance(encoder, (str, Path)):
+        return encoder
+    permit(encoder)  # the program names it
+    return encoders.get(encoder, **options)
+
+
+def _opened(space: Space, encoder: str | Path | Encoder | None, options: dict[str, Any]) -> Encoder:
+    """Return the encoder of a collection: the one that is given, or, where the host permits it, that of its row."""
+    if encoder is not None:
+        return _make(encoder, {**space.options, **options})
+    return encoders.get(space.encoder, **permitted_options(space.encoder, space.options), **options)
 
 
 def _chunking(encoder: Encoder) -> catalog.Chunking:

@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pgneural.encoders import canonical
+from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.store.catalog import require_encoder
 from pgneural.store.further import missing, store
 from pgneural.store.indexes import build
@@ -29,6 +30,7 @@ def made(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
     from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
 
     name = canonical(encoder)
+    permit(name)
     found: FurtherEncoder = SparseTransformerEncoder(name) if kind == "sparse" else TokenEncoder(name)
     return found
 
@@ -50,7 +52,10 @@ class Derived:
 
         Raises:
             EncoderMismatch: The model's files have changed.
+            UnpermittedModel: Only the database names it, and this host does not permit it.
         """
+        if self._encoder is None:
+            permitted_options(self.space.encoder, self.space.options)
         encoder = made(self.space.kind, self._encoder or self.space.encoder)
         require_encoder(self.space, encoder)
         return encoder

@@ -19,11 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
-from pgneural.errors import UnknownDocument
-from pgneural.filter import condition
+from pgneural.errors import InvalidFilter, UnknownDocument
+from pgneural.filter import Filter, condition, require_over, settled
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Statements, Target, Vectors
 from pgneural.store.catalog import chunks_of, chunks_per_row, indexed_of, terms_of
+from pgneural.store.contained import require_contained
 from pgneural.store.failures import prepared_anew
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.vectors import Storage
@@ -47,15 +48,18 @@ class Searched:
 
     def rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
         """Run the statement of a query; no rows where the space is in none of `states`."""
-        built, parameters = self._statements.of(query, connection.dialect)
+        built, parameters = self._statements.of(query, connection)
         parameters["neural_states"] = self.states
         driver: Any = connection.connection.dbapi_connection
-        with prepared_anew(driver):
-            if query.literals():
+
+        def execute() -> Sequence[Sequence[Any]]:
+            if not built.ours:
                 return connection.execute(built.statement, parameters).all()
             text, constants = built.text(connection.dialect)
             rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
             return rows
+
+        return prepared_anew(driver, execute)
 
     def serves(self, target: Target) -> bool:
         """Whether the statements are as good for what the target is by now."""
@@ -68,7 +72,7 @@ class Searched:
         other = Searched(target)
         vector = np.ones(target.dense.indexed.dimensions, dtype=np.float32)
         for query in self._statements.asked()[-MOST_PREPARED:]:
-            with contextlib.suppress(DBAPIError, psycopg.Error):  # a filter that never worked
+            with contextlib.suppress(DBAPIError, psycopg.Error, InvalidFilter):  # a filter that never worked
                 other.rows(connection, replace(query, vector=None if query.vector is None else vector))
         return other
 
@@ -88,6 +92,11 @@ class Documents:
     def target(self) -> Target:
         """What is searched."""
         return self.searched.target
+
+    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+        """Refuse an expression that is not over documents, or that leaves its place."""
+        require_over(DOCUMENTS, given, what)
+        require_contained(self.connection, DOCUMENTS, [(what, given)])
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement."""
@@ -153,15 +162,16 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
 _ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
 _RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
 _STRATEGY = _RANKED + 4 + len(LEGS)
+_RELAXED = _STRATEGY + 1
 
 
 def _hit(row: Sequence[Any]) -> Hit[Document]:
     """Turn a row of `with_documents` into a hit."""
     rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
     legs = {leg: row[at] for at, leg in enumerate(LEGS, start=_RANKED + 4) if row[at] is not None}
-    for place, boost in enumerate(row[_STRATEGY + 1 : -2], start=1):
+    for place, boost in enumerate(row[_RELAXED + 1 : -2], start=1):
         legs[f"boost {place}"] = boost
-    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs)
+    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs, row[_RELAXED])
 
 
 def _document(row: Sequence[Any]) -> Document:
@@ -195,10 +205,20 @@ def mean_vectors(
     return known
 
 
-def others(
-    known: Mapping[str, tuple[int, Vector]], where: sa.ColumnElement[bool] | str | None
-) -> sa.ColumnElement[bool]:
+def others(known: Mapping[str, tuple[int, Vector]], where: Filter | None) -> sa.ColumnElement[bool]:
     """Return the filter that leaves out some documents."""
     rest = Document.id.not_in([key for key, _ in known.values()])
     narrowed = condition(where)
     return rest if narrowed is None else rest & narrowed
+
+
+def contained(connection: sa.Connection, given: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElement[Any]:
+    """Return an expression with parameters of its own, over documents and rows made of them, that keeps its place.
+
+    Raises:
+        InvalidFilter: It is none, or PostgreSQL cannot read it.
+    """
+    given = settled(given, what)
+    require_over(DOCUMENTS, given, what, functions=True)
+    require_contained(connection, DOCUMENTS, [(what, given)])
+    return given

@@ -5,6 +5,7 @@
     PgneuralError
     ├── UnknownEncoder          (LookupError)
     ├── EncoderUnavailable      (OSError)
+    ├── UnpermittedModel        (PermissionError)
     ├── TextTooLong             (ValueError)
     ├── DimensionMismatch       (ValueError)
     ├── EncoderMismatch         (ValueError)
@@ -63,6 +64,10 @@ class EncoderUnavailable(PgneuralError, OSError):
     """The encoder is known, but its files cannot be read here."""
 
 
+class UnpermittedModel(PgneuralError, PermissionError):
+    """A database names a model, or an option of one, that this host does not permit."""
+
+
 class TextTooLong(PgneuralError, ValueError):
     """The text has more tokens than the encoder reads; nothing is ever cut silently."""
 
@@ -80,7 +85,9 @@ class UnreadableInput(PgneuralError, ValueError):
 
 
 class RefusedRecords(PgneuralError, ValueError):
-    """Some records were bad and the caller asked to refuse them; the others are stored."""
+    """Some records were bad and the caller asked to refuse them; the others are stored, as `report` says."""
+
+    report: object = None
 
 
 class InvalidName(PgneuralError, ValueError):

@@ -17,9 +17,10 @@ import ir_measures
 import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
-from pgneural.asking import Filter, mode_of
+from pgneural.asking import mode_of
 from pgneural.collection import Collection
 from pgneural.errors import EncoderUnavailable, UnreadableInput
+from pgneural.filter import Filter
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.search import Hits
 from pgneural.types import Mode

@@ -17,6 +17,7 @@ from sqlalchemy.sql.compiler import NO_LINTING
 
 from pgneural.search import Hits
 from pgneural.statement import Page, Query, Target, Vectors
+from pgneural.store.contained import require_contained
 from pgneural.store.schema import index_name
 from pgneural.store.vectors import Method
 
@@ -31,6 +32,7 @@ STAGES = {
     "sparse_exact": "sparse weights, one by one",
     "sparse_fallback": "sparse weights of all rows that pass",
     "question": "words of the query",
+    "phrased": "rows with the phrase",
     "few_words": "words, one by one",
     "rare_words": "rows with a rare word",
     "more_words": "rows with more common words",
@@ -96,6 +98,8 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
         query: What was asked.
         hits: What it found.
     """
+    query = query.settled()
+    require_contained(connection, target.source, query.given())
     output: Any = connection.execute(_Explained(query.select(target))).scalar()
     output = json.loads(output) if isinstance(output, str) else output  # as some drivers give it
     ran = {stage.name: stage for stage in _stages(output[0]["Plan"])}
@@ -233,6 +237,10 @@ class _Words:
             )
 
     def _lexical(self) -> Iterator[str]:
+        if phrased := self.stages.get("phrased"):
+            yield f"{phrased.rows:,} of the best rows by words have the phrase in quotation marks."
+        if self.hits.relaxed:
+            yield "These are fewer than were asked for, so rows without it follow: the search is relaxed."
         rare, more, few = (self.stages.get(name) for name in ("rare_words", "more_words", "few_words"))
         if few:
             yield f"{few.rows:,} of these rows are the best that have words of the query."

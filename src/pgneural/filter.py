@@ -1,64 +1,321 @@
-"""A filter that was written as SQL text: taken as it is, once it is sure to stay inside its parentheses.
+"""The door for filters, boosts and groupings: whatever a caller gives becomes a SQLAlchemy expression, or is refused.
 
-The text stands in our statement as a predicate between parentheses. Whoever may search may read, so this is
-no matter of rights; but a text like ``false) OR (true`` would escape the collection by accident.
+SQL may be given as text, alone or with parameters: ``("metadata->>'lang' = :lang", {"lang": "en"})``. A value is never
+part of the text: it is bound, so that no value can change what the text says, and a new value needs no new statement.
+
+A text becomes a `Written`, which says itself what was written. That it stays in its place is seen to by the server's
+own parser before the statement is executed (`pgneural.store.contained`). That is no matter of rights: what a text calls
+runs with the rights of who searches. So an application must not pass on a text that its users wrote; it writes the text
+itself, with their values as parameters.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.functions import FunctionElement
 
 from pgneural.errors import InvalidFilter
 
-_TOKEN = re.compile(
+Text: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
+Filter: TypeAlias = "sa.ColumnExpressionArgument[bool] | sa.TextClause | bool | Text"
+Expression: TypeAlias = "sa.SQLColumnExpression[Any] | sa.TextClause | Text"
+
+OURS = "neural_"
+"""How the names of the parameters of our own begin."""
+
+# Only to find the parameters: where it errs about a quotation, a parameter stands in it or is missed, which PostgreSQL
+# or the comparison with the values then refuses. What a text says is for the server's parser to tell.
+_PARAMETER = re.compile(
     r"""
-      (?P<quoted> [eE]'(?:[^'\\]|\\.|'')*+' | '(?:[^']|'')*+' | "(?:[^"]|"")*+" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
-                  | --[^\n]*+ | /\*.*?\*/ )
-    | (?P<open> ' | " | /\* | \$\w*\$ )
-    | (?P<placeholder> (?<![\w$]) \$\d+ )
-    | (?P<parenthesis> [()] )
+      [eE]'(?:[^'\\]|\\.|'')*+' | '(?:[^']|'')*+' | "(?:[^"]|"")*+" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+    | --[^\n]*+ | /\*.*?\*/ | ::
+    | \\(?P<colon>:)
+    | (?<![:\w$]) : (?P<name>[^\W\d]\w*)
     """,
     re.VERBOSE | re.DOTALL,
 )
+_PARAMETER_OF_SQLALCHEMY = re.compile(r"(?<![:\w\\]):(?P<name>\w+)(?!:)|\\(?P<colon>:)")  # as `sqlalchemy.text` has it
 
 
-def condition(where: sa.ColumnElement[bool] | str | None) -> sa.ColumnElement[bool] | None:
+class Written(FunctionElement[Any]):
+    """SQL that was given as text: pieces of it, with parameters between them."""
+
+    name = "written"
+    inherit_cache = True
+
+    @property
+    def parts(self) -> Sequence[sa.ColumnElement[Any]]:
+        """The pieces, in order: literal columns and parameters."""
+        return list(self.clauses)
+
+    @property
+    def text(self) -> str:
+        """What was written, with NULL for the parameters, and nothing around it."""
+        return "".join(part.name if isinstance(part, sa.ColumnClause) else null_like(part) for part in self.parts)
+
+
+class WrittenCondition(Written):
+    """A predicate that was given as text."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(Written)
+def _between_parentheses(written: Written, compiler: Any, **options: Any) -> str:
+    def rendered(part: sa.ColumnElement[Any]) -> str:
+        piece = str(compiler.process(part, **options))
+        alone = isinstance(part, sa.BindParameter) and not part.expanding  # several are between parentheses already
+        return f"({piece})" if alone else piece
+
+    pieces = "".join(rendered(part) for part in written.parts)
+    return f"({pieces}\n)"  # the line break ends a comment that the text ends with
+
+
+def null_like(parameter: sa.ColumnElement[Any]) -> str:
+    """Return NULL of the type of a parameter, between parentheses as the parameter is."""
+    if isinstance(parameter.type, sa.types.NullType):
+        return "(NULL)"
+    return f"({sa.cast(sa.null(), parameter.type).compile(dialect=reading())})"
+
+
+def reading() -> sa.Dialect:
+    """Return a dialect that renders SQL as the server reads it, without the escapes that drivers want."""
+    from sqlalchemy.dialects import postgresql
+
+    dialect: sa.Dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return dialect
+
+
+def condition(where: Filter | None, what: str = "filter") -> sa.ColumnElement[bool] | None:
     """Return a filter as a SQLAlchemy condition.
 
-    Raises:
-        InvalidFilter: The text has parentheses that do not match, an open quotation or a placeholder.
-    """
-    if not isinstance(where, str):
-        return where
-    _require_closed(where)
-    # the line break keeps a comment at the end from swallowing what follows
-    return sa.literal_column(f"({where}\n)", sa.Boolean)
-
-
-def expression(value: sa.SQLColumnExpression[Any] | str) -> sa.SQLColumnExpression[Any]:
-    """Return a value as a SQLAlchemy expression; a text is taken as a filter's is.
+    Args:
+        where: A condition, SQL as text, or text with its parameters; None for no filter.
+        what: How an error calls it.
 
     Raises:
-        InvalidFilter: As of `condition`.
+        InvalidFilter: It is none of these, or text and parameters do not go with each other.
     """
-    if not isinstance(value, str):
-        return value
-    _require_closed(value)
-    return sa.literal_column(f"({value}\n)")
+    if where is None:
+        return None
+    if isinstance(where, bool):
+        return sa.true() if where else sa.false()
+    return _element(where, what, "a SQLAlchemy condition", WrittenCondition)
 
 
-def _require_closed(where: str) -> None:
-    depth = 0
-    for token in _TOKEN.finditer(where):
-        if token["open"]:
-            raise InvalidFilter(f"the filter has an open {token['open']} at character {token.start()}; close it")
-        if token["placeholder"]:
-            raise InvalidFilter(f"the filter has a placeholder {token['placeholder']}; write the value itself")
-        depth += {"(": 1, ")": -1}.get(token["parenthesis"] or "", 0)
-        if depth < 0:
-            break
-    if depth:
-        raise InvalidFilter("the filter has parentheses that do not match; close each that is opened")
+def expression(value: Expression, what: str = "expression") -> sa.ColumnElement[Any]:
+    """Return a value as a SQLAlchemy expression; text and errors are as of `condition`."""
+    return _element(value, what, "a SQLAlchemy expression", Written)
+
+
+def _element(given: Any, what: str, expected: str, written: type[Written]) -> sa.ColumnElement[Any]:
+    if isinstance(given, str):
+        return written(sa.literal_column(_readable(given, what)))
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], Mapping):
+        return _with_values(given[0], given[1], what, written)
+    found = given.__clause_element__() if hasattr(given, "__clause_element__") else given
+    if isinstance(found, sa.TextClause):
+        return _from_text(found, what, written)
+    if not isinstance(found, sa.ColumnElement):
+        raise InvalidFilter(f"the {what} is {_described(found)}, expected {expected}, SQL as text, or {_EXAMPLE}")
+    _require_names(found, what)
+    if isinstance(found, sa.ColumnClause) and found.is_literal:
+        return written(sa.literal_column(_readable(found.name, what)))
+    return found
+
+
+_EXAMPLE = "text with parameters like (\"lang = :lang\", {'lang': 'en'})"
+
+
+def _described(given: Any) -> str:
+    if isinstance(given, sa.Select | sa.CompoundSelect):
+        return "a Select, which may have many rows (its .exists() or .scalar_subquery() is one value)"
+    if isinstance(given, sa.FromClause):
+        return f"rows and not a value, {type(given).__name__}"
+    return f"{reprlib.repr(given)} of type {type(given).__name__}"
+
+
+def _readable(text: str, what: str) -> str:
+    if "\0" in text or (not text.isascii() and text.encode("utf-8", "ignore").decode() != text):
+        raise InvalidFilter(f"the {what} has a NUL byte or half of a surrogate pair, which is no text; remove it")
+    return text
+
+
+def _with_values(text: str, values: Mapping[str, Any], what: str, written: type[Written]) -> Written:
+    """Take names with a colon for parameters, outside of quotations and comments; a backslash makes it a colon."""
+    made = {name: _parameter(name, value, what) for name, value in values.items()}
+    named = {found["name"] for found in _PARAMETER.finditer(text) if found["name"]}
+    for name in sorted(named - made.keys()):
+        raise InvalidFilter(f"the {what} names :{name} and there is no value for it; give one, or write \\:{name}")
+    for name in sorted(made.keys() - named):
+        listed = ", ".join(f":{name}" for name in sorted(named)) or "none"
+        raise InvalidFilter(f"the {what} has a value for {name!r} and does not name it; it names {listed}")
+    return written(*_parts(_PARAMETER, _readable(text, what), made))
+
+
+def _from_text(given: sa.TextClause, what: str, written: type[Written]) -> Written:
+    """Take over a ``sqlalchemy.text``, with parameters whose names are those of no other."""
+    made: dict[str, sa.BindParameter[Any]] = {}
+    _require_names(given, what)
+    for bound in given.get_children():
+        assert isinstance(bound, sa.BindParameter)
+        if bound.required:
+            raise InvalidFilter(f"the {what} has a parameter {bound.key!r} without a value; give it with bindparams()")
+        made[str(bound.key)] = sa.bindparam(
+            str(bound.key),
+            bound.value,
+            bound.type,
+            unique=True,
+            callable_=bound.callable,
+            expanding=bound.expanding,
+        )
+    return written(*_parts(_PARAMETER_OF_SQLALCHEMY, _readable(given.text, what), made))
+
+
+def _parts(
+    pattern: re.Pattern[str], text: str, parameters: Mapping[str, sa.BindParameter[Any]]
+) -> Iterator[sa.ColumnElement[Any]]:
+    """Cut a text at its parameters."""
+    piece, at = "", 0
+    for found in pattern.finditer(text):
+        if not (found["name"] or found["colon"]):
+            continue
+        piece, at = piece + text[at : found.start()], found.end()
+        if found["colon"]:
+            piece += ":"
+            continue
+        yield sa.literal_column(piece)
+        yield parameters[found["name"]]
+        piece = ""
+    yield sa.literal_column(piece + text[at:])
+
+
+def _parameter(name: Any, value: Any, what: str) -> sa.BindParameter[Any]:
+    """Return a parameter whose type is for driver and server to tell: a text is read as what stands beside it wants."""
+    if not isinstance(name, str) or name.startswith(OURS):
+        raise InvalidFilter(f"the {what} has a parameter {name!r}, expected a name that does not begin with {OURS}")
+    refused = isinstance(value, Mapping | set | frozenset) or callable(value) or hasattr(value, "__clause_element__")
+    if refused or isinstance(value, sa.ClauseElement):
+        raise InvalidFilter(f"the parameter {name} is {_described(value)}, expected a text, a number, a date or a list")
+    if isinstance(value, str):
+        _readable(value, f"parameter {name}")
+    return sa.bindparam(name, value, sa.types.NullType(), unique=True)
+
+
+def _parameters(given: sa.ClauseElement) -> list[sa.BindParameter[Any]]:
+    return [part for part in visitors.iterate(given) if isinstance(part, sa.BindParameter)]
+
+
+def _require_names(given: sa.ClauseElement, what: str) -> None:
+    for parameter in _parameters(given):
+        if not parameter.unique and str(parameter.key).startswith(OURS):
+            raise InvalidFilter(f"the {what} has a parameter {parameter.key!r}; names that begin with {OURS} are ours")
+
+
+def settled(given: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElement[Any]:
+    """Return an expression whose parameters are its own: two with one name do not overwrite each other.
+
+    Raises:
+        InvalidFilter: One of them has no value.
+    """
+    parameters = _parameters(given)
+    for parameter in parameters:
+        if parameter.required:
+            raise InvalidFilter(f"the {what} has a parameter {parameter.key!r} without a value; give it one")
+    if all(parameter.unique and not parameter.callable for parameter in parameters):
+        return given
+    return visitors.cloned_traverse(given, {"detect_subquery_cols": True}, {"bindparam": _make_own})
+
+
+def _make_own(parameter: sa.BindParameter[Any]) -> None:
+    """Give a parameter a name of its own, and the value that its function has now.
+
+    SQLAlchemy keeps a statement without saying which values are functions, and would not call them in the next one.
+    """
+    parameter.value, parameter.callable = parameter.effective_value, None
+    parameter._convert_to_unique()  # type: ignore[no-untyped-call]
+
+
+def require_plain(given: sa.ColumnElement[Any], what: str = "filter") -> None:
+    """Refuse a text of which only a server could tell where it ends, for a statement that others will execute.
+
+    Without a backslash, a dollar sign and a comment there is one way to read quotations, whatever the settings: then
+    brackets outside of them that match are enough.
+
+    Raises:
+        InvalidFilter: The text is not as plain as that.
+    """
+    for written in visitors.iterate(given):
+        if isinstance(written, Written) and not _plain(written.text):
+            raise InvalidFilter(
+                f"the {what} has a bracket or a quotation that is not closed, a comment, a backslash, $ or ;, and "
+                "select() cannot ask a server about it; write a SQLAlchemy condition, or use all()"
+            )
+
+
+def _plain(text: str) -> bool:
+    outside = re.sub(r"'[^']*'|\"[^\"]*\"", " ", text)
+    if re.search(r"[\\$]|--|/\*", text) or re.search(r"['\";]", outside):
+        return False
+    opened: list[str] = []
+    for bracket in re.findall(r"[()\[\]]", outside):
+        if bracket in "([":
+            opened.append(")" if bracket == "(" else "]")
+        elif not opened or opened.pop() != bracket:
+            return False
+    return not opened
+
+
+def written_in(given: sa.ColumnElement[Any]) -> tuple[list[Written], bool]:
+    """Return what was given as text in an expression, and whether its author put other SQL as text into it."""
+    parts, others = [], False
+    texts = {id(piece) for part in visitors.iterate(given) if isinstance(part, Written) for piece in part.parts}
+    for part in visitors.iterate(given):
+        if isinstance(part, Written):
+            parts.append(part)
+        elif isinstance(part, sa.TextClause) or (isinstance(part, sa.ColumnClause) and part.is_literal):
+            text = part.text if isinstance(part, sa.TextClause) else part.name
+            others = others or (id(part) not in texts and not re.fullmatch(r"\w+|\*", text))
+    return parts, others
+
+
+def require_over(
+    source: sa.FromClause, given: sa.ColumnElement[Any], what: str = "filter", *, functions: bool = False
+) -> None:
+    """Refuse an expression over other rows than those of a source: each of its rows would come once with each of them.
+
+    Args:
+        source: The rows that it may use.
+        given: The expression.
+        what: How an error calls it.
+        functions: Whether a function may make rows of each.
+
+    Raises:
+        InvalidFilter: With the remedy.
+    """
+    mine = {getattr(table, "fullname", None) for table in tables_of(source)}
+    for table in read_by(given):
+        made = functions and isinstance(table, sa.TableValuedAlias)
+        if getattr(table, "fullname", None) not in mine and not made:
+            other = getattr(table, "name", table)
+            raise InvalidFilter(
+                f"the {what} is over another table, {other}; reach it through a subquery, as in exists()"
+            )
+
+
+def read_by(given: sa.ColumnElement[Any]) -> list[sa.FromClause]:
+    """Return the tables that an expression reads from itself, and not in a subquery."""
+    return [table for rows in sa.select(given).columns_clause_froms for table in tables_of(rows)]
+
+
+def tables_of(rows: sa.FromClause) -> list[sa.FromClause]:
+    """Return what rows are joined of."""
+    return [*tables_of(rows.left), *tables_of(rows.right)] if isinstance(rows, sa.Join) else [rows]

@@ -20,6 +20,7 @@ from pgneural.errors import EncoderMismatch
 from pgneural.store import lexical, queue
 from pgneural.store.failures import cause_of, sqlstate
 from pgneural.store.kept import Kept, Made
+from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
 from pgneural.store.remembered import remember
 from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, Synced, encoded, recalled
@@ -99,10 +100,20 @@ class Round:
         encoder: Makes the encoder; called when the first text is to be cut.
         strict: An error is raised, as by who waits for the rows; otherwise it is noted with its row, and the others
             go on.
+        as_owner: Whether each source is worked on as its owner.
     """
 
-    def __init__(self, engine: sa.Engine, worker: str, encoder: Callable[[], Encoder], *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        worker: str,
+        encoder: Callable[[], Encoder],
+        *,
+        strict: bool = False,
+        as_owner: bool = False,
+    ) -> None:
         self._engine, self._worker, self._encoder, self._strict = engine, worker, encoder, strict
+        self._as_owner = as_owner
         self.shares: list[Share] = []
 
     def add(self, kept: Kept, most: int = BATCH_ROWS) -> int:
@@ -157,21 +168,20 @@ class Round:
 
     def _read(self, share: Share) -> Batch:
         """Read and cut the next rows of a share; those that cannot be are noted."""
-        with self._reading() as connection:
-            try:
-                return Batch.read(connection, share.kept, share.left, self._encoder)
-            except Exception as error:
-                self._refuse(error)
+        where = self._source(share)
+        try:
+            return Batch.read(where, share.kept, share.left, self._encoder)
+        except Exception as error:
+            self._refuse(error)
         batch, errors = Batch(share.kept, []), {}
         for key in share.left:
-            with self._reading() as connection:
-                try:
-                    one = Batch.read(connection, share.kept, [key], self._encoder)
-                except Exception as error:
-                    errors[key] = self._refuse(error)
-                else:
-                    batch.rows += one.rows
-                    batch.known |= one.known
+            try:
+                one = Batch.read(where, share.kept, [key], self._encoder)
+            except Exception as error:
+                errors[key] = self._refuse(error)
+            else:
+                batch.rows += one.rows
+                batch.known |= one.known
         self._fail(share, errors)
         return batch
 
@@ -183,8 +193,10 @@ class Round:
         if not any(piece for batch in every for piece in batch.chunks):
             return {}, {}
         encoder = self._encoder()
-        with self._reading() as connection:
-            found = recalled(connection, encoder, every)
+        found: dict[bytes, Vector] = {}
+        for share in shares:  # each owner has vectors of his own
+            with self._source(share).begin() as connection:
+                found |= recalled(connection, encoder, [batches[id(share)]])
         started = time.perf_counter()
         try:
             made = encoded(encoder, every, found)
@@ -193,11 +205,20 @@ class Round:
             made = {}
             for share in shares:
                 made |= self._encoded_singly(share, batches[id(share)], found)
-        with self._engine.begin() as connection:
-            remember(connection, encoder, made)
+        self._remember(shares, batches, made)
         for share in shares:
             share.done.encode_seconds += (time.perf_counter() - started) / len(shares)
         return found, made
+
+    def _remember(self, shares: Sequence[Share], batches: Mapping[int, Batch], made: Mapping[bytes, Vector]) -> None:
+        """Keep what was made for the owners of the rows it was made for, for each of them once."""
+        kept: dict[str, set[bytes]] = {}
+        for share in shares:
+            own = {piece.hash for piece in batches[id(share)].chunks} & made.keys()
+            with self._source(share).begin() as connection:
+                known = kept.setdefault(str(connection.scalar(sa.select(sa.func.current_user()))), set())
+                remember(connection, self._encoder(), {hash_: made[hash_] for hash_ in own - known})
+            known |= own
 
     def _encoded_singly(self, share: Share, batch: Batch, found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
         made: dict[bytes, Vector] = {}
@@ -231,13 +252,13 @@ class Round:
                 self._fail(share, {made.row.key: self._refuse(error)})
 
     def _exists(self, share: Share, made: Made) -> bool:
-        with self._reading() as connection:
+        with self._source(share).begin() as connection:
             return bool(share.kept.existing(connection, [made.row.key]))
 
     def _store_together(self, share: Share, rows: Sequence[Made]) -> None:
         """Store what is still ours and as it was; the rest goes back to the queue."""
         kept, keys = share.kept, [made.row.key for made in rows]
-        with self._engine.begin() as connection:
+        with self._source(share).begin() as connection:
             connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
             ours = queue.still_ours(connection, share.claim, keys)
             if any(made.chunks for made in rows):
@@ -277,9 +298,9 @@ class Round:
             if share.left:
                 self._give_back(share, share.left)
 
-    def _reading(self) -> sa.Connection:
-        """Return a connection that is in no transaction while texts are cut or encoded."""
-        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    def _source(self, share: Share) -> Transactions:
+        """Return what begins the transactions that touch the source and what is kept of it."""
+        return AsOwner(self._engine, share.kept.space.id) if self._as_owner else self._engine
 
 
 def _agrees(made: Made, there: set[str]) -> bool:

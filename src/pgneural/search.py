@@ -64,6 +64,7 @@ class Hit(Generic[E]):
             Hybrid: how many standard deviations above the mean of this query's candidates.
         chunk: Its best chunk.
         legs: What each leg contributed, as a score.
+        relaxed: Whether the query has a "phrase" that the row has not: too few rows have it.
     """
 
     entity: E
@@ -71,6 +72,7 @@ class Hit(Generic[E]):
     score: float
     chunk: HitChunk
     legs: Mapping[str, float]
+    relaxed: bool = False
 
 
 class Hits(list[Hit[E]]):
@@ -79,13 +81,16 @@ class Hits(list[Hit[E]]):
     Attributes:
         exhausted: Whether there are fewer rows than were asked for; these are all that are left.
         strategy: How they were found: ``exact``, ``near``, ``fallback``, or for a lexical search ``rare words`` or
-            ``more words``; empty where there is none.
+            ``more words``, or ``phrases`` where only rows with the phrase were wanted; empty where there is none.
+        relaxed: Whether fewer rows have the "phrase" of the query than were asked for: the hits without it come after
+            them, and each is ``relaxed``.
     """
 
     def __init__(self, hits: list[Hit[E]], *, limit: int, strategy: str) -> None:
         super().__init__(hits)
         self.exhausted = len(hits) < limit
         self.strategy = strategy
+        self.relaxed = any(hit.relaxed for hit in hits)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Refinement:
 
     rerank: Rerank | LateInteraction | None = None
     diversity: float = 0.0
-    group_by: sa.SQLColumnExpression[Any] | None = None
+    group_by: sa.ColumnElement[Any] | None = None
     per_group: int = 1
     context: Vector | None = None
 
@@ -120,6 +125,9 @@ class Rows(Protocol[E]):
     @property
     def target(self) -> Target:
         """What is searched."""
+
+    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+        """Refuse an expression that is not over the rows, or that leaves its place."""
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement, in the same transaction."""
@@ -193,11 +201,12 @@ class Refined(Generic[E]):
                 return hits.strategy, [hits[at] for at in kept]
             wanted *= SEVERAL_WINDOW
 
-    def _groups(self, hits: Sequence[Hit[E]], by: sa.SQLColumnExpression[Any]) -> dict[tuple[Any, ...], Hashable]:
+    def _groups(self, hits: Sequence[Hit[E]], by: sa.ColumnElement[Any]) -> dict[tuple[Any, ...], Hashable]:
         target = self.rows.target
         keys = list(target.keys.values())
         statement = sa.select(*keys, by).select_from(target.rows).where(one_of(keys, self._keys(hits)))
         with filter_errors(True, "group_by"):
+            self.rows.require(by, "grouping")
             return {tuple(key): hashable(value) for *key, value in self.rows.execute(statement)}
 
     def _keys(self, hits: Sequence[Hit[E]]) -> list[tuple[Any, ...]]:

@@ -9,8 +9,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from pgneural.chunk import chunk
+from pgneural.errors import InvalidQuery
 from pgneural.store import lexical, queue
+from pgneural.store.copying import commits_at_once
 from pgneural.store.kept import Changed, Kept, Made
+from pgneural.store.owner import Transactions, Within
 from pgneural.store.remembered import recall, remember
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
@@ -53,12 +56,16 @@ class Batch:
     known: dict[bytes, Vector] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, connection: sa.Connection, kept: Kept, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
-        """Read the first of these rows, as many as memory allows, and cut those that changed."""
-        changed = kept.read(connection, keys)
+    def read(cls, where: Transactions, kept: Kept, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
+        """Read the first of these rows, as many as memory allows; cut those that changed outside of a transaction."""
+        with where.begin() as connection:
+            changed = kept.read(connection, keys)
         rows = [cut(kept.space, row, encoder) for row in changed]
-        known = kept.known(connection, [made.row for made in rows if made.chunks])
-        return cls(kept, rows, known)
+        before = [made.row for made in rows if made.chunks and made.row.source_hash is not None]
+        if not before:
+            return cls(kept, rows)
+        with where.begin() as connection:
+            return cls(kept, rows, kept.known(connection, before))
 
     @property
     def chunks(self) -> Iterator[Chunk]:
@@ -122,20 +129,39 @@ class Syncing:
         self.report = Synced()
 
     def within(self, connection: sa.Connection, *, own: bool = False) -> Synced:
-        """Bring all rows, or only those that the transaction itself has changed, up to date in it."""
-        while keys := queue.take(connection, self._kept.space.id, BATCH_ROWS, own=own):
-            self.report.rows += len(keys)
-            while keys and self._kept.chunks is not None:
-                keys = keys[self._stored(connection, keys) :]
+        """Bring all rows, or only those that the transaction itself has changed, up to date in it.
+
+        Rows leave the queue together with what is made of them: where that fails, all of a batch is as it was before.
+
+        Raises:
+            InvalidQuery: Each statement of the connection is a transaction.
+        """
+        if commits_at_once(connection):
+            raise InvalidQuery(
+                "the connection is in AUTOCOMMIT, where rows could leave the queue before they are encoded; "
+                "give sync() a transaction, or the engine"
+            )
+        while self._batch(connection, own):
+            pass
         if not own:  # which would lock the words of rows that others are writing
             lexical.settle(connection, self._kept.space.id, self._kept.terms, self.report.rows)
             if self.report.rows >= WORTH_ANALYZING:
                 self._kept.analyze(connection)
         return self.report
 
+    def _batch(self, connection: sa.Connection, own: bool) -> int:
+        """Take rows off the queue and store what is made of them; return how many."""
+        with connection.begin_nested():
+            keys = queue.take(connection, self._kept.space.id, BATCH_ROWS, own=own)
+            left = keys if self._kept.chunks is not None else []
+            while left:
+                left = left[self._stored(connection, left) :]
+        self.report.rows += len(keys)
+        return len(keys)
+
     def _stored(self, connection: sa.Connection, keys: Sequence[str]) -> int:
         """Encode and store the first of these rows; return how many."""
-        batch = Batch.read(connection, self._kept, keys, self._encoder)
+        batch = Batch.read(Within(connection), self._kept, keys, self._encoder)
         if any(batch.chunks):
             encoder = self._encoder()
             self._kept.claim_revision(connection, encoder.name, encoder.revision)

@@ -11,6 +11,7 @@ worker that is killed loses nothing, and one that cannot reach the server tries 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -27,12 +28,15 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgneural import encoders
+from pgneural.encoders.permitted import permitted
+from pgneural.errors import MissingPrivilege
 from pgneural.printable import logger as logger_of
 from pgneural.rounds import Done, Round
 from pgneural.store import lexical, queue, remembered, work
 from pgneural.store.engine import create_engine, libpq_url
 from pgneural.store.kept import Kept
+from pgneural.store.owner import AsOwner
+from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
 from pgneural.store.spaces import build_index, to_be_indexed
 from pgneural.sync import BATCH_ROWS
@@ -83,7 +87,9 @@ class Worker:
         url: Where the server is.
         concurrency: How many threads work: with two, one encodes while the other stores.
         only: Names of searches, ``articles.search``, or of collections; all by default.
-        make: Makes an encoder by its name and options.
+        make: Makes an encoder by its name and options; by default only of those that this host permits
+            (`pgneural.encoders.permits`).
+        as_superuser: Whether it may connect as a superuser.
     """
 
     def __init__(
@@ -92,16 +98,20 @@ class Worker:
         *,
         concurrency: int = 2,
         only: Sequence[str] = (),
-        make: Callable[..., Encoder] = encoders.get,
+        make: Callable[..., Encoder] = permitted,
+        as_superuser: bool = False,
     ) -> None:
         self.url, self.only, self._concurrency, self._make = url, list(only), concurrency, make
+        self._as_superuser = as_superuser
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.engine = create_engine(url, connections=2 * concurrency + 2)
-        sa.event.listen(self.engine, "connect", _see_every_row)
+        sa.event.listen(self.engine, "connect", _find_names_of_the_server_first)
         self._stopping, self._woken = threading.Event(), threading.Condition()
         self._shared = _Shared()
         self._encoders: dict[tuple[str, str], Encoder] = {}
-        self._making, self._indexing = threading.Lock(), threading.Lock()
+        self._making, self._indexing, self._following = threading.Lock(), threading.Lock(), threading.RLock()
+        self._reconciling = Reconciling(self.engine, self.only)
+        self._checked = False
 
     @property
     def totals(self) -> dict[int, Done]:
@@ -127,6 +137,7 @@ class Worker:
         Args:
             once: Only until nothing is left to do. The first error of the server is then raised.
         """
+        self._require_role(once)
         errors: list[BaseException] = []
 
         def work_on() -> None:
@@ -152,6 +163,27 @@ class Worker:
             self.engine.dispose()
         if errors:
             raise errors[0]
+
+    def _require_role(self, once: bool) -> None:
+        """Refuse to run as a superuser unless told: what the owners of tables have made would run with all rights.
+
+        Raises:
+            MissingPrivilege: The role is a superuser.
+        """
+        try:
+            with self.engine.begin() as connection:
+                superuser = connection.scalar(sa.text(_SUPERUSER))
+        except (SQLAlchemyError, psycopg.Error):
+            if once:
+                raise
+            return  # a server that is not there yet; the first turn asks again
+        self._checked = True
+        if superuser and not self._as_superuser:
+            self.engine.dispose()
+            raise MissingPrivilege(
+                f"the worker is to run as {superuser}, a superuser, whose rights the owners of tables could then get; "
+                "connect as a role that neural.grant_worker was called for, or say --as-superuser"
+            )
 
     def _work(self, once: bool) -> None:
         pause, failures = SHORTEST_POLL_SECONDS, 0
@@ -202,12 +234,17 @@ class Worker:
 
     def _turn(self) -> bool:
         """Do one round; return whether there was anything to do."""
+        if not self._checked:
+            self._require_role(True)
+        compared = self._reconcile()
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             spaces = [space for space in work.with_work(connection, self.only) if self._ready(space)]
+            earlier = [space for space in lexical.outdated(connection, self.only) if self._ready(space)]
         collected = sum(self._guarded(space, self._collect) for space in spaces)
         serving = [space for space in spaces if space.state == "serving"]
         claimed = self._encode(serving) or self._encode([space for space in spaces if space not in serving])
-        return bool(collected or claimed)
+        refreshed = sum(self._guarded(space, self._refresh_words) for space in earlier)
+        return bool(compared or collected or claimed or refreshed)
 
     def _index_what_is_filled(self, *, wait: bool = False) -> None:
         """Build the vector index of spaces that are filled."""
@@ -217,9 +254,23 @@ class Worker:
             with self.engine.begin() as connection:
                 found = to_be_indexed(connection)
             for space in found:
-                self._guarded(space, lambda space: build_index(self.engine, space, patience=PATIENCE_SECONDS))
+                self._guarded(
+                    space, lambda space: build_index(self.engine, space, patience=PATIENCE_SECONDS, as_owner=True)
+                )
         finally:
             self._indexing.release()
+
+    def _reconcile(self) -> int:
+        """Compare tables with what is kept of them, from time to time; return how many differences were found."""
+        found = 0
+        with self._following:  # names and keys first: until they are right nobody works with them
+            due = [space for space in self._reconciling.due() if self._ready(space)]
+            for space in due:
+                found += self._guarded(space, self._reconciling.follow)
+        for space in due:
+            if self._ready(space):
+                found += self._guarded(space, self._reconciling.compare)
+        return found
 
     def _ready(self, space: Space) -> bool:
         return not space.encoder.startswith(GIVEN) and self._shared.paused.get(space.id, 0.0) < time.monotonic()
@@ -231,10 +282,20 @@ class Worker:
         except (SQLAlchemyError, psycopg.Error) as error:
             if not of_a_space(error):
                 raise
+            if self._followed(space):
+                return 1  # something was renamed meanwhile: the next turn knows
             self._pause(space, error)
         except Exception as error:  # a model that is broken, or too large for this host, among others
             self._pause(space, error)
         return 0
+
+    def _followed(self, space: Space) -> bool:
+        """Whether what is kept of a space had to follow its table."""
+        try:
+            with self._following:
+                return bool(self._reconciling.follow(space, repaired=True))
+        except (SQLAlchemyError, psycopg.Error):
+            return False
 
     def _pause(self, space: Space, error: Exception) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -243,16 +304,21 @@ class Worker:
             self._shared.paused[space.id] = time.monotonic() + PAUSE_SECONDS
             self._shared.problems[space.id] = said
         logger.error("%s", said)
+        self._say_of(space.id, " ".join(str(cause).split())[:500])
 
     def _collect(self, space: Space) -> int:
-        with self.engine.begin() as connection:
+        owner = AsOwner(self.engine, space.id)
+        with owner.begin() as connection:
             collected = queue.collect(connection, space.id)
         if collected and random.random() < collected / lexical.FOLD_EVERY:
-            with self.engine.begin() as connection:
+            with owner.begin() as connection:
                 terms = Kept.of(connection, space).terms
-            lexical.settle_apart(self.engine, space.id, terms)
-            lexical.fold(self.engine, space.id)
+            lexical.settle_apart(owner, space.id, terms)
+            lexical.fold(owner, space.id)
         return collected
+
+    def _refresh_words(self, space: Space) -> int:
+        return lexical.refresh_words(AsOwner(self.engine, space.id), space.id)
 
     def _encode(self, spaces: Sequence[Space]) -> int:
         """Do a round of the first space that has rows to be encoded, with others of the same encoder."""
@@ -265,7 +331,7 @@ class Worker:
 
             def add(space: Space, key: tuple[str, str] = key) -> int:
                 nonlocal round_
-                with self.engine.begin() as connection:
+                with AsOwner(self.engine, space.id).begin() as connection:
                     kept = Kept.of(connection, space)
                 if kept.chunks is None:
                     return 0
@@ -273,7 +339,7 @@ class Worker:
                 with self.engine.begin() as connection:
                     kept.claim_revision(connection, made.name, made.revision)
                 if round_ is None or not round_.shares:  # the space before may have had nothing, and another encoder
-                    round_ = Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made)
+                    round_ = Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made, as_owner=True)
                 return round_.add(kept, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
 
             if self._guarded(space, add):
@@ -298,11 +364,17 @@ class Worker:
             totals = self._shared.totals.setdefault(space, Done())
             for name in vars(totals):
                 setattr(totals, name, getattr(totals, name) + getattr(done, name))
-            if done.rows:
-                self._shared.problems.pop(space, None)
+            solved = bool(done.rows) and self._shared.problems.pop(space, None) is not None
         values = [done.rows, done.encoded, done.reused, done.encode_seconds, done.write_seconds]
         with self.engine.begin() as connection:
             work.add(connection, space, self.id, values)
+        if solved:
+            self._say_of(space, None)
+
+    def _say_of(self, space: int, problem: str | None) -> None:
+        """Say in the catalog why a space is left alone, as far as the server can be reached."""
+        with contextlib.suppress(SQLAlchemyError, psycopg.Error), self.engine.begin() as connection:
+            work.explain(connection, space, problem)
 
     def _encoder(self, name: str, options: str) -> Encoder:
         with self._making:
@@ -345,10 +417,17 @@ class Worker:
             self._woken.notify_all()
 
 
-def _see_every_row(connection: psycopg.Connection[Any], _: Any) -> None:
-    """Have row-level security fail, and not hide rows: one that is not seen would be taken for deleted."""
-    connection.execute("SET row_security = off")
+def _find_names_of_the_server_first(connection: psycopg.Connection[Any], _: Any) -> None:
+    """Find names in the server's own schema and in pgvector's; those of a source are found as its owner only."""
+    connection.execute(_PATH)
     connection.commit()
+
+
+_PATH = """
+SELECT set_config('search_path', concat_ws(', ', 'pg_catalog', extnamespace::regnamespace::text, 'pg_temp'), false)
+  FROM pg_catalog.pg_extension WHERE extname = 'vector'"""
+
+_SUPERUSER = "SELECT rolname FROM pg_roles WHERE rolname IN (current_user, session_user) AND rolsuper LIMIT 1"
 
 
 def _raise(error: Exception, _: Space) -> int:

@@ -1,29 +1,60 @@
-"""The command line as processes, as a user runs it."""
+"""The command line: most of it within this process, and as processes where that is the point."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from click import Context, Group
+from click.testing import CliRunner
+
+from pgneural.cli import main
+from pgneural.cli.options import INTERRUPTED
+from pgneural.errors import UnknownCollection
+from tests.fixtures.tables import until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Process = Callable[..., "subprocess.Popen[str]"]
 PROGRAM = Path(sys.executable).parent / "pgneural"
 
 
 @pytest.fixture
 def run(url: str) -> Run:
-    def execute(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PGNEURAL_DATABASE_URL": url, "COLUMNS": "120", **options.pop("env", {})}
-        command = [str(PROGRAM), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, **options)
+    """Return a function that runs a command within this process; what is no error of ours is raised."""
+
+    def execute(
+        *arguments: str | Path, env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        runner = CliRunner(env={"PGNEURAL_DATABASE_URL": url, "COLUMNS": "120", **(env or {})})
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # of which a process has these
+            result = runner.invoke(main, [*map(str, arguments)], catch_exceptions=False, **options)
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
     return execute
+
+
+@pytest.fixture
+def process(url: str) -> Process:
+    """Return a function that starts the program, as a shell does."""
+
+    def start(*arguments: str | Path) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PGNEURAL_DATABASE_URL": url}
+        return subprocess.Popen(
+            [PROGRAM, *arguments], text=True, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return start
 
 
 def printed(result: subprocess.CompletedProcess[str]) -> Any:
@@ -114,17 +145,17 @@ def test_evaluate_and_its_gate(run: Run, corpus: Path, tmp_path: Path) -> None:
     assert (wrong.returncode, "'quality=1' is not [MODE:]MEASURE=VALUE" in wrong.stderr) == (2, True)
 
 
-def test_database_commands(run: Run, empty_url: str) -> None:
+def test_database_commands(run: Run, empty_url: str, head: str) -> None:
     env = {"PGNEURAL_DATABASE_URL": empty_url}
     missing = run("search", "foxes", "x", env=env)
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == "Error: the database has no schema neural; run: pgneural db upgrade\n"
     assert run("db", "check", env=env).returncode == 1
-    assert run("db", "upgrade", env=env).stdout == "schema neural is at revision 0006\n"
+    assert run("db", "upgrade", env=env).stdout == f"schema neural is at revision {head}\n"
     assert run("db", "check", env=env).stdout == "schema neural is as it should be\n"
     status = printed(run("db", "status", "--json", env=env))
     assert status["url"] == empty_url
-    assert status["schema_revision"] == status["expected_revision"] == "0006"
+    assert status["schema_revision"] == status["expected_revision"] == head
     assert status["collections"] == []
     assert status["pgvector_version"].startswith("0.")
 
@@ -162,7 +193,8 @@ def test_errors_are_one_line_and_a_status(run: Run, corpus: Path) -> None:
         assert result.returncode == 1
         assert result.stderr.startswith(message), result.stderr
         assert result.stderr.count("\n") == 1
-    assert "Traceback" in run("--debug", "search", "nothing", "x").stderr
+    with pytest.raises(UnknownCollection):
+        run("--debug", "search", "nothing", "x")
 
 
 def test_bad_records_are_skipped_or_refused(run: Run, tmp_path: Path) -> None:
@@ -179,22 +211,15 @@ def test_bad_records_are_skipped_or_refused(run: Run, tmp_path: Path) -> None:
     assert refused.stderr.endswith("Error: 1 bad records; the other 2 documents are stored\n")
 
 
-def test_standard_input_and_fields(run: Run, tmp_path: Path) -> None:
+def test_standard_input_and_fields(run: Run, process: Process) -> None:
     given = json.dumps({"key": "1", "q": "why?", "a": "because", "lang": "en"})
     fields = ("--id-field", "key", "--title-field", "q", "--text-field", "a")
-    assert (
-        printed(run("index", "-", "--collection", "faq", "--encoder", "hash", "--json", *fields, input=given))[
-            "inserted"
-        ]
-        == 1
-    )
+    with process("index", "-", "--collection", "faq", "--encoder", "hash", "--json", *fields) as indexing:
+        assert json.loads(indexing.communicate(given, timeout=60)[0])["inserted"] == 1
+    assert indexing.returncode == 0
     (hit,) = printed(run("search", "faq", "because", "--json"))["hits"]
-    assert (hit["external_id"], hit["title"], hit["snippet"], hit["metadata"]) == (
-        "1",
-        "why?",
-        "because",
-        {"lang": "en"},
-    )
+    assert (hit["external_id"], hit["title"], hit["snippet"]) == ("1", "why?", "because")
+    assert hit["metadata"] == {"lang": "en"}
 
 
 def test_encoders(run: Run) -> None:
@@ -204,11 +229,6 @@ def test_encoders(run: Run) -> None:
 
 
 def test_every_option_names_its_variable() -> None:
-    from click import Context, Group
-    from click.testing import CliRunner
-
-    from pgneural.cli import main
-
     def walk(command: Any, path: tuple[str, ...]) -> None:
         assert command.help, path
         if isinstance(command, Group):
@@ -221,3 +241,55 @@ def test_every_option_names_its_variable() -> None:
             assert text.count("PGNEURAL_") >= len(options), path
 
     walk(main, ())
+
+
+# what only a process has
+
+
+def until_it_says(connection: psycopg.Connection[Any], statement: str) -> None:
+    """Wait until another client of the database has executed a statement that begins so."""
+    others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    asked = f"{others} AND query LIKE %s"
+    until(lambda: connection.execute(asked.encode(), [f"{statement}%"]).fetchone() is not None, 60)
+
+
+def test_a_process_fails_with_a_line_and_a_status(process: Process) -> None:
+    with process("search", "nothing", "x") as failing:
+        said = ("", "Error: no collection 'nothing'; the database has: none yet\n")
+        assert failing.communicate(timeout=60) == said
+    assert failing.returncode == 1
+    with process("--debug", "search", "nothing", "x") as debugged:
+        assert "Traceback" in debugged.communicate(timeout=60)[1]
+    assert debugged.returncode == 1
+
+
+def test_a_process_that_is_interrupted_says_how_to_go_on(process: Process, url: str) -> None:
+    with (
+        process("index", "-", "--collection", "piped", "--encoder", "hash") as waiting,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        assert waiting.stdin
+        assert waiting.stderr
+        waiting.stdin.write('{"_id": "1", "text": "a fox"}\n')
+        waiting.stdin.flush()  # and no end
+        until_it_says(connection, "")
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(60) == INTERRUPTED
+        assert waiting.stderr.read() == "Error: stopped; run the same command again to complete the work\n"
+
+
+def test_a_worker_that_is_told_to_stop_ends_well(process: Process, url: str) -> None:
+    with process("worker", "--as-superuser") as working, psycopg.connect(url, autocommit=True) as connection:
+        until_it_says(connection, "LISTEN")
+        working.send_signal(signal.SIGTERM)
+        said, _ = working.communicate(timeout=60)
+    assert (working.returncode, said) == (0, "0 rows are up to date: 0 chunks encoded, 0 known already\n")
+
+
+def test_a_process_whose_output_nobody_reads_ends_quietly(process: Process) -> None:
+    with process("encoders") as printing:
+        assert printing.stdout
+        assert printing.stderr
+        printing.stdout.close()
+        assert printing.wait(60) == 1
+        assert printing.stderr.read() == ""

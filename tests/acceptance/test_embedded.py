@@ -18,16 +18,36 @@ import psycopg
 import pytest
 
 from pgneural.store.embedded import EmbeddedServer
+from tests.fixtures.postgres import throw_away
 
 START = "import sys; from pathlib import Path; from pgneural.store.embedded import EmbeddedServer as E; print(E(Path(sys.argv[1])).start())"
 
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    folder = Path(tempfile.mkdtemp(prefix="pgneural embedded & 100% '-"))
-    yield EmbeddedServer(folder)
-    EmbeddedServer(folder).stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    """A server whose folder is still empty."""
+    made = EmbeddedServer(Path(tempfile.mkdtemp(prefix="pgneural empty & 100% '-")))
+    yield made
+    throw_away(made)
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[EmbeddedServer]:
+    """A server that was made, started and stopped, to be copied."""
+    made = EmbeddedServer(Path(tempfile.mkdtemp(prefix="pgneural-stopped-")))
+    made.start()
+    made.stop()
+    yield made
+    throw_away(made)
+
+
+@pytest.fixture
+def ready(stopped: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    """A copy of it, which need not be initialised."""
+    made = EmbeddedServer(Path(tempfile.mkdtemp(prefix="pgneural ready & 100% '-")))
+    subprocess.run(["cp", "-a", stopped.cluster, made.cluster], check=True)  # with its owner
+    yield made
+    throw_away(made)
 
 
 def works(url: str) -> bool:
@@ -50,27 +70,27 @@ def postmaster(server: EmbeddedServer) -> psutil.Process:
     return psutil.Process(int((server.cluster / "postmaster.pid").read_text().split()[0]))
 
 
-def test_starts_again_after_the_server_was_killed(server: EmbeddedServer) -> None:
-    url = server.start()
+def test_starts_again_after_the_server_was_killed(ready: EmbeddedServer) -> None:
+    url = ready.start()
     with psycopg.connect(url) as connection:  # a backend that outlives its postmaster for a moment
         connection.execute("CREATE TABLE kept AS SELECT 1 AS x")
         connection.commit()
-        postmaster(server).kill()
-        url = server.start()
+        postmaster(ready).kill()
+        url = ready.start()
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT x FROM kept").fetchone() == (1,)
 
 
-def test_a_recycled_process_id_is_not_taken_for_the_server(server: EmbeddedServer) -> None:
-    server.start()
-    killed = postmaster(server)
+def test_a_recycled_process_id_is_not_taken_for_the_server(ready: EmbeddedServer) -> None:
+    ready.start()
+    killed = postmaster(ready)
     killed.kill()
     killed.wait(30)
-    file = server.cluster / "postmaster.pid"
+    file = ready.cluster / "postmaster.pid"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    assert server.url() is None
-    assert works(server.start())
+    assert ready.url() is None
+    assert works(ready.start())
 
 
 def test_a_killed_initialisation_leaves_no_half_cluster(server: EmbeddedServer) -> None:

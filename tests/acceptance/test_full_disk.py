@@ -50,7 +50,7 @@ def test_workers_wait_for_space_and_lose_nothing(
     notes(f"CREATE TABLESPACE {place} LOCATION '{small_disk}'")
     notes(f"ALTER TABLE notes_search SET TABLESPACE {place}")
     fill(small_disk.parent / "taken")
-    worker = Worker(url, make=lambda *_, **__: HashEncoder())
+    worker = Worker(url, as_superuser=True, make=lambda *_, **__: HashEncoder())
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

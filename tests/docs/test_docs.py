@@ -10,13 +10,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pgneural import Database
 from pgneural.cli import main
 from pgneural.store.embedded import EmbeddedServer
+from tests.docs.forking import ForkingServer
+from tests.fixtures.postgres import throw_away
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|sh|sql|diff)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -50,33 +54,51 @@ def write(path: Path, language: str, code: str) -> None:
 def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pgneural-home-"))
     yield folder
-    EmbeddedServer(folder / ".local" / "share" / "pgneural").stop()
+    throw_away(EmbeddedServer(folder / ".local" / "share" / "pgneural"))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+RUNNERS = {
+    "python": ["python", "-W", "error", "-"],
+    "sh": ["bash", "-eu", "-o", "pipefail"],
+    "sql": ["pgneural", "db", "psql", "--set", "ON_ERROR_STOP=1"],
+}
+
+REAL = ("alembic init", "pgneural db status", 'encoder="hash", language="simple"')
+"""What is in blocks whose programs are started as a user's are; the others are forked from a process that is ready."""
 
 
 @pytest.mark.model
 def test_readme_snippets_run_in_order(home: Path) -> None:
-    programs = Path(sys.executable).parent
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))}
-    environment |= {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
-    runners = {
-        "python": [sys.executable, "-W", "error", "-"],
-        "sh": ["bash", "-eu", "-o", "pipefail"],
-        "sql": ["pgneural", "db", "psql", "--set", "ON_ERROR_STOP=1"],
-    }
-    found = blocks(ROOT / "README.md")
-    assert {language for language, file, _ in found if not file} == set(runners)
-    said = ""
+    environment["HOME"] = str(home)
     environment["DATABASE_URL"] = f"postgresql+psycopg://postgres@/postgres?host={home}/.local/share/pgneural/postgres"
-    for language, file, code in found:
-        if file:
-            write(home / file, language, code)
-            continue
-        result = subprocess.run(
-            runners[language], input=code, cwd=home, env=environment, capture_output=True, text=True, timeout=200
-        )
-        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
-        said += result.stdout
+    found = blocks(ROOT / "README.md")
+    assert {language for language, file, _ in found if not file} == set(RUNNERS)
+    said, really = "", set()
+    with ForkingServer() as ready:
+
+        def run(language: str, code: str) -> subprocess.CompletedProcess[str]:
+            real = any(text in code for text in REAL)
+            environment["PATH"] = programs if real else f"{ready.folder}:{programs}"
+            command = ["/usr/bin/env", *RUNNERS[language]]
+            return subprocess.run(
+                command, input=code, cwd=home, env=environment, capture_output=True, text=True, timeout=100
+            )
+
+        failing = run("python", "print(1 / 0)")
+        assert (failing.returncode, "ZeroDivisionError" in failing.stderr) == (1, True)
+        assert run("sh", "pgneural no-such-command | cat").returncode == 2
+        for language, file, code in found:
+            if file:
+                write(home / file, language, code)
+                continue
+            really |= {text for text in REAL if text in code}
+            result = run(language, code)
+            assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
+            said += result.stdout
+    assert really == set(REAL)
     shown = (
         "Vaccines A vaccine shows the body",
         "Bread",
@@ -88,11 +110,38 @@ def test_readme_snippets_run_in_order(home: Path) -> None:
     assert all(expected in said for expected in shown), said
 
 
-def test_sql_readme_snippets_run(url: str) -> None:
+ANSWERS: dict[str, object] = {
+    "neural.score(": 0.7071,
+    "text_search_configuration": "german",
+    "max_sim": 1.0,
+    "qualified": "pg_catalog.pg_class",
+    "FROM neural.query_terms(": ("quick", 1, Decimal("0.69")),
+    "FROM neural.status": ("neural.documents", "foxes", "main", 0, None, 1),
+    "neural.retry": 1,
+    "row_count": 2,
+    "FROM neural.collections": ("foxes", 2, 2, False),
+}
+"""What statements of sql/README.md answer first in a database with a few rows; the others answer something."""
+
+
+def test_sql_readme_snippets_answer_what_they_say(url: str) -> None:
+    with Database(url) as database:
+        foxes = database.collection("foxes", encoder="hash")
+        foxes.index([{"id": "1", "text": "quick foxes"}, {"id": "2", "text": "a lazy dog"}])
+    answered: dict[str, tuple[object, ...]] = {}
     with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO neural.failed SELECT id, '{\"id\": 1}', 'too odd', 5, now() FROM neural.spaces")
         for _, _, code in blocks(ROOT / "sql" / "README.md"):
             for statement in filter(str.strip, code.split(";")):
-                assert connection.execute(statement.encode()).fetchall() is not None
+                first, *_ = connection.execute(statement.encode()).fetchall()
+                assert any(value is not None for value in first) or "neural.unreadable" in statement, statement
+                answered |= {piece: first for piece in ANSWERS if piece in statement}
+    rounded = {
+        piece: tuple(round(value, 4) if isinstance(value, float) else value for value in row)
+        for piece, row in answered.items()
+    }
+    expected = {piece: row if isinstance(row, tuple) else (row,) for piece, row in ANSWERS.items()}
+    assert rounded == expected
 
 
 def test_every_function_and_view_is_commented_and_listed(url: str) -> None:

@@ -67,8 +67,8 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_pages_neither_repeat_nor_lose_rows_nor_come_short(skewed: Collection, zipf: Collection, way: str) -> None:
     for collection, query, among in ((skewed, "zz yy", None), (zipf, "w700 w0", None), (zipf, "w700 w0", "id % 3 > 0")):
-        options = {**WAYS[way], "where": among, "limit": 10}
-        pages = [collection.search(query, **options, offset=at) for at in range(0, 400, 10)]
+        options = {**WAYS[way], "where": among, "limit": 25}
+        pages = [collection.search(query, **options, offset=at) for at in range(0, 400, 25)]
         every = [hit.entity.id for page in pages for hit in page]
         assert len(every) == len(set(every))
         if WAYS[way].get("mode") != "lexical":

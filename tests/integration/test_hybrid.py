@@ -133,9 +133,12 @@ def test_thresholds(many: Collection, mode: str) -> None:
     assert above.exhausted
     nearest = max(hit.legs["semantic"] for hit in every)
     assert many.search(query, mode=mode, limit=10, max_distance=(1 - nearest) / 2) == []
-    near = many.search(query, mode=mode, limit=10, max_distance=1 - nearest + 1e-6)
-    assert len(near) >= 1
-    assert all(hit.legs["semantic"] >= nearest - 1e-5 for hit in near)
+    within = 1 - sorted((hit.legs["semantic"] for hit in every), reverse=True)[2] + 1e-6
+    near = many.search(query, mode=mode, limit=10, max_distance=within)
+    expected = {id_ for id_, distance in distances(many, query).items() if distance <= within}
+    assert set(ids(near)) == expected
+    assert len(expected) >= 3
+    assert near.exhausted
 
 
 def test_a_threshold_that_nothing_meets_does_not_run_away(many: Collection) -> None:

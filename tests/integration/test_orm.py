@@ -81,6 +81,7 @@ def articles(create: Create) -> Iterator[Session]:
         yield session
 
 
+@pytest.mark.sqlalchemy20
 def test_select_composes_like_any_other(articles: Session) -> None:
     session = articles
     foxes = Article.search("red fox").where(Article.views < 30)
@@ -127,6 +128,7 @@ def test_the_chunk_table_in_statements_of_ones_own(articles: Session) -> None:
     assert articles.scalars(near).one().title
 
 
+@pytest.mark.sqlalchemy20
 def test_hits_with_every_option(articles: Session) -> None:
     asked = Article.search("fox")
     assert len(asked.limit(3).all(articles)) == 3
@@ -167,6 +169,7 @@ def test_hits_with_every_option(articles: Session) -> None:
     assert texts_of(Article.search(one)) == texts_of(Article.search.like(one))
 
 
+@pytest.mark.sqlalchemy20
 def test_kept_statements_answer_with_the_values_of_each_query(articles: Session) -> None:
     for views in (3, 8, 13):
         (hit,) = Article.search("fox").where(Article.views == views).all(articles)
@@ -177,6 +180,7 @@ def test_kept_statements_answer_with_the_values_of_each_query(articles: Session)
         assert one.id not in [hit.entity.id for hit in Article.search.like(one).limit(60).all(articles)]
 
 
+@pytest.mark.sqlalchemy20
 def test_asynchronous_sessions(articles: Session, url: str) -> None:
     async def run() -> None:
         engine = create_async_engine("postgresql+psycopg://", async_creator=lambda: _connect(url))
@@ -231,6 +235,7 @@ def test_manual_sync_finds_whatever_was_written(articles: Session, engine: sa.En
     assert Article.search.sync(session).chunks_encoded == 0
 
 
+@pytest.mark.sqlalchemy20
 def test_inline_sync(articles: Session) -> None:
     session = articles
     row = Quick(text="a walrus")

@@ -47,6 +47,7 @@ def test_declarative(create: Create) -> None:
     assert Note.search.chunks is Base.metadata.tables["notes_search"]
 
 
+@pytest.mark.sqlalchemy20
 def test_mapped_as_dataclass(create: Create) -> None:
     class Base(MappedAsDataclass, DeclarativeBase):
         pass
@@ -62,6 +63,7 @@ def test_mapped_as_dataclass(create: Create) -> None:
     assert "search" not in repr(Note(text="x"))
 
 
+@pytest.mark.sqlalchemy20
 def test_imperative(create: Create) -> None:
     mappers = registry()
 
@@ -104,6 +106,7 @@ def test_mixin_gives_each_class_a_search_of_its_own(create: Create) -> None:
     assert Note.search.chunks is not Letter.search.chunks
 
 
+@pytest.mark.sqlalchemy20
 def test_joined_inheritance(create: Create) -> None:
     class Base(DeclarativeBase):
         pass
@@ -221,6 +224,7 @@ def test_a_changed_key_takes_its_chunks_along(create: Create) -> None:
         assert Note.search("fox").all(session)[0].entity.id > 1000
 
 
+@pytest.mark.sqlalchemy20
 def test_schemas_and_several_searches_of_a_class(create: Create, engine: sa.Engine) -> None:
     class Base(DeclarativeBase):
         metadata = sa.MetaData(schema="the blog")
@@ -244,6 +248,7 @@ def test_schemas_and_several_searches_of_a_class(create: Create, engine: sa.Engi
         assert connection.scalar(sa.text("SELECT count(*) FROM neural.spaces")) == 0
 
 
+@pytest.mark.sqlalchemy20
 def test_hybrid_properties_expressions_and_language_by_row(create: Create) -> None:
     class Base(DeclarativeBase):
         pass

@@ -79,20 +79,37 @@ def test_roles(create: Create, engine: sa.Engine, as_role: Callable[[str], str])
         session.add(Memo(text="a quagga"))
         session.commit()
         assert texts(Memo.search("quagga").mode("lexical").all(session)) == ["a quagga"]
-    Worker(worker).run(once=True)
+    Worker(worker, as_superuser=True).run(once=True)
     with Session(engine_of(reader)) as session:
         assert texts(Memo.search("a quagga").mode("semantic").limit(1).all(session)) == ["a quagga"]
         assert texts(Memo.search("quagga").all(session))[0] == "a quagga"
         assert session.scalar(sa.text("SELECT sum(pending) FROM neural.status")) == 0
     refused(worker, "UPDATE memos SET text = ''", "DELETE FROM memos", "DROP TABLE memos_search", "TABLE secrets")
     refused(worker, "UPDATE neural.spaces SET encoder = 'x'", "CREATE TABLE neural.x (id int)")
-    refused(reader, "INSERT INTO memos (text) VALUES ('x')", "DELETE FROM memos_search", "DELETE FROM neural.pending")
     refused(
         reader,
-        "TABLE neural.vectors",
-        "SELECT neural.collect(1) FROM neural.spaces WHERE false; DELETE FROM neural.changes",
+        "INSERT INTO memos (text) VALUES ('x')",
+        "DELETE FROM memos_search",
+        "UPDATE neural.changes SET keys = '[]'",
     )
+    refused(reader, "SELECT neural.collect(id) FROM neural.spaces", "INSERT INTO neural.changes VALUES (1)")
     refused(application, "UPDATE neural.spaces SET encoder = 'x'", "DROP TABLE memos", "TABLE neural.workers")
+    refused(application, "INSERT INTO neural.spaces (source) VALUES ('memos')")
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO memos (text) VALUES ('a gnu')"))
+        connection.execute(sa.text("SELECT neural.collect(id) FROM neural.spaces"))
+        before = connection.execute(sa.text(_COUNTED)).all()
+    with psycopg.connect(reader) as connection:  # a reader sees what waits, and changes none of it
+        assert connection.execute("SELECT count(*) FROM neural.pending").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM neural.vectors").fetchall() == [(0,)]
+        for table in ("pending", "changes", "failed", "term_counts", "corpus_counts", "vectors", "spaces"):
+            assert connection.execute(f"DELETE FROM neural.{table}".encode()).rowcount == 0, table  # noqa: S608
+    with engine.begin() as connection:
+        assert connection.execute(sa.text(_COUNTED)).all() == before
+
+
+_COUNTED = """ SELECT (SELECT count(*) FROM neural.pending), (SELECT count(*) FROM neural.changes), (SELECT count(*)
+FROM neural.vectors), (SELECT count(*) FROM neural.term_counts), (SELECT count(*) FROM neural.spaces)"""
 
 
 def test_fresh_results_of_a_mapped_class(create: Create, engine: sa.Engine, url: str) -> None:
@@ -109,7 +126,7 @@ def test_fresh_results_of_a_mapped_class(create: Create, engine: sa.Engine, url:
             query.fresh(patience=0.3).all(session)
         assert 0.3 <= time.monotonic() - started < 2
         session.rollback()
-        worker = Worker(url, make=lambda *_, **__: HashEncoder())
+        worker = Worker(url, as_superuser=True, make=lambda *_, **__: HashEncoder())
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -126,10 +143,10 @@ def test_fresh_results_of_a_collection(db: Database) -> None:
     notes.index([{"id": "1", "text": "fox"}])
     assert len(notes.search("fox", fresh="require")) == 1
     db.create_space("notes", "b", language="german")
-    Worker(db.url).run(once=True)
+    Worker(db.url, as_superuser=True).run(once=True)
     with db.engine.begin() as connection:
         connection.execute(sa.text("UPDATE neural.documents SET content = 'owl'"))
     with pytest.raises(StaleResults, match="1 rows of notes"):
         notes.search("owl", fresh="require", patience=0)
-    Worker(db.url).run(once=True)
+    Worker(db.url, as_superuser=True).run(once=True)
     assert notes.search("owl", fresh="require", patience=0)[0].chunk.text == "owl"

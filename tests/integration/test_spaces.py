@@ -26,7 +26,7 @@ ANIMALS = ["fox", "owl", "ibis", "gnu", "zebra", "wolf"]
 
 
 def work(db: Database) -> None:
-    Worker(db.url).run(once=True)
+    Worker(db.url, as_superuser=True).run(once=True)
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_the_command_line(db: Database, notes: Collection, tmp_path: Path) -> No
         return result.output
 
     assert "not encoded yet" in run("space", "create", "notes", "b", "--encoder", "hash", "--option", "dimensions=40")
-    assert "30 rows are up to date" in run("worker", "--once")
+    assert "30 rows are up to date" in run("worker", "--once", "--as-superuser")
     assert "yes" in run("space", "status", "notes")
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "owl number 7"}\n')
     (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\t7\t1\n")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.encoders.transformer import FIDELITY, SentenceTransformerEncoder
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong, UnknownEncoder
-from pgneural.types import Encoder
+from pgneural.types import Encoder, Modality
 
 
 def test_hash_encoder_is_deterministic_and_normalised() -> None:
@@ -28,9 +29,31 @@ def test_hash_encoder_is_deterministic_and_normalised() -> None:
     assert vectors[0] @ vectors[1] > 0.3
 
 
-def test_every_encoder_meets_the_contract() -> None:
-    made: list[Encoder] = [HashEncoder(), encoders.get("vectors:3")]
-    assert [encoder.dimensions for encoder in made] == [256, 3]
+def test_every_encoder_meets_the_contract(tiny_model: Path) -> None:
+    made: list[tuple[str | Path, dict[str, Any], int, int]] = [
+        ("hash", {}, 256, 256),
+        ("hash", {"dimensions": 8}, 8, 256),
+        (tiny_model, {}, 32, 60),
+    ]
+    for name, options, dimensions, max_tokens in made:
+        encoder: Encoder = encoders.get(name, **options)
+        assert (encoder.dimensions, encoder.max_tokens) == (dimensions, max_tokens)
+        vectors = encoder.encode_documents(["the quick fox", "", "a dog"])
+        assert vectors.shape == (3, dimensions)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors[[0, 2]], axis=1), 1, atol=1e-3)
+        query = encoder.encode_query("the quick fox")
+        assert query.shape == (dimensions,)
+        assert query.dtype == np.float32
+        np.testing.assert_array_equal(query, encoders.get(name, **options).encode_query("the quick fox"))
+        assert encoder.encode_documents([]).shape == (0, encoder.dimensions)
+        assert encoder.name == str(name)
+        assert encoder.revision
+        assert encoder.modalities == {Modality.TEXT}
+        assert sum(encoder.tokenizer.counts(["the quick fox"])) == 3
+        assert encoders.described(str(name), options) == (encoder.dimensions, encoder.distance)
+    given = encoders.get("vectors:3")  # which encodes nothing
+    assert (given.name, given.dimensions) == ("vectors:3", 3)
 
 
 def test_unknown_names_say_what_is_known() -> None:
@@ -89,15 +112,15 @@ class TestFolder:
         singly = np.concatenate([encoder.encode_documents([text]) for text in texts])
         np.testing.assert_allclose(together, singly, atol=2e-3 if encoder.precision == "bfloat16" else 1e-5)
 
-    def test_batches_side_by_side_leave_other_threads_their_cores(self, tiny_model: Path) -> None:
-        """In a process of its own: what a thread may use is set once and for all."""
-        script = f"""if True:
+    def test_batches_side_by_side_leave_other_threads_their_cores(self) -> None:
+        """In a process of its own: what a thread may use is set once and for all. How fast: `bench encode`."""
+        script = """if True:
             import os, threading, time, torch
-            from pgneural.encoders import get, parallel
+            from pgneural.encoders import parallel
             torch.set_num_threads(11)
             barrier, seen = threading.Barrier(8), []
             def look(batch):
-                barrier.wait(20)  # eight at a time
+                barrier.wait(100)  # eight at a time
                 seen.append(torch.get_num_threads())
             parallel.each(look, [[n] for n in range(8)])
             assert sorted(seen) == [1, 1, 1, 1, 1, 2, 2, 2], seen
@@ -106,16 +129,19 @@ class TestFolder:
             thread.start(); thread.join()
             assert later == [11] and torch.get_num_threads() == 11, later
             torch.set_num_threads(2)
-            encoder, texts = get({str(tiny_model)!r}), ["quick brown fox " * 10] * 200
-            encoder.encode_documents(texts)
+            def encode():
+                ones, products = torch.ones(64, 64), []
+                parallel.each(lambda batch: products.append(ones @ ones), [[n] for n in range(9)])
+                assert len(products) == 9
+            encode()
             if os.fork() == 0:
-                encoder.encode_documents(texts)
+                encode()
                 os._exit(7)
             assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
             def late():
                 threading.main_thread().join()  # from now on Python starts no threads
                 time.sleep(0.2)
-                encoder.encode_documents(texts)
+                encode()
                 print("encoded")
             threading.Thread(target=late).start()
         """

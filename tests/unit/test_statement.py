@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from pgneural.statement import Page, Query, Target, Threshold, Vectors, facets
+from pgneural.filter import condition
+from pgneural.statement import (
+    RRF,
+    Aggregate,
+    Boost,
+    Page,
+    Query,
+    Target,
+    Threshold,
+    Vectors,
+    WeightedSum,
+    facets,
+)
 from pgneural.store.schema import DOCUMENTS, Document, chunk_table, terms_table
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.types import Distance, Mode
@@ -86,6 +99,91 @@ def test_queries_of_one_shape_differ_in_their_parameters_only(target: Target) ->
     compiled = other.select(target).compile(dialect=DIALECT)
     assert all(str(compiled.params[name]) == str(value) for name, value in parameters.items())
     assert QUERIES["hybrid"].shape() == replace(QUERIES["hybrid"], where=Document.title == "b").shape()
+
+
+VALUES: dict[str, Any] = {
+    "mode": Mode.LEXICAL,
+    "page": Page(10, 5),
+    "vector": sa.func.avg(DOCUMENTS.c.id),
+    "text": "a fox",
+    "sparse": np.array([1, 2, 3], np.float32),
+    "tokens": np.ones((2, 3), np.float32),
+    "where": DOCUMENTS.c.title == "a",
+    "fusion": RRF(),
+    "boosts": (Boost(DOCUMENTS.c.id),),
+    "threshold": Threshold(0.5),
+    "aggregate": Aggregate.parse("mean"),
+}
+"""For each field of a query another value than `PLAIN` has. Whoever adds a field adds one here."""
+
+PLAIN = Query(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32))
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Query)])
+def test_every_field_of_a_query_is_part_of_its_shape(field: str) -> None:
+    other = replace(PLAIN, **{field: VALUES[field]})
+    assert other.shape() not in (None, PLAIN.shape())
+    assert other.shape() == replace(PLAIN, **{field: VALUES[field]}).shape()
+
+
+@dataclass(frozen=True, eq=False)
+class Longer(Query):
+    """A query with one more field, which nobody has thought of."""
+
+    further: Any = None
+
+
+def test_a_field_that_nobody_thought_of_is_part_of_the_shape() -> None:
+    def asked(further: Any) -> Longer:
+        return Longer(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32), further=further)
+
+    values = [None, 1, 2, 1.0, True, "1", ("1",), ("1", "2"), Page(1), Page(2), Threshold(), DOCUMENTS.c.id, sa.true()]
+    shapes = [asked(value).shape() for value in values]
+    assert None not in shapes
+    assert len(set(shapes)) == len(values)
+    untold: list[Any] = [[1], {"a": 1}, {1}, object(), sa.text("1"), np.ones(2), lambda: 1]
+    assert [asked(value).shape() for value in untold] == [None] * len(untold)
+
+
+def test_weights_and_options_are_part_of_the_shape() -> None:
+    def shape(**options: Any) -> Any:
+        return replace(PLAIN, **options).shape()
+
+    up, down = DOCUMENTS.c.id, DOCUMENTS.c.created_at
+    options: list[dict[str, Any]] = [
+        {"boosts": (Boost(up),)},
+        {"boosts": (Boost(up, 2),)},
+        {"boosts": (Boost(down),)},
+        {"boosts": (Boost(up), Boost(down))},
+        {"boosts": (Boost(down), Boost(up))},
+        {"boosts": (Boost("id"),)},
+        {"boosts": (Boost("id + 1"),)},
+        {"fusion": RRF(1)},
+        {"fusion": RRF(2)},
+        {"fusion": WeightedSum()},
+        {"fusion": WeightedSum(3)},
+        {"where": sa.true()},
+        {"where": condition("true")},
+        {"where": condition("false")},
+        {"where": condition(("title = :a", {"a": 1}))},
+        {"where": condition(("title <> :a", {"a": 1}))},
+    ]
+    assert len({shape(**option) for option in options}) == len(options)
+    assert shape(boosts=(Boost(up, 2),)) == shape(boosts=(Boost(up, 2.0),))
+    same = (condition(("title = :a", {"a": 1})), condition(("title = :a", {"a": "x"})))
+    assert shape(where=same[0]) == shape(where=same[1])
+
+
+def test_names_with_a_colon_are_parameters_outside_of_quotations_only() -> None:
+    def said(text: str, *names: str) -> str:
+        return re.sub(r"\s+", " ", str(condition((text, dict.fromkeys(names, 1)))))
+
+    assert said("a = :a AND b = :b", "a", "b") == "(a = (:a_1) AND b = (:b_1) )"
+    assert said("a = :a OR b = :a", "a") == "(a = (:a_1) OR b = (:a_1) )"
+    assert said("':x' = :a::text", "a") == "(':x' = (:a_1)::text )"
+    assert said("\":x\" = E'\\':x' OR $$:x$$ = :a -- :x", "a") == "(\":x\" = E'\\':x' OR $$:x$$ = (:a_1) -- :x )"
+    assert said("/* :x */ b[1:n] = c[x:y] AND d\\:x = :a", "a") == "(/* :x */ b[1:n] = c[x:y] AND d:x = (:a_1) )"
+    assert str(condition("':x' = :a\\:b")) == "(':x' = :a\\:b\n)"
 
 
 def test_facets(target: Target) -> None:

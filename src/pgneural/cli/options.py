@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.cli.output import say
 from pgneural.database import Database, connect, embedded
+from pgneural.encoders.permitted import permit
 from pgneural.errors import PgneuralError
 from pgneural.printable import printable, tolerant_streams
 from pgneural.store.embedded import EmbeddedServer
@@ -138,18 +139,42 @@ def _data_dir(**attributes: Any) -> Callable[[F], F]:
     )
 
 
+def _models(command: F) -> F:
+    model = click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="NAME",
+        envvar="PGNEURAL_MODEL",
+        help="Permit a model that the database names: a name, or a folder with what is below it. May be repeated.",
+        cls=Option,
+    )
+    trusted = click.option(
+        "--trusted-model",
+        "trusted",
+        multiple=True,
+        metavar="NAME",
+        envvar="PGNEURAL_TRUSTED_MODEL",
+        help="The same for a model that comes with code of its own, which is then run. Read that code first.",
+        cls=Option,
+    )
+    return model(trusted(command))
+
+
 def target_options(command: F) -> F:
-    """Add ``--database`` and ``--data-dir``, which may stand before or after the subcommand."""
+    """Add ``--database`` and ``--data-dir``, which may stand before or after the subcommand, and permitted models."""
 
     @functools.wraps(command)
     @click.pass_context
     def run(context: click.Context, /, *args: Any, **kwargs: Any) -> Any:
         del kwargs["database"], kwargs["data_dir"]
+        permit(*kwargs.pop("models"))
+        permit(*kwargs.pop("trusted"), trust_remote_code=True)
         url = _nearest(context, "database")
         folder = _nearest(context, "data_dir") or platformdirs.user_data_path("pgneural")
         return command(Target(url, folder), *args, **kwargs)
 
-    return _database("")(_data_dir()(run))  # type: ignore[return-value]
+    return _models(_database("")(_data_dir()(run)))  # type: ignore[return-value]
 
 
 def _nearest(context: click.Context, name: str) -> Any:

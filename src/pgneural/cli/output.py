@@ -69,7 +69,8 @@ def _cell(value: Any) -> str:
 
 def hits_as_json(hits: Hits) -> dict[str, Any]:
     """Return what ``search --json`` prints."""
-    return {"exhausted": hits.exhausted, "strategy": hits.strategy, "hits": [_hit_as_json(hit) for hit in hits]}
+    found = [_hit_as_json(hit) for hit in hits]
+    return {"exhausted": hits.exhausted, "relaxed": hits.relaxed, "strategy": hits.strategy, "hits": found}
 
 
 def _hit_as_json(hit: Hit) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
         "snippet": hit.chunk.snippet(),
         "chunk": {"ordinal": hit.chunk.ordinal, "text": hit.chunk.text, "locator": hit.chunk.locator},
         "legs": dict(hit.legs),
+        "relaxed": hit.relaxed,
     }
 
 
@@ -91,6 +93,8 @@ def print_hits(hits: Hits, *, title: str | None = None) -> None:
     """Print hits as a table."""
     rows = [(hit.rank, hit.score, hit.entity.title or hit.entity.external_id, hit.chunk.snippet(160)) for hit in hits]
     print_table(("rank", "score", "title", "snippet"), rows, title=title)
+    if hits.relaxed:
+        say("too few documents have the phrase in quotation marks; those without it follow", err=True)
     if hits.exhausted:
         say(f"these are all: {len(hits)} documents pass", err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,17 +13,54 @@ from pgneural.cli import output
 from pgneural.cli.gate import Bar
 from pgneural.cli.options import Option, Target, interactive, json_option, target_options
 from pgneural.evaluation import evaluate as judge
+from pgneural.filter import Filter
 from pgneural.rerank import LateInteraction
 from pgneural.types import Mode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-where_option: Callable[[F], F] = click.option(
-    "--where",
-    metavar="SQL",
-    help="A predicate over the columns of documents, e.g. metadata->>'lang' = 'en'.",
-    cls=Option,
-)
+
+def where_option(command: F) -> F:
+    """Add ``--where`` and ``--param``; the command gets one filter of both, as ``where``."""
+
+    @functools.wraps(command)
+    def run(*args: Any, where: str | None, parameters: tuple[tuple[str, str], ...], **options: Any) -> Any:
+        if parameters and where is None:
+            raise click.UsageError("--param is of --where; give it, too")
+        values = dict(parameters)
+        if len(values) < len(parameters):
+            raise click.UsageError("--param names a parameter twice; give each one value")
+        return command(*args, where=(where, values) if parameters else where, **options)
+
+    predicate = click.option(
+        "--where",
+        metavar="SQL",
+        help="A predicate over the columns of documents, e.g. metadata->>'lang' = 'en'. It runs with your rights.",
+        cls=Option,
+    )
+    parameter = click.option(
+        "--param",
+        "parameters",
+        multiple=True,
+        callback=_named,
+        metavar="NAME=VALUE",
+        help="The value of :NAME in --where, e.g. --where \"metadata->>'lang' = :lang\" --param lang=en.",
+        cls=Option,
+    )
+    return predicate(parameter(run))  # type: ignore[return-value]
+
+
+def _named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Read ``NAME=VALUE``."""
+    named = []
+    for value in values:
+        name, given, text = value.partition("=")
+        if not name or not given:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE, for example lang=en")
+        named.append((name, text))
+    return tuple(named)
+
+
 limit_option: Callable[[F], F] = click.option(
     "--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option
 )
@@ -209,7 +247,7 @@ def evaluate(
     queries: str,
     qrels: str,
     modes: str | None,
-    where: str | None,
+    where: Filter | None,
     per_query: bool,
     fail_below: tuple[Bar, ...],
     as_json: bool,

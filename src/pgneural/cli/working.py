@@ -35,6 +35,9 @@ PATIENCE_SECONDS = 60.0
 )
 @click.option("--spaces", multiple=True, metavar="NAME", help="Only these: table.search, or a collection.", cls=Option)
 @click.option("--retry-failed", is_flag=True, help="First try again what was given up.", cls=Option)
+@click.option(
+    "--as-superuser", is_flag=True, help="Allow a superuser's role, whose rights owners of tables may get.", cls=Option
+)
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Answer Prometheus here.", cls=Option)
 @click.option("--metrics-address", default="127.0.0.1", help="On which address.", cls=Option)
 @json_option
@@ -45,6 +48,7 @@ def worker(
     concurrency: int,
     spaces: tuple[str, ...],
     retry_failed: bool,
+    as_superuser: bool,
     metrics_port: int | None,
     metrics_address: str,
     as_json: bool,
@@ -60,7 +64,9 @@ def worker(
             raise UnknownSpace(f"no search and no collection {missing[0]!r}; pgneural status lists them")
         if retry_failed:
             database.retry_failed()
-        running = Worker(database.url, concurrency=concurrency, only=spaces)
+        # the embedded server has no other role, and nobody else's tables
+        allowed = as_superuser or target.url is None
+        running = Worker(database.url, concurrency=concurrency, only=spaces, as_superuser=allowed)
         _stop_on_signals(running)
         server = metrics.serve(running, metrics_port, metrics_address) if metrics_port else None
         try:

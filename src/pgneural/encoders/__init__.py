@@ -129,6 +129,11 @@ def available() -> list[EncoderInfo]:
     return [_describe(point) for _, point in sorted(_registered().items())]
 
 
+def registered(name: str) -> bool:
+    """Whether an encoder of this name is installed here, as an entry point."""
+    return name in _registered()
+
+
 @functools.cache  # what is installed stays the same while a process runs
 def _registered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pgneural import encoders
+from pgneural.encoders.permitted import permitted
 from pgneural.types import Encoder
 
 _loaded: dict[tuple[str, str], Encoder] = {}
@@ -18,16 +18,17 @@ _making: dict[tuple[str, str], threading.Lock] = {}
 
 
 def shared(name: str, options: Mapping[str, Any]) -> Encoder:
-    """Return the encoder of a name and options; loading it may take seconds.
+    """Return the encoder that a database names, with its options; loading it may take seconds.
 
     Raises:
+        UnpermittedModel: This host does not permit the model.
         UnknownEncoder, EncoderUnavailable, MissingExtra: See `pgneural.encoders.get`.
     """
     key = _key(name, options)
     if key not in _loaded:
         with _making.setdefault(key, threading.Lock()):
             if key not in _loaded:
-                _loaded[key] = encoders.get(name, **options)
+                _loaded[key] = permitted(name, **options)
     return _loaded[key]
 
 

@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from pgneural.errors import NewerSchema, OutdatedSchema, SchemaNotInstalled
+from pgneural.errors import MissingPrivilege, NewerSchema, OutdatedSchema, SchemaNotInstalled
+from pgneural.store import rights
 from pgneural.store.catalog import add_missing_terms
 from pgneural.store.engine import (
     execute_script,
@@ -28,6 +29,9 @@ from pgneural.store.engine import (
     require_server,
     require_visible_extension,
 )
+from pgneural.store.owner import Within
+from pgneural.store.reconcile import Differences, compare, follow
+from pgneural.store.reconcile import searches as searches_of_all
 from pgneural.store.schema import SCHEMA, Catalog, SqlFile
 from pgneural.store.visibility import follow_row_security, unprotected
 
@@ -72,7 +76,8 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
     ours lies in schema ``neural``.
 
     Raises:
-        OutdatedServer, MissingExtension, OutdatedExtension, MissingPrivilege: The server will not do.
+        OutdatedServer, MissingExtension, OutdatedExtension: The server will not do.
+        MissingPrivilege: The role may not, or the schema or a part of it belongs to another.
         NewerSchema: A later pgneural has already upgraded this database.
     """
     _quote_as_usual(connection)
@@ -80,6 +85,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
     require_server(connection)
     require_encoding(connection)
     require_extension(connection)
+    _require_own(connection)
     _refuse_newer(connection)
     if not sa.inspect(connection).has_schema(SCHEMA):
         connection.execute(sa.schema.CreateSchema(SCHEMA))
@@ -88,6 +94,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
         _apply_sql(connection)
         add_missing_terms(connection)
         follow_row_security(connection)
+        _follow_sources(connection)
     return state(connection)
 
 
@@ -124,7 +131,14 @@ def check(connection: sa.Connection) -> SchemaState:
     _refuse_newer(connection)
     if revision != _head():
         return SchemaState(revision, _head(), (f"revision {revision} is not {_head()}; run: pgneural db upgrade",))
-    differences = [*_table_differences(connection), *_sql_differences(connection), *_broken(connection)]
+    differences = [
+        *_foreign(connection),
+        *_table_differences(connection),
+        *_sql_differences(connection),
+        *rights.differences(connection),
+        *_broken(connection),
+        *_unlike_their_sources(connection),
+    ]
     return SchemaState(revision, _head(), tuple(differences))
 
 
@@ -243,7 +257,7 @@ def _table_differences(connection: sa.Connection) -> list[str]:
 
 
 def _broken(connection: sa.Connection) -> list[str]:
-    """Tell which tables of collections are missing, which indexes are invalid, which triggers note for others."""
+    """Tell which tables of collections are missing, which indexes are invalid, which triggers note for nothing."""
     missing = sa.text(
         "SELECT format('table neural.%I of collection %s is missing; drop the collection and index it again', t, s)"
         "  FROM (SELECT chunk_table AS t, attribute AS s FROM neural.spaces WHERE source = 'neural.documents'"
@@ -257,20 +271,84 @@ def _broken(connection: sa.Connection) -> list[str]:
         " WHERE NOT i.indisvalid AND c.relnamespace = to_regnamespace('neural')"
         "   AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)"
     )
-    elsewhere = sa.text(  # as after a table was restored into another database
-        "SELECT format('trigger %I of table %s notes for other spaces than its search has; run: %s',"
-        "              t.name, t.relation,"
-        "              coalesce((SELECT format('SELECT neural.watch_again(%s)', min(id)) FROM unnest(o.own) id),"
-        "                       format('DROP TRIGGER %I ON %s', t.name, t.relation)))"
-        "  FROM neural.noting_triggers() t, neural.spaces_of(t.relation, t.chunk_table, t.schema) AS o(own)"
-        " WHERE t.spaces <> o.own"
+    orphaned = sa.text(  # of a search that is not there, as after a table was restored into another database
+        "SELECT format('trigger %I of table %s notes for no search; run: DROP TRIGGER %1$I ON %2$s',"
+        "              t.name, t.relation)"
+        "  FROM neural.noting_triggers() t"
+        " WHERE NOT EXISTS (SELECT FROM neural.spaces s WHERE s.id = ANY (t.spaces))"
+        "   AND neural.spaces_of(t.relation, t.chunk_table, t.schema) = '{}'"
     )
-    found = [found for query in (missing, invalid, elsewhere) for found in connection.scalars(query)]
+    found = [found for query in (missing, invalid, orphaned) for found in connection.scalars(query)]
     found += [
         f"row-level security of table {table} is not that of {source}; run as its owner: pgneural db upgrade"
         for table, source in unprotected(connection)
     ]
     return found
+
+
+def _require_own(connection: sa.Connection) -> None:
+    """Refuse a schema that is not the role's own: what others own in it they can change, also after the upgrade.
+
+    Raises:
+        MissingPrivilege: The schema belongs to another role, or something in it.
+    """
+    schema = "SELECT nspowner::regrole::text, nspowner::regrole::text = quote_ident(current_user)"
+    found = connection.execute(sa.text(f"{schema} FROM pg_namespace WHERE nspname = 'neural'")).first()
+    if found is not None and not found[1]:
+        raise MissingPrivilege(
+            f"schema neural belongs to role {found[0]}; upgrade as that role, or, if you know it, "
+            "run: ALTER SCHEMA neural OWNER TO CURRENT_USER"
+        )
+    if foreign := _foreign(connection):
+        raise MissingPrivilege(foreign[0])
+
+
+def _foreign(connection: sa.Connection) -> list[str]:
+    """Tell what in the schema belongs to another role than the schema."""
+    return list(connection.scalars(sa.text(_FOREIGN)))
+
+
+def _follow_sources(connection: sa.Connection) -> None:
+    """Give searches of an earlier version the triggers of this one, as far as their tables are the role's own."""
+    own = sa.text(
+        "SELECT s.id FROM neural.spaces s JOIN pg_class c ON c.oid = s.relation"
+        " WHERE s.source <> 'neural.documents' AND c.relowner::regrole::text = quote_ident(current_user) ORDER BY s.id"
+    )
+    for space in connection.scalars(own).all():
+        connection.execute(sa.text("SELECT * FROM neural.follow(:space)"), {"space": space})
+
+
+def _unlike_their_sources(connection: sa.Connection) -> list[str]:
+    """Tell which tables differ from what is kept of them; those that the role may not read are left out."""
+    found = []
+    for space in searches_of_all(connection):
+        name = f"{space.source}.{space.attribute}"
+        differing = Differences(followed=follow(Within(connection), space.id, repair=False))
+        readable = sa.text("SELECT coalesce(has_table_privilege(CAST(:relation AS regclass), 'SELECT'), false)")
+        if not differing.followed and connection.scalar(readable, {"relation": space.relation}):
+            differing = compare(Within(connection), space.id, repair=False)
+        if differing.number:
+            by_hand = f"neural.reconcile('{space.source}')"
+            found.append(f"{name}: {differing}; a worker mends that, or in psql: SELECT * FROM {by_hand}")  # noqa: S608
+    return found
+
+
+_FOREIGN = """
+SELECT format('%s %s belongs to role %s, and schema neural to %s; who owns it can change what it does: drop it, '
+              'or run: ALTER %1$s %2$s OWNER TO %4$s', o.kind, o.name, o.owner::regrole, n.nspowner::regrole)
+  FROM pg_namespace n
+ CROSS JOIN LATERAL (
+       SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END AS kind,
+              p.oid::regprocedure::text AS name, p.proowner AS owner FROM pg_proc p WHERE p.pronamespace = n.oid
+       UNION ALL
+       SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text,
+              c.relowner
+         FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+       UNION ALL
+       SELECT 'TYPE', t.oid::regtype::text, t.typowner
+         FROM pg_type t WHERE t.typnamespace = n.oid AND t.typrelid = 0 AND t.typelem = 0) o
+ WHERE n.nspname = 'neural' AND o.owner <> n.nspowner
+ ORDER BY 1"""
 
 
 def _sql_differences(connection: sa.Connection) -> list[str]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import REGCLASS
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_session
 
 from pgneural import encoders
@@ -21,6 +20,7 @@ from pgneural.asking import Asked
 from pgneural.encoders.shared import at_hand, shared
 from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
 from pgneural.orm.answer import Answer
+from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
@@ -39,6 +39,8 @@ from pgneural.types import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 E = TypeVar("E")
 
@@ -299,7 +301,7 @@ class BoundSearch(Generic[E]):
             >>> Article.search.sync(session).rows
             2
         """
-        if isinstance(where, (AsyncSession, AsyncConnection)):
+        if asynchronous(where):
             return where.run_sync(self.sync)
         if self.terms is None:
             return Synced()
@@ -346,7 +348,7 @@ class BoundSearch(Generic[E]):
     def pending(self, where: AsyncSession) -> Awaitable[int]: ...
     def pending(self, where: Any) -> int | Awaitable[int]:
         """Return how many rows are to be encoded; with an `AsyncSession`, await it."""
-        if isinstance(where, (AsyncSession, AsyncConnection)):
+        if asynchronous(where):
             return where.run_sync(self.pending)
         connection = self.connected(where)
         return queue.waiting(connection, self.space(connection).id)

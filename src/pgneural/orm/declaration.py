@@ -15,6 +15,7 @@ from sqlalchemy.sql import visitors
 
 from pgneural import encoders
 from pgneural.chunk import OVERLAP_SHARE
+from pgneural.encoders.permitted import permit
 from pgneural.errors import InvalidDeclaration, PgneuralError
 from pgneural.store.declared import Declared
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, required_storage
@@ -238,6 +239,7 @@ def _vectors(where: str, options: Mapping[str, Any]) -> tuple[str, int, Distance
         made: Encoder = encoder
         return made.name, made.dimensions, made.distance
     name, given = encoders.canonical(encoder), options["encoder_options"]
+    permit(name)  # the program names it
     dimensions, distance = encoders.described(name, given)
     if dimensions is None:
         raise InvalidDeclaration(f"{where}: how many dimensions {name!r} has is not known here; say dimensions=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -10,8 +11,10 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.base import ExecutableOption
 
 from pgneural.errors import InvalidQuery
+from pgneural.filter import require_over
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Target
+from pgneural.store.contained import require_contained
 from pgneural.store.vectors import teach
 
 if TYPE_CHECKING:
@@ -31,6 +34,12 @@ class Entities(Generic[E]):
         self.target = self._statements.target
         self.key, self.heading = search.key, search.heading
 
+    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+        """Refuse an expression that is not over the class, or that leaves its place."""
+        require_over(self.target.source, given, what)
+        connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
+        require_contained(connection, self.target.source, [(what, given)])
+
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement."""
         return self._session.execute(statement, bind_arguments={"mapper": self._search.mapper}).all()
@@ -40,10 +49,13 @@ class Entities(Generic[E]):
         connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
         refuse_translated_schemas(connection)
         teach(connection)
-        built, parameters = self._statements.of(query, connection.dialect)
+        built, parameters = self._statements.of(query, connection)
         statement = built.statement.options(*self._loading) if self._loading else built.statement
         with self._search.installed():
             rows = self._session.execute(statement, parameters).unique(_rank).all()
+        if query.where is None and (not rows or rows[0].ranked > len(rows)):
+            # what is kept of rows that are gone has taken places: look each candidate's row up
+            return self.hits(replace(query, where=sa.true()))
         if rows and rows[0].score is None:
             raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
         return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
@@ -69,16 +81,18 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
         whole: With everything that a hit has, and not only what a reader of rows wants.
     """
     ranked = query.select(target).subquery("ranked")
+    if whole:
+        ranked = sa.select(ranked, sa.func.count().over().label("ranked")).subquery("every")
     chunks = target.chunks
     if not isinstance(chunks, sa.Table):
         chunks = chunks.alias()
     same_chunk = sa.and_(target.same_row(chunks, ranked), chunks.c.ordinal == ranked.c.ordinal)
     same_row = sa.and_(*(column == ranked.c[name] for name, column in target.keys.items()))
-    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in LEGS if leg != "sparse")]
+    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in LEGS if leg != "sparse"), ranked.c.relaxed]
     text = chunks.c.text.label("chunk")
     locator = chunks.c.locator if "locator" in chunks.c else sa.null().label("locator")
     boosts = [column for column in ranked.c if column.name.startswith("boost_")]
-    rest = [ranked.c.sparse, ranked.c.ordinal, ranked.c.strategy, locator, *boosts] if whole else []
+    rest = [ranked.c.sparse, ranked.c.ordinal, ranked.c.strategy, locator, ranked.c.ranked, *boosts] if whole else []
     return (
         sa.select(mapper.class_, *columns, text, *rest)
         .select_from(mapper.class_)
@@ -95,7 +109,7 @@ def _hit(row: Any) -> Hit[Any]:
     legs = {leg: values[leg] for leg in LEGS if values[leg] is not None}
     legs |= {name.replace("_", " "): values[name] for name in dict(values) if str(name).startswith("boost_")}
     chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
-    return Hit(row[0], row.rank, row.score, chunk, legs)
+    return Hit(row[0], row.rank, row.score, chunk, legs, row.relaxed)
 
 
 def _rank(row: Any) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -22,9 +21,10 @@ from pgneural.asking import (
     vector_of,
     with_arrays,
 )
-from pgneural.errors import InvalidQuery
+from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.explain import Explanation, explain
-from pgneural.filter import condition
+from pgneural.filter import Expression, Filter, condition, read_by, require_plain
+from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, run
@@ -35,6 +35,8 @@ from pgneural.types import Mode, Sync, Vector
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from pgneural.orm.bound import BoundSearch
 
@@ -71,14 +73,14 @@ class SearchQuery(Generic[E]):
     conditions: tuple[sa.ColumnElement[bool], ...] = ()
     loading: tuple[ExecutableOption, ...] = ()
 
-    def where(self, *conditions: sa.ColumnExpressionArgument[bool] | str) -> SearchQuery[E]:
+    def where(self, *conditions: Filter) -> SearchQuery[E]:
         """Narrow the rows: conditions over the class as in any ``Select``, or SQL predicates as text.
 
         They hold before anything is ranked. A condition on another class goes through a relationship
-        (``Article.author.has(...)``) or a subquery.
+        (``Article.author.has(...)``) or a subquery. A text may have parameters,
+        ``("lang = :lang", {"lang": "en"})``; what your users wrote belongs there, and not in the text.
         """
-        added = [condition(text) if isinstance(text, str) else self._coerced(text) for text in conditions]
-        return replace(self, conditions=(*self.conditions, *(part for part in added if part is not None)))
+        return replace(self, conditions=(*self.conditions, *map(self._coerced, conditions)))
 
     def limit(self, limit: int) -> SearchQuery[E]:
         """Ask for so many rows, at least 1; ten by default."""
@@ -96,7 +98,7 @@ class SearchQuery(Generic[E]):
         """Join the legs of a hybrid search by a `WeightedSum` or an `RRF`."""
         return self._with(fusion=fusion)
 
-    def boost(self, by: Boost | sa.SQLColumnExpression[Any] | str, weight: float = 1.0) -> SearchQuery[E]:
+    def boost(self, by: Boost | Expression, weight: float = 1.0) -> SearchQuery[E]:
         """Add a score from ordinary columns."""
         boost = by if isinstance(by, Boost) else Boost(by, weight)
         before: Any = self.given.get("boosts") or ()
@@ -118,7 +120,7 @@ class SearchQuery(Generic[E]):
         """Prefer hits that differ from those before them: from 0 (not at all) to 1."""
         return self._with(diversity=diversity)
 
-    def group_by(self, by: sa.SQLColumnExpression[Any] | str, per_group: int = 1) -> SearchQuery[E]:
+    def group_by(self, by: Expression, per_group: int = 1) -> SearchQuery[E]:
         """Of the rows with one value of an expression, take only the best."""
         return self._with(group_by=by, per_group=per_group)
 
@@ -133,15 +135,13 @@ class SearchQuery(Generic[E]):
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
         return replace(self, loading=(*self.loading, *options))
 
-    def _coerced(self, expression: Any) -> sa.ColumnElement[bool]:
-        found = expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
-        if isinstance(found, sa.TextClause):
-            return found  # type: ignore[return-value]
-        if not isinstance(found, sa.ColumnElement):
-            raise InvalidQuery(f"the filter is {expression!r}, expected a condition over the class, or SQL as text")
+    def _coerced(self, given: Filter) -> sa.ColumnElement[bool]:
+        found = condition(given)
+        if found is None:
+            raise InvalidFilter("the filter is None, expected a condition over the class, or SQL as text; leave it out")
         mapper = self.search.mapper
         mine = {table.fullname for table in mapper.tables}
-        for table in _tables(sa.select(found).get_final_froms()):
+        for table in read_by(found):
             if getattr(table, "fullname", None) not in mine:
                 other = getattr(table, "name", table)
                 raise InvalidQuery(
@@ -159,15 +159,20 @@ class SearchQuery(Generic[E]):
 
         A ``with_loader_criteria`` holds for the ranking itself if the search has a filter (`where`). Columns: the
         entity, ``rank`` from 1, ``score`` (larger is better), ``semantic`` and ``lexical`` (what each leg
-        contributed), ``chunk`` (the text of the best chunk). The rows come by rank. Conditions added to the ``Select``
-        hold after the ranking, those of `where` before.
+        contributed), ``relaxed`` (whether it lacks a phrase that was asked for), ``chunk`` (the text of the
+        best chunk). The rows come by rank. Conditions added to the ``Select`` hold after the ranking, those of `where`
+        before.
 
         Raises:
             InvalidQuery: An option is of hits and not of a statement (`rerank`, `diverse`, `group_by`).
+            InvalidFilter: A text has parts that only a server can read (a backslash, ``$``, a comment): others will
+                execute the statement.
         """
         query = self._query
         if refinement_of(query, self.given):
             raise InvalidQuery("rerank, diverse and group_by come after the statement; use all(), or leave them out")
+        for what, each in query.given():
+            require_plain(each, what)
         target = self.search.target(self._revision, composed=True)
         return with_entities(self.search.mapper, target, query).options(*self.loading)
 
@@ -187,7 +192,7 @@ class SearchQuery(Generic[E]):
             StaleResults: `fresh` was asked for, and rows are not encoded in time.
             SchemaNotInstalled: The database has no such search.
         """
-        if isinstance(session, AsyncSession):
+        if asynchronous(session):
             return session.run_sync(self.all)
         if isinstance(session, scoped_session):
             session = session()
@@ -232,7 +237,7 @@ class SearchQuery(Generic[E]):
     def first(self, session: AsyncSession) -> Awaitable[Hit[E] | None]: ...
     def first(self, session: Session | AsyncSession) -> Hit[E] | Awaitable[Hit[E] | None] | None:
         """Return the best hit, or None."""
-        if isinstance(session, AsyncSession):
+        if asynchronous(session):
             return session.run_sync(self.first)
         return next(iter(self.limit(1).all(session)), None)
 
@@ -242,7 +247,7 @@ class SearchQuery(Generic[E]):
     def explain(self, session: AsyncSession) -> Awaitable[Explanation]: ...
     def explain(self, session: Session | AsyncSession) -> Explanation | Awaitable[Explanation]:
         """Search, and say what the search did: the way it took and why, what each stage cost."""
-        if isinstance(session, AsyncSession):
+        if asynchronous(session):
             return session.run_sync(self.explain)
         query = self._query
         if refinement_of(query, self.given):
@@ -317,11 +322,3 @@ class SearchQuery(Generic[E]):
         vector = liked.op("+")(liked).op("-")(mean(asked.negative)) if asked.negative else liked
         indexed = self.search.answer.indexed
         return sa.cast(vector, indexed.storage.type(indexed.dimensions))
-
-
-def _tables(froms: Sequence[sa.FromClause]) -> list[sa.FromClause]:
-    """Return what a statement reads from, joins taken apart."""
-    found: list[sa.FromClause] = []
-    for each in froms:
-        found += _tables([each.left, each.right]) if isinstance(each, sa.Join) else [each]
-    return found

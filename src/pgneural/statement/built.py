@@ -8,11 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pgneural.filter import require_over
 from pgneural.statement.query import Query
 from pgneural.statement.target import Target
+from pgneural.store.contained import require_contained
 
 KEPT = 200
-"""Statements of different shape that are kept before all are built anew; one takes some 100 kB."""
+"""Statements of different shape that are kept before all are built anew; one takes some 100 kB. With 0 none is kept."""
 
 
 @dataclass
@@ -22,10 +24,12 @@ class Built:
     Attributes:
         statement: It.
         keys: Of the parameters of expressions that the caller gave.
+        ours: Whether all parameters are our own, so that a driver can be given their values as they are.
     """
 
     statement: sa.Select[Any]
     keys: Sequence[str] = ()
+    ours: bool = False
     _text: tuple[str, dict[str, Any]] | None = None
 
     def text(self, dialect: sa.Dialect) -> tuple[str, dict[str, Any]]:
@@ -53,26 +57,39 @@ class Statements:
         """Return a query of each shape that statements are kept for, the one that was asked last at the end."""
         return list(self._asked.values())
 
-    def of(self, query: Query, dialect: sa.Dialect) -> tuple[Built, dict[str, Any]]:
-        """Return the statement of a query, with the values of its parameters."""
+    def of(self, query: Query, connection: sa.Connection) -> tuple[Built, dict[str, Any]]:
+        """Return the statement of a query, with the values of its parameters.
+
+        Raises:
+            InvalidFilter: An expression is not over the source, leaves its place, or lacks the value of a parameter.
+        """
+        query = query.settled()
+        require_contained(connection, self.target.source, query.given())
         parameters, literals, shape = query.parameters(self.target), query.literals(), query.shape()
-        if shape is None:
-            return Built(self._build(self.target, query)), parameters
-        built = self._built.get(shape)
+        built = None if shape is None or not KEPT else self._built.get(shape)
         if built is None:
-            statement = self._build(self.target, query)
-            if literals and not _has_all(statement, literals, dialect):
-                return Built(statement), parameters
+            built = self._anew(query, literals, connection.dialect)
+            if shape is None or not KEPT or (literals and not built.keys):
+                return built, parameters
             if len(self._built) >= KEPT:
                 self._built.clear()
                 self._asked.clear()
-            built = self._built[shape] = Built(statement, [literal.key for literal in literals])
+            self._built[shape] = built
         self._asked[shape] = self._asked.pop(shape, query)  # the last in the order
         values = {key: literal.effective_value for key, literal in zip(built.keys, literals, strict=True)}
         return built, {**parameters, **values}
 
+    def _anew(self, query: Query, literals: Sequence[sa.BindParameter[Any]], dialect: sa.Dialect) -> Built:
+        """Build a statement; without keys if the values of its parameters cannot be given anew."""
+        for what, each in query.given():
+            require_over(self.target.source, each, what)
+        statement = self._build(self.target, query)
+        if query.shape() is None or (literals and not _has_all(statement, literals, dialect)):
+            return Built(statement)
+        return Built(statement, [literal.key for literal in literals], ours=not literals)
 
-def _has_all(statement: sa.Select[Any], literals: list[sa.BindParameter[Any]], dialect: sa.Dialect) -> bool:
+
+def _has_all(statement: sa.Select[Any], literals: Sequence[sa.BindParameter[Any]], dialect: sa.Dialect) -> bool:
     """Whether the values of these parameters can be given anew: SQLAlchemy may have put others in their place."""
     known = {parameter.key for parameter in statement.compile(dialect=dialect).bind_names}
     return all(literal.key in known for literal in literals)

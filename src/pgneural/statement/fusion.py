@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from numbers import Real
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.amounts import number
 from pgneural.errors import InvalidQuery
-from pgneural.filter import expression
+from pgneural.filter import Expression, expression
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
 from pgneural.statement.single import Threshold, contributions
@@ -86,20 +87,24 @@ class Boost:
     """A score from ordinary columns, fused with those of the legs: recency, popularity, anything that is a number.
 
     Attributes:
-        by: An expression over the source, or SQL as text; larger is better, NULL counts as the mean.
+        by: An expression over the source, or SQL as text, alone or with parameters:
+            ``("ln(1 + views) * :factor", {"factor": 2})``; larger is better, NULL counts as the mean.
         weight: Against those of the legs; a negative one makes larger worse.
     """
 
-    by: sa.SQLColumnExpression[Any] | str
+    by: Any  # an `Expression` when it is made, a ``ColumnElement`` afterwards
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Take text for SQL, and refuse a weight that makes no score."""
-        object.__setattr__(self, "by", expression(self.by))
+        """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
+        object.__setattr__(self, "by", expression(self.by, "boost"))
+        if not isinstance(self.weight, Real) or isinstance(self.weight, bool):
+            raise InvalidQuery(f"the weight of a boost is {self.weight!r}, expected a number")
+        object.__setattr__(self, "weight", float(self.weight))
         _require_weights(self.weight)
 
     @classmethod
-    def recency(cls, at: sa.SQLColumnExpression[Any] | str, half_life: timedelta, weight: float = 1.0) -> Self:
+    def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:
         """Prefer what is new: 1 for now and for what is to come, and half of it after every half-life.
 
         Args:
@@ -113,19 +118,19 @@ class Boost:
         seconds = half_life.total_seconds()
         if seconds <= 0:
             raise InvalidQuery(f"half_life is {half_life}, expected a positive one")
-        age = sa.extract("epoch", sa.func.now() - sa.cast(expression(at), sa.DateTime(timezone=True)))
+        age = sa.extract("epoch", sa.func.now() - sa.cast(expression(at, "boost"), sa.DateTime(timezone=True)))
         halvings = sa.func.least(sa.func.greatest(age, 0) / seconds, 1000)  # more is below what a number can be
         return cls(sa.func.power(0.5, halvings), weight)
 
     @classmethod
-    def popularity(cls, count: sa.SQLColumnExpression[Any] | str, weight: float = 1.0) -> Self:
+    def popularity(cls, count: Expression, weight: float = 1.0) -> Self:
         """Prefer what is used much: the logarithm of a count, so that ten times more is the same step anywhere.
 
         Args:
             count: A number, or SQL as text; below 0 counts as 0.
             weight: Against those of the legs.
         """
-        number = sa.cast(expression(count), sa.Float)
+        number = sa.cast(expression(count, "boost"), sa.Float)
         return cls(sa.func.ln(1 + sa.func.greatest(number, 0)), weight)
 
 
@@ -202,7 +207,8 @@ class _Parts:
         if name == "lexical":
             rows = max(self.size, self.page.end) if lead else self.size
             guaranteed = rows if lead else self.page.limit
-            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=guaranteed)
+            wanted = self.page.limit
+            return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=guaranteed, wanted=wanted)
         vectors = target.dense if name == "semantic" else target.sparse
         assert vectors is not None
         page = self.page if lead else Page(self.page.limit)
@@ -214,6 +220,12 @@ class _Parts:
         """The leg whose other rows follow after the pool; None before there is one."""
         return next(iter(self.legs.values()), None)
 
+    @property
+    def phrases(self) -> bool:
+        """Whether the query may have phrases."""
+        leg = self.legs.get("lexical")
+        return isinstance(leg, LexicalLeg) and leg.phrases
+
     def page_of(self, wanted: sa.Select[Any]) -> sa.Select[Any]:
         best = self.page.cut(wanted, self._order(self.fused)).subquery("best")
         scores = {name: self._score(name, best) for name in self.legs}
@@ -224,11 +236,13 @@ class _Parts:
             best.c.score,
             *contributions(**scores),
             next(iter(self.legs.values())).strategy.label("strategy"),
+            (best.c.unmet if self.phrases else sa.false()).label("relaxed"),
             *(best.c[f"boost_{place}"] for place, _ in enumerate(self.boosts, start=1)),
         )
 
     def _order(self, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
-        return [rows.c.tier, rows.c.place, rows.c.score.desc(), *self.target.keys_of(rows)]
+        unmet = [rows.c.unmet] if self.phrases else []  # where phrases are not enough, rows with them come first
+        return [rows.c.tier, *unmet, rows.c.place, rows.c.score.desc(), *self.target.keys_of(rows)]
 
     def _pool(self) -> sa.CTE:
         """Join the best rows of all legs; the rest of the leading one follows in its own order, if asked for."""
@@ -263,6 +277,7 @@ class _Parts:
             joined = joined.outerjoin(found, sa.true())
             if isinstance(leg, LexicalLeg):
                 columns.append(sa.func.coalesce(found.c.bm25, 0).label("bm25"))
+                columns += [leg.unmet(found).label("unmet")] if leg.phrases else []
                 continue
             ordinals.append(found.c.ordinal)
             columns.append(found.c.distance.label("distance" if name == "semantic" else "sparse_distance"))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy.sql.expression import ClauseList
 
+from pgneural.filter import settled
 from pgneural.statement.fusion import Boost, Fusion, fused
+from pgneural.statement.lexical_leg import exclusion, has_exclusion, has_phrase
 from pgneural.statement.single import Threshold, by_vectors, by_words
 from pgneural.statement.target import Page, Target
 from pgneural.statement.vector_leg import Aggregate
 from pgneural.store.vectors import Storage
 from pgneural.types import Mode, Vector
+
+SENT = {"sent": True}
+"""Of a field whose value is sent with the statement (`Query.parameters`): only whether there is one decides it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +44,10 @@ class Query:
 
     mode: Mode
     page: Page
-    vector: Vector | sa.ColumnElement[Any] | None = None
-    text: str | None = None
-    sparse: Vector | None = None
-    tokens: Vector | None = None
+    vector: Vector | sa.ColumnElement[Any] | None = field(default=None, metadata=SENT)
+    text: str | None = field(default=None, metadata=SENT)
+    sparse: Vector | None = field(default=None, metadata=SENT)
+    tokens: Vector | None = field(default=None, metadata=SENT)
     where: sa.ColumnElement[bool] | None = None
     fusion: Fusion | None = None
     boosts: tuple[Boost, ...] = ()
@@ -50,24 +57,58 @@ class Query:
     def shape(self) -> Hashable | None:
         """Return what the statement depends on besides `parameters` and the values of `literals`.
 
-        None where that cannot be told by a key.
+        Everything that a field says is in it, unless the field is declared as sent with the statement: whoever adds one
+        has nothing to remember. None where something cannot be told by a key; such a statement is built each time.
         """
-        keys = [_cache_key(expression) for expression in self._expressions()]
-        if any(key is None for key in keys):
-            return None
-        weights = tuple(boost.weight for boost in self.boosts)
-        expressions = tuple(key.key for key in keys)
-        asked = isinstance(self.vector, np.ndarray), self.where is None, self.sparse is None
-        return self.mode, self.page, expressions, self.fusion, weights, self.threshold, self.aggregate, asked
+        shape, _ = self._keyed
+        return shape
 
     def literals(self) -> list[sa.BindParameter[Any]]:
         """Return the parameters of the expressions that the caller gave, in an order that goes with the shape."""
-        keys = (_cache_key(expression) for expression in self._expressions())
-        return [parameter for key in keys if key for parameter in key.bindparams]
+        _, literals = self._keyed
+        return list(literals)
 
-    def _expressions(self) -> list[sa.ColumnElement[Any]]:
-        given = (self.where, self.vector, *(boost.by for boost in self.boosts))
-        return [part for part in given if isinstance(part, sa.ColumnElement)]
+    @property
+    def read(self) -> str | None:
+        """The text whose words are looked up; None in a mode that looks up none."""
+        return self.text if self.mode in (Mode.LEXICAL, Mode.HYBRID) else None
+
+    @property
+    def _operators(self) -> tuple[bool, bool]:
+        """Whether there may be phrases, and words that are excluded: the one thing that decides in the text."""
+        return has_phrase(self.read or ""), has_exclusion(self.read or "")
+
+    @functools.cached_property
+    def _keyed(self) -> tuple[Hashable | None, Sequence[sa.BindParameter[Any]]]:
+        expressions: list[sa.ColumnElement[Any]] = []
+        try:
+            told: tuple[Hashable, ...] = tuple(
+                _told(getattr(self, each.name), expressions, sent="sent" in each.metadata) for each in fields(self)
+            )
+        except _Untold:
+            return None, ()
+        told = (*told, self._operators)
+        if not expressions:
+            return told, ()
+        # one key for all: what two expressions share, a parameter or an alias, is part of it
+        key = ClauseList(*expressions, group=False)._generate_cache_key()
+        return (None, ()) if key is None else ((told, key.key), key.bindparams)
+
+    def given(self) -> list[tuple[str, sa.ColumnElement[Any]]]:
+        """Return the expressions over the source that the caller gave, each with how an error calls it."""
+        where = [] if self.where is None else [("filter", self.where)]
+        return [*where, *(("boost", boost.by) for boost in self.boosts)]
+
+    def settled(self) -> Query:
+        """Return the same, with parameters of expressions that are the expressions' own.
+
+        Raises:
+            InvalidFilter: A parameter has no value.
+        """
+        where = None if self.where is None else settled(self.where, "filter")
+        boosts = tuple(replace(boost, by=settled(boost.by, "boost")) for boost in self.boosts)
+        same = where is self.where and all(new.by is old.by for new, old in zip(boosts, self.boosts, strict=True))
+        return self if same else replace(self, where=where, boosts=boosts)
 
     def parameters(self, target: Target) -> dict[str, Any]:
         """Return the values of the statement's parameters that change from one query to the next."""
@@ -81,7 +122,16 @@ class Query:
         return values
 
     def select(self, target: Target) -> sa.Select[Any]:
-        """Return the statement; its columns are those of `by_vectors`."""
+        """Return the statement; its columns are those of `by_vectors`.
+
+        What a query with words excludes is a filter, so that it holds in every leg.
+        """
+        if self.read is None or not has_exclusion(self.read):
+            return self._select(target)
+        kept = exclusion(target, self.read)
+        return replace(self, where=kept if self.where is None else sa.and_(self.where, kept))._select(target)
+
+    def _select(self, target: Target) -> sa.Select[Any]:
         if self.mode is Mode.HYBRID or self.boosts:
             return self._fused(target)
         among: dict[str, Any] = {"where": self.where, "threshold": self.threshold}
@@ -110,5 +160,21 @@ class Query:
         )
 
 
-def _cache_key(expression: sa.ColumnElement[Any]) -> Any:
-    return expression._generate_cache_key()
+class _Untold(Exception):
+    """A value is of a kind of which nobody knows what it says."""
+
+
+def _told(value: Any, expressions: list[sa.ColumnElement[Any]], *, sent: bool = False) -> Hashable:
+    """Return what a value says, and collect the expressions within."""
+    if isinstance(value, sa.ColumnElement):
+        expressions.append(value)
+        return sa.ColumnElement
+    if sent and value is not None:
+        return "sent"
+    if value is None or isinstance(value, str | bool | int | float):
+        return type(value), value
+    if isinstance(value, tuple):
+        return tuple, *(_told(each, expressions) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value), *(_told(getattr(value, each.name), expressions) for each in fields(value))
+    raise _Untold

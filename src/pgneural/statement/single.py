@@ -49,7 +49,8 @@ def by_vectors(
 
     It never comes back short: a full page if so many rows pass the filter. Columns: ``rank`` from 1, the key of
     the source row as ``source_…``, ``ordinal`` of its best chunk, ``score`` (larger is better), ``semantic``,
-    ``lexical`` and ``sparse`` (what each leg contributed) and ``strategy`` (``exact``, ``near`` or ``fallback``).
+    ``lexical`` and ``sparse`` (what each leg contributed), ``strategy`` (``exact``, ``near`` or ``fallback``) and
+    ``relaxed`` (whether the row was found without a phrase that was asked for).
 
     Args:
         target: What to search.
@@ -73,6 +74,7 @@ def by_vectors(
         score.label("score"),
         *contributions(**{vectors.leg: score}),
         leg.strategy.label("strategy"),
+        sa.false().label("relaxed"),
     )
 
 
@@ -84,9 +86,12 @@ def by_words(
     where: sa.ColumnElement[bool] | None = None,
     threshold: Threshold = Threshold(),
 ) -> sa.Select[Any]:
-    """Return the statement that ranks the rows with words of the query by BM25; columns as of `by_vectors`."""
+    """Return the statement that ranks the rows with words of the query by BM25; columns as of `by_vectors`.
+
+    Rows that have its phrases come first.
+    """
     probe = Probe(target, where, page.end, by_words=True)
-    leg = LexicalLeg(target, text, probe, rows=page.end, guaranteed=page.end)
+    leg = LexicalLeg(target, text, probe, rows=page.end, guaranteed=page.end, wanted=page.end)
     wanted = threshold.of(sa.select(leg.rows), None, leg.rows.c.bm25)
     best = page.cut(wanted, leg.order(leg.rows)).subquery("best")
     chunk = leg.best_chunk(best)
@@ -97,6 +102,7 @@ def by_words(
         best.c.bm25.label("score"),
         *contributions(lexical=best.c.bm25),
         leg.strategy.label("strategy"),
+        leg.unmet(best).label("relaxed"),
     ]
     return sa.select(*columns).select_from(best.outerjoin(chunk, sa.true()))
 

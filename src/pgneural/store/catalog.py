@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, defer
 
 from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, UnknownCollection, UnknownLanguage
 from pgneural.filter import expression
+from pgneural.store.contained import require_contained
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, further_table, terms_table
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
@@ -353,10 +354,13 @@ def _require_language(connection: sa.Connection, language: str) -> None:
 
 
 def _require_expression(connection: sa.Connection, text: str) -> None:
-    value = expression(text)
+    if not isinstance(text, str):
+        raise InvalidFilter(f"language_by is {text!r}, expected SQL as text")
+    value, rows = expression(text, "language_by"), DOCUMENTS.alias("documents")
+    require_contained(connection, rows, [("language_by", value)])
     try:
         with connection.begin_nested():
-            reading = sa.select(sa.cast(value, sa.Text)).select_from(DOCUMENTS.alias("documents"))
+            reading = sa.select(sa.cast(value, sa.Text)).select_from(rows)
             connection.execute(reading.limit(0).with_for_update(read=True))
     except DBAPIError as error:
         said = str(error.orig).splitlines()[0]

@@ -58,11 +58,8 @@ class Made:
 class Kept:
     """The tables of a space, and the statements about them; made by `of`."""
 
-    def __init__(
-        self, space: Space, chunks: str | None, terms: str, schema: str, types: dict[str, tuple[str, int]]
-    ) -> None:
+    def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
         self.space, self.chunks, self.terms = space, chunks, terms
-        self._schema = schema
         self._oids = [oid for _, oid in types.values()]
         self.keys = list(types)
         self._names = {
@@ -89,7 +86,7 @@ class Kept:
             name: (type_, oid)
             for name, type_, oid in zip(found.key_names, found.key_types, found.key_oids, strict=True)
         }
-        return cls(space, found.chunks, found.terms, found.schema, types)
+        return cls(space, found.chunks, found.terms, types)
 
     def sql(self, statement: str) -> sa.TextClause:
         """Fill in the names of the tables and of their keys."""
@@ -98,7 +95,7 @@ class Kept:
 
     def read(self, connection: sa.Connection, keys: Sequence[str]) -> list[Changed]:
         """Return the first of these rows: as many as `READ_BYTES` allow, at least one."""
-        with _planned_anew(connection, self._schema):
+        with _planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
             Changed(key, tuple(values) if there else None, title or "", content or "", hash_)
@@ -111,7 +108,7 @@ class Kept:
         if not before:
             return {}
         storage = Storage(self.space.storage)
-        with _planned_anew(connection, self._schema):
+        with _planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_KNOWN), {"keys": as_json(before)}).all()
         return {bytes(hash_): storage.parse(numbers(vector)) for hash_, vector in found}
 
@@ -120,7 +117,7 @@ class Kept:
         rechunked = [made for made in batch if made.chunks is not None or made.row.values is None]
         if not rechunked:
             return
-        with _planned_anew(connection, self._schema):
+        with _planned_anew(connection, self.space.source):
             connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(made.row.key for made in rechunked)})
         self._insert(connection, rechunked)
 
@@ -148,7 +145,7 @@ class Kept:
 
     def existing(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
         """Return those of these rows that are there."""
-        with _planned_anew(connection, self._schema):
+        with _planned_anew(connection, self.space.source):
             return set(connection.scalars(self.sql(_EXISTING), {"keys": as_json(keys)}))
 
     def _types(self, connection: sa.Connection) -> list[int]:
@@ -169,13 +166,14 @@ class Kept:
 
 
 @contextlib.contextmanager
-def _planned_anew(connection: sa.Connection, schema: str) -> Iterator[None]:
+def _planned_anew(connection: sa.Connection, source: str) -> Iterator[None]:
     """Have statements planned for the tables as they are, and find what they name in the schema of the source.
 
-    A plan that was kept from when the tables were empty would read them from end to end for every row.
+    The server's own schema comes first, so that nothing of theirs is executed in place of what it has. A plan that
+    was kept from when the tables were empty would read them from end to end for every row.
     """
     local = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
-    before = connection.execute(_SET, {"schema": schema, "local": local}).one()._mapping
+    before = connection.execute(_SET, {"source": source, "local": local}).one()._mapping
     try:
         yield
     except BaseException:
@@ -225,13 +223,13 @@ _SET = sa.text("""
 WITH before AS MATERIALIZED (
     SELECT current_setting('plan_cache_mode') AS mode, current_setting('search_path') AS path)
 SELECT mode, path, set_config('plan_cache_mode', 'force_custom_plan', :local) AS planned,
-       set_config('search_path', concat_ws(', ', CAST(:schema AS text), nullif(path, '')), :local) AS found
+       set_config('search_path', neural.reading_path(:source), :local) AS found
   FROM before""")
 
 _SET_BACK = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_config('search_path', :path, :local)")
 
 _TABLES = """
-SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids, quote_ident((parse_ident(s.source))[1]) AS schema
+SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids
   FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = :space"""
 
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"

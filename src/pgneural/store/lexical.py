@@ -1,8 +1,8 @@
-"""Indexing the words of a collection's rows, after the rows themselves are stored.
+"""Indexing the words of a collection's rows, in the transaction that stores the rows.
 
 A row is either in the terms table with the words that it has now, or not in it at all: whoever changes a row's
-text deletes its words in the same transaction (`writer`), and whoever completes the table locks the rows that
-it reads. So completing may be stopped anywhere, and two may do it at once.
+text replaces its words in the same transaction (`writer`). Rows that an earlier version left without words get
+them by `complete`, which locks the rows that it reads: it may be stopped anywhere, and two may do it at once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
+from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space, terms_index
 
 BATCH_ROWS = 2000
@@ -37,8 +41,17 @@ FOLD_EVERY = 500
 """Rows after which, on average, the counts are summed up."""
 
 
-def complete(engine: sa.Engine, space: Space) -> int:
-    """Index the words of every row that has none; return how many."""
+def complete(engine: sa.Engine, space: Space, changed: int = 0) -> int:
+    """Index the words of every row that has none, and look after the index, weights and counts of all.
+
+    Args:
+        engine: Where the collection is.
+        space: Its space.
+        changed: How many rows have just got their words, by `Words`.
+
+    Returns:
+        How many had none.
+    """
     parameters = {"collection": space.attribute, "space": space.id, "rows": BATCH_ROWS, "sample": SAMPLE_ROWS}
     completed = 0
     with engine.begin() as connection:
@@ -48,15 +61,57 @@ def complete(engine: sa.Engine, space: Space) -> int:
         with engine.begin() as connection, _language_errors(space):
             rows, last = connection.execute(_sql(space, _COMPLETE), {**parameters, "last": last}).one()
         completed += rows
-    if completed:
+    changed += completed
+    if changed:
         _refresh(engine, space, parameters)
-        if random.random() < completed / FOLD_EVERY:
+        if random.random() < changed / FOLD_EVERY:
             _run(engine, space, _FOLD, parameters)
-        _index(engine, space, analyze=completed >= BATCH_ROWS)
+    _index(engine, space, analyze=changed >= BATCH_ROWS)  # also where a run before was stopped
     return completed
 
 
-def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
+class Words:
+    """Makes the words of rows that the same transaction has just stored.
+
+    Args:
+        space: The space of the collection.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._estimate, self._make = (_driver_sql(space, statement) for statement in (_ESTIMATE, _OF_ROWS))
+
+    def make(self, connection: psycopg.Connection[Any], ids: Sequence[int], mean_length: float | None) -> None:
+        """Index the words of these rows.
+
+        Args:
+            connection: In the transaction.
+            ids: Keys of documents, whose old words are deleted already.
+            mean_length: That of the space, None before its first row.
+
+        Raises:
+            LanguageFails: The expression of the language does not work for one of them.
+        """
+        parameters = {"collection": self._space.attribute, "space": self._space.id, "sample": SAMPLE_ROWS}
+        try:
+            if mean_length is None:
+                connection.execute(self._estimate, parameters, prepare=False)
+            connection.execute(self._make, {**parameters, "ids": ids}, prepare=False)  # the tables grow meanwhile
+        except psycopg.DataError as error:
+            if self._space.language_by is None:
+                raise
+            raise LanguageFails(str(error).splitlines()[0]) from error
+
+
+class LanguageFails(Exception):
+    """The expression that gives the language of a row does not work for one; the text says why."""
+
+
+def _driver_sql(space: Space, statement: str) -> bytes:
+    return str(_sql(space, statement).compile(dialect=psycopg_dialect())).encode()  # type: ignore[no-untyped-call]
+
+
+def settle_apart(engine: Transactions, space: int, terms: str) -> None:
     """The same as `settle`, but in transactions of their own: nobody waits long for a row."""
     parameters = {"space": space, "drift": DRIFT}
     with engine.begin() as connection:
@@ -72,7 +127,7 @@ def settle_apart(engine: sa.Engine, space: int, terms: str) -> None:
             connection.execute(sa.text(_REFRESH_PART.replace("{terms}", terms)), part)
 
 
-def fold(engine: sa.Engine, space: int) -> None:
+def fold(engine: Transactions, space: int) -> None:
     """Sum up the counts of a space."""
     with engine.begin() as connection:
         connection.execute(sa.text(_FOLD), {"space": space})
@@ -85,6 +140,25 @@ def settle(connection: sa.Connection, space: int, terms: str, changed: int) -> N
         connection.execute(sa.text(_REFRESH.replace("{terms}", terms)), parameters)
     if random.random() < changed / FOLD_EVERY:
         connection.execute(sa.text(_FOLD), parameters)
+
+
+def outdated(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]:
+    """Return the spaces whose words an earlier version of this library made.
+
+    Args:
+        connection: Where.
+        only: Names of searches or collections; empty for all.
+    """
+    earlier = sa.select(Space).where(Space.kind == "dense", Space.words_version < sa.func.neural.words_version())
+    named = earlier.where(Space.attribute.in_(only)) if only else earlier
+    with Session(connection, expire_on_commit=False) as session:
+        return list(session.scalars(named.order_by(Space.id)))
+
+
+def refresh_words(where: Transactions, space: int) -> int:
+    """Make the words of some rows anew, where an earlier version made them; return of how many, 0 if all are done."""
+    with where.begin() as connection:
+        return connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
 
 
 @contextlib.contextmanager
@@ -135,36 +209,43 @@ def _index(engine: sa.Engine, space: Space, *, analyze: bool) -> None:
 # no words yet: the mean length is that of a sample, drawn by a hash so that an ordered input does no harm
 _ESTIMATE = """
 UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
-  FROM (SELECT avg((SELECT sum(frequency) FROM neural.term_frequencies(l, s.title_boost))) AS mean
+  FROM (SELECT avg(w.length) AS mean
           FROM neural.spaces s,
                LATERAL (SELECT title, content FROM neural.documents d
                          WHERE d.collection = :collection ORDER BY hashint8(d.id) LIMIT :sample) d,
-               LATERAL neural.lexemes(s.language, d.title, d.content) l
+               LATERAL neural.row_words(s.language, d.title, d.content, s.title_boost, 1) w
          WHERE s.id = :space) sampled
  WHERE s.id = :space AND s.mean_length IS NULL AND sampled.mean IS NOT NULL"""
 
-# locked, so that nobody changes the text between reading it and storing its words
-_COMPLETE = """
-WITH missing AS (
-    SELECT documents.id, documents.external_id, documents.title, documents.content, ({language_by}
-           )::text AS said FROM neural.documents
-     WHERE documents.collection = :collection AND documents.external_id > :last
-       AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = documents.id)
-     ORDER BY documents.external_id LIMIT :rows FOR SHARE
-), spoken AS (
+_MAKE = """spoken AS (
     SELECT m.*, s.title_boost, s.mean_length,
            coalesce(neural.text_search_configuration(nullif(m.said, '')), s.language) AS language
       FROM missing m JOIN neural.spaces s ON s.id = :space
 ), completed AS (
-    INSERT INTO {terms} (source_id, language, lexemes, length, weights)
-    SELECT d.id, d.language, l.lexemes, coalesce(f.length, 0),
-           neural.bm25_weights(l.lexemes, d.language, d.title_boost, coalesce(d.mean_length, 1))
+    INSERT INTO {terms} (source_id, language, lexemes, length, weights, parts, more_weights)
+    SELECT d.id, d.language, w.lexemes, w.length, w.weights, w.parts, w.more_weights
       FROM spoken d
-     CROSS JOIN LATERAL (SELECT neural.lexemes(d.language, d.title, d.content) AS lexemes OFFSET 0) l
-     CROSS JOIN LATERAL (SELECT sum(frequency) AS length FROM neural.term_frequencies(l.lexemes, d.title_boost)) f
+     CROSS JOIN LATERAL neural.row_words(
+           d.language, d.title, d.content, d.title_boost, coalesce(d.mean_length, 1)) w
         ON CONFLICT DO NOTHING RETURNING 1
 )
-SELECT (SELECT count(*) FROM completed), (SELECT max(external_id) FROM missing)"""
+"""
+
+# locked, so that nobody changes the text between reading it and storing its words
+_COMPLETE = f"""
+WITH missing AS (
+    SELECT documents.id, documents.external_id, documents.title, documents.content, ({{language_by}}
+           )::text AS said FROM neural.documents
+     WHERE documents.collection = :collection AND documents.external_id > :last
+       AND NOT EXISTS (SELECT FROM {{terms}} t WHERE t.source_id = documents.id)
+     ORDER BY documents.external_id LIMIT :rows FOR SHARE
+), {_MAKE} SELECT (SELECT count(*) FROM completed), (SELECT max(external_id) FROM missing)"""  # noqa: S608
+
+_OF_ROWS = f"""
+WITH missing AS (
+    SELECT documents.id, documents.title, documents.content, ({{language_by}}
+           )::text AS said FROM neural.documents WHERE documents.id = ANY(CAST(:ids AS bigint[]))
+), {_MAKE} SELECT count(*) FROM completed"""  # noqa: S608
 
 _DRIFTED = """
 SELECT abs(c.mean / s.mean_length - 1) > :drift
@@ -178,7 +259,9 @@ WITH counted AS (
 ), updated AS (
     UPDATE neural.spaces SET mean_length = counted.mean FROM counted WHERE id = :space RETURNING title_boost
 )
-UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, updated.title_boost, counted.mean)
+UPDATE {terms} t SET (weights, more_weights) = (
+       SELECT w.weights, w.more_weights
+         FROM neural.row_weights(t.lexemes, t.parts, t.language, updated.title_boost, counted.mean) w)
   FROM updated, counted"""
 
 _NEW_MEAN = """
@@ -188,7 +271,9 @@ UPDATE neural.spaces SET mean_length = c.mean
 
 # who is busy with a row makes its weights by the new mean anyway
 _REFRESH_PART = """
-UPDATE {terms} t SET weights = neural.bm25_weights(t.lexemes, t.language, s.title_boost, s.mean_length)
+UPDATE {terms} t SET (weights, more_weights) = (
+       SELECT w.weights, w.more_weights
+         FROM neural.row_weights(t.lexemes, t.parts, t.language, s.title_boost, s.mean_length) w)
   FROM neural.spaces s
  WHERE s.id = :space AND t.ctid IN (
        SELECT f.ctid FROM {terms} f WHERE f.ctid >= CAST(:first AS tid) AND f.ctid < CAST(:last AS tid)

@@ -1,6 +1,7 @@
 """Vectors that were made once, by encoder, revision and what was read: nothing is encoded twice.
 
-Not after a row was deleted and inserted again, and not for another table with the same text.
+Not after a row was deleted and inserted again, and not for another table with the same text, if one role owns both:
+each role has vectors of its own, so that nobody learns from them what texts others have, or gives others wrong ones.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def remember(connection: sa.Connection, encoder: Encoder, vectors: Mapping[bytes
     if not vectors:
         return
     rows = sorted(vectors.items())
-    if copies(connection):
+    if copies(connection) and not connection.scalar(_SECURED):  # COPY does not go with row-level security
         try:
             with contextlib.nullcontext() if commits_at_once(connection) else connection.begin_nested():
                 _copied(connection, encoder, rows)
@@ -69,15 +70,19 @@ def _text(vector: Vector) -> str:
     return json.dumps(vector.tolist())
 
 
+_SECURED = sa.text("SELECT row_security_active('neural.vectors')")
+
 _RECALL = sa.text("""
 WITH wanted AS (
     SELECT v.hash, v.embedding, v.used_on FROM neural.vectors v
-     WHERE v.encoder = :encoder AND v.revision = :revision AND v.hash = ANY(CAST(:hashes AS bytea[]))
+     WHERE v.owner = CURRENT_USER AND v.encoder = :encoder AND v.revision = :revision
+       AND v.hash = ANY(CAST(:hashes AS bytea[]))
 ), used AS (  -- once a day is enough, and whoever is busy with one lets it be
     UPDATE neural.vectors v SET used_on = current_date
-     WHERE (v.encoder, v.revision, v.hash) IN (
-           SELECT o.encoder, o.revision, o.hash FROM neural.vectors o JOIN wanted w USING (hash)
-            WHERE o.encoder = :encoder AND o.revision = :revision AND w.used_on < current_date - 1
+     WHERE (v.owner, v.encoder, v.revision, v.hash) IN (
+           SELECT o.owner, o.encoder, o.revision, o.hash FROM neural.vectors o JOIN wanted w USING (hash)
+            WHERE o.owner = CURRENT_USER AND o.encoder = :encoder AND o.revision = :revision
+              AND w.used_on < current_date - 1
               FOR UPDATE OF o SKIP LOCKED)
 )
 SELECT hash, embedding FROM wanted""")

@@ -35,7 +35,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REGCLASS, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.elements import conv
 
@@ -165,6 +165,24 @@ class Space(Catalog):
         DateTime(timezone=True), comment="When the next rows may be encoded, where there is a limit"
     )
     switched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="When its state last changed")
+    relation: Mapped[str | None] = mapped_column(
+        REGCLASS, comment="The source table, by its number: a rename does not change it"
+    )
+    fields: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="Of neural.watch: the numbers of the columns that are title, content and language; NULL else"
+    )
+    problem: Mapped[str | None] = mapped_column(
+        Text, comment="Why workers leave it alone for now; NULL where they do not"
+    )
+    reconciled: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="What the server had counted for its tables at the last comparison"
+    )
+    words_version: Mapped[int] = mapped_column(
+        Integer, server_default="2", comment="The version of its words: see neural.words_version"
+    )
+    words_refresh: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="How far neural.refresh_words is; NULL where it is not under way"
+    )
 
 
 class Worker(Catalog):
@@ -203,7 +221,14 @@ TERM_COUNTS = Table(
     Column("language", Text, nullable=False),
     Column("lexeme", Text, nullable=False),
     Column("documents", BigInteger, nullable=False, comment="How many rows more, or fewer, have the lexeme"),
-    Index(None, "space_id", "language", "lexeme", postgresql_include=["documents"]),
+    Index(
+        None,
+        "space_id",
+        "language",
+        "lexeme",
+        postgresql_include=["documents"],
+        postgresql_ops={"lexeme": "text_pattern_ops"},  # for words that begin so
+    ),
     comment="Document frequencies, to be summed up: every change adds rows, so that no writer waits for another",
 )
 CORPUS_COUNTS = Table(
@@ -275,7 +300,8 @@ VECTORS = Table(
     Column("hash", LargeBinary, nullable=False, comment="Of what the encoder read"),
     Column("embedding", VECTOR, nullable=False),
     Column("used_on", Date, nullable=False, server_default=func.current_date(), comment="Old ones are removed"),
-    PrimaryKeyConstraint("encoder", "revision", "hash"),
+    Column("owner", Text, nullable=False, server_default=text("CURRENT_USER"), comment="Whose vectors these are"),
+    PrimaryKeyConstraint("owner", "encoder", "revision", "hash"),
     comment="Vectors that were made, so that nothing is encoded twice",
 )
 WORK = Table(
@@ -312,11 +338,19 @@ def source_columns(source: Table) -> dict[str, Column[Any]]:
     return {f"source_{column.name}": column for column in source.primary_key}
 
 
-def _foreign_key(keys: dict[str, Column[Any]], name: str) -> ForeignKeyConstraint:
-    """Let rows follow their source row, also to another key."""
-    return ForeignKeyConstraint(
-        list(keys), list(keys.values()), ondelete="CASCADE", onupdate="CASCADE", name=conv(name)
-    )
+def _foreign_key(source: Table, keys: dict[str, Column[Any]], name: str) -> ForeignKeyConstraint:
+    """Let rows follow their source row, also to another key.
+
+    For tables of a user's own the models alone know of it, to join and to sort tables by. In the database it would
+    stand in the way of TRUNCATE, of partitions that come and go, and of changes of the primary key: there triggers do
+    what it would do (``neural.note_changes``), and workers what no trigger saw.
+    """
+    key = ForeignKeyConstraint(list(keys), list(keys.values()), ondelete="CASCADE", onupdate="CASCADE", name=conv(name))
+    return key if source is DOCUMENTS else key.ddl_if(callable_=_never)
+
+
+def _never(*_: Any, **__: Any) -> bool:
+    return False
 
 
 def chunk_table(
@@ -356,7 +390,7 @@ def chunk_table(
         Column("source_hash", LargeBinary, nullable=False, comment="Of the row's searchable content"),
         Column("embedding", storage.type(dimensions), nullable=False),
         PrimaryKeyConstraint(*keys, "ordinal", name=conv(f"{name}_pkey")),
-        _foreign_key(keys, f"{name}_source_fkey"),
+        _foreign_key(source, keys, f"{name}_source_fkey"),
         schema=schema or source.schema,
         comment=f"Chunks of {source.fullname}, attribute {attribute}",
     )
@@ -425,8 +459,18 @@ def terms_table(
         Column("lexemes", TSVECTOR, nullable=False),
         Column("length", Double, nullable=False, comment="How many words, those of the title boosted"),
         Column("weights", SPARSEVEC(TERM_DIMENSIONS), nullable=False, comment="The row's side of BM25"),
+        Column(
+            "parts",
+            ARRAY(TSVECTOR),
+            comment="With places, of a row too long for one tsvector; NULL for all others",
+        ),
+        Column(
+            "more_weights",
+            ARRAY(SPARSEVEC(TERM_DIMENSIONS)),
+            comment="The row's side of BM25 beyond 16,000 different words",
+        ),
         PrimaryKeyConstraint(*keys, name=conv(f"{name}_pkey")),
-        _foreign_key(keys, f"{name}_fkey"),
+        _foreign_key(source, keys, f"{name}_fkey"),
         schema=schema or source.schema,
         comment=f"Words of {source.fullname}, attribute {attribute}",
     )

@@ -6,6 +6,7 @@ so that nobody queues behind them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.store.engine import execute_script, quoted, translated
 from pgneural.store.indexes import WORTH_INDEXING, choose, one_builder
+from pgneural.store.owner import session_of
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.types import Distance
@@ -167,10 +169,14 @@ def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
     patiently(engine, statement, {**_values(search), "name": name})
 
 
-def build_index(engine: sa.Engine, space: Space, *, patience: int = 0) -> bool:
+def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner: bool = False) -> bool:
     """Build the vector index of a space CONCURRENTLY, where it is missing and worth it; return whether it was.
 
-    It waits for transactions that began before, for so many seconds each; 0 waits for ever.
+    Args:
+        engine: Where.
+        space: The space.
+        patience: For so many seconds it waits for each transaction that began before; 0 waits for ever.
+        as_owner: Whether it is built as the owner of the source.
     """
     with engine.connect() as connection:
         schema = connection.scalar(sa.text("SELECT (parse_ident(:source))[1]"), {"source": space.source})
@@ -179,7 +185,10 @@ def build_index(engine: sa.Engine, space: Space, *, patience: int = 0) -> bool:
     index = quoted(str(schema), f"{space.chunk_table}_embedding_idx")
     if definition is None:
         return False
-    with one_builder(engine, chunks) as connection:
+    acting = contextlib.ExitStack()
+    with one_builder(engine, chunks) as connection, acting:
+        if as_owner:
+            acting.enter_context(session_of(connection, space.id))
         valid = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:index)")
         found = connection.scalar(valid, {"index": index})
         if found:

@@ -29,6 +29,7 @@ class SpaceStatus:
         failed: Rows that were given up; ``neural.failed`` says why.
         rows_per_second: What workers stored in the last five minutes.
         encoded_per_second: Chunks that they encoded for that.
+        problem: Why workers leave it alone for now; None where they do not.
     """
 
     id: int
@@ -43,6 +44,7 @@ class SpaceStatus:
     failed: int
     rows_per_second: float
     encoded_per_second: float
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ def seen(connection: sa.Connection, worker: str, host: str, process: int) -> Non
     """Note that a worker lives; forget those that have not been seen for an hour, and what was done before."""
     connection.execute(_SEEN, {"id": worker, "host": host, "process": process})
     connection.execute(_FORGET)
+
+
+def explain(connection: sa.Connection, space: int, problem: str | None) -> None:
+    """Note why workers leave a space alone; None where they do not."""
+    connection.execute(sa.update(Space).where(Space.id == space).values(problem=problem))
 
 
 def gone(connection: sa.Connection, worker: str) -> None:

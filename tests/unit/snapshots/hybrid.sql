@@ -29,7 +29,7 @@ found AS MATERIALIZED
 FROM (SELECT near.source_id AS source_id, min(near.block) AS block
 FROM near GROUP BY near.source_id) AS rows),
 question AS MATERIALIZED
-(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal, asked.words AS words
+(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal, asked.words AS words, asked.demanded AS demanded, asked.phrases AS phrases, asked.phrased AS phrased
 FROM neural.lexical_query(CAST(%(param_8)s::BIGINT AS BIGINT), CAST(%(neural_text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
 exact AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.ordinal AS ordinal, of_row.distance AS distance, 0 AS block
@@ -57,8 +57,10 @@ FROM exact UNION ALL SELECT fallback.source_id AS source_id, fallback.ordinal AS
 FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.distance, candidates.ordinal),
 few_words AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.bm25 AS bm25
-FROM probe JOIN LATERAL (SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+FROM probe JOIN LATERAL (SELECT neural.documents_notes_terms.source_id AS source_id, CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE neural.documents_notes_terms.source_id = probe.source_id AND (neural.documents_notes_terms.lexemes @@ (SELECT question.every
 FROM question))
@@ -67,8 +69,10 @@ WHERE (SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER ORDER BY of_row.bm25 DESC, of_row.source_id
 LIMIT 200),
 rare_words AS MATERIALIZED
-(SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+(SELECT neural.documents_notes_terms.source_id AS source_id, CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (neural.documents_notes_terms.lexemes @@ (SELECT question.rare
@@ -77,8 +81,10 @@ FROM neural.documents
 WHERE neural.documents_notes_terms.source_id = neural.documents.id) ORDER BY bm25 DESC, neural.documents_notes_terms.source_id
 LIMIT 200),
 more_words AS MATERIALIZED
-(SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+(SELECT neural.documents_notes_terms.source_id AS source_id, CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND NOT ((SELECT question.rest
@@ -102,7 +108,8 @@ FROM question) = %(param_10)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER) >= (SELECT question.rest
 FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm25 AS bm25
-FROM more_words) AS words ORDER BY words.bm25 DESC, words.source_id
+FROM more_words) AS words
+WHERE words.bm25 > %(bm25_1)s::INTEGER ORDER BY words.bm25 DESC, words.source_id
 LIMIT 200),
 pool AS MATERIALIZED
 (SELECT best_of_all.source_id AS source_id, 0 AS tier, 0 AS place
@@ -121,8 +128,10 @@ FROM query) AS distance
 FROM neural.documents_notes
 WHERE neural.documents_notes.source_id = pool.source_id ORDER BY (neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query)) + %(param_11)s::INTEGER, neural.documents_notes.ordinal
-LIMIT 1) AS nearest_semantic ON true LEFT OUTER JOIN LATERAL (SELECT -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+LIMIT 1) AS nearest_semantic ON true LEFT OUTER JOIN LATERAL (SELECT CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE neural.documents_notes_terms.source_id = pool.source_id AND (neural.documents_notes_terms.lexemes @@ (SELECT question.every
 FROM question))
@@ -137,7 +146,7 @@ SELECT row_number() OVER (ORDER BY best.tier, best.place, best.score DESC, best.
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy
+FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed
 FROM (SELECT fused.source_id AS source_id, fused.tier AS tier, fused.place AS place, fused.ordinal AS ordinal, fused.distance AS distance, fused.bm25 AS bm25, fused.score AS score
 FROM fused ORDER BY fused.tier, fused.place, fused.score DESC, fused.source_id
 LIMIT 10) AS best

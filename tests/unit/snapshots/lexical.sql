@@ -7,11 +7,13 @@ passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
 question AS MATERIALIZED
-(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal, asked.words AS words
+(SELECT asked.weights AS weights, asked.every AS every, asked.rare AS rare, asked.rest AS rest, asked.bounds AS bounds, asked.without AS without, asked.ideal AS ideal, asked.words AS words, asked.demanded AS demanded, asked.phrases AS phrases, asked.phrased AS phrased
 FROM neural.lexical_query(CAST(%(param_4)s::BIGINT AS BIGINT), CAST(%(neural_text)s::VARCHAR AS TEXT), %(lexical_query_1)s::INTEGER) AS asked),
 rare_words AS MATERIALIZED
-(SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+(SELECT neural.documents_notes_terms.source_id AS source_id, CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (neural.documents_notes_terms.lexemes @@ (SELECT question.rare
@@ -21,8 +23,10 @@ WHERE neural.documents_notes_terms.source_id = neural.documents.id) ORDER BY bm2
 LIMIT 10),
 few_words AS MATERIALIZED
 (SELECT of_row.source_id AS source_id, of_row.bm25 AS bm25
-FROM probe JOIN LATERAL (SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+FROM probe JOIN LATERAL (SELECT neural.documents_notes_terms.source_id AS source_id, CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE neural.documents_notes_terms.source_id = probe.source_id AND (neural.documents_notes_terms.lexemes @@ (SELECT question.every
 FROM question))
@@ -31,8 +35,10 @@ WHERE (SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER ORDER BY of_row.bm25 DESC, of_row.source_id
 LIMIT 10),
 more_words AS MATERIALIZED
-(SELECT neural.documents_notes_terms.source_id AS source_id, -(neural.documents_notes_terms.weights <#> (SELECT question.weights
-FROM question)) AS bm25
+(SELECT neural.documents_notes_terms.source_id AS source_id, CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
+FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND NOT ((SELECT question.rest
@@ -56,14 +62,15 @@ FROM question) = %(param_5)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_2)s::INTEGER) >= (SELECT question.rest
 FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm25 AS bm25
-FROM more_words) AS words ORDER BY words.bm25 DESC, words.source_id
+FROM more_words) AS words
+WHERE words.bm25 > %(bm25_1)s::INTEGER ORDER BY words.bm25 DESC, words.source_id
 LIMIT 10)
 SELECT row_number() OVER (ORDER BY best.bm25 DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, coalesce(chunk.ordinal, %(coalesce_1)s::INTEGER) AS ordinal, best.bm25 AS score, CAST(NULL AS FLOAT) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT question.rest
 FROM question) = %(param_5)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_2)s::INTEGER) >= (SELECT question.rest
-FROM question)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy
+FROM question)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed
 FROM (SELECT lexical.source_id AS source_id, lexical.bm25 AS bm25
 FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
 LIMIT 10) AS best LEFT OUTER JOIN LATERAL (SELECT neural.documents_notes.ordinal AS ordinal

@@ -67,7 +67,7 @@ SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + 
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_7)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing)) THEN %(param_8)s::VARCHAR ELSE %(param_9)s::VARCHAR END AS strategy
+FROM passing)) THEN %(param_8)s::VARCHAR ELSE %(param_9)s::VARCHAR END AS strategy, false AS relaxed
 FROM (SELECT semantic.source_id AS source_id, semantic.ordinal AS ordinal, semantic.distance AS distance, semantic.block AS block
 FROM semantic
 WHERE semantic.distance <= %(distance_1)s ORDER BY semantic.block, semantic.distance, semantic.source_id
