@@ -4,6 +4,7 @@
 CREATE OR REPLACE FUNCTION neural.qualified(relation regclass)
 RETURNS text
 LANGUAGE sql STABLE STRICT
+SET quote_all_identifiers = off  -- the same name, whatever a role or a database has set
 AS $$
     SELECT format('%I.%I', n.nspname, c.relname)
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation

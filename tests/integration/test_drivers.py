@@ -102,6 +102,8 @@ def made_once(new_database: Callable[[str], str], template: str) -> str:
 def driven(request: pytest.FixtureRequest, made_once: str) -> Driven:
     made = Driven(request.param, made_once)
     made.run(lambda session: session.execute(sa.text('TRUNCATE items, "fast items", own, neural.vectors CASCADE')))
+    for class_ in (Item, Fast, Own):
+        made.run(class_.search.sync)
     return made
 
 

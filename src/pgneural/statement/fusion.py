@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from numbers import Real
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -98,10 +97,7 @@ class Boost:
     def __post_init__(self) -> None:
         """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
         object.__setattr__(self, "by", expression(self.by, "boost"))
-        if not isinstance(self.weight, Real) or isinstance(self.weight, bool):
-            raise InvalidQuery(f"the weight of a boost is {self.weight!r}, expected a number")
-        object.__setattr__(self, "weight", float(self.weight))
-        _require_weights(self.weight)
+        object.__setattr__(self, "weight", number("the weight of a boost", self.weight))
 
     @classmethod
     def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:
