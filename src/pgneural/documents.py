@@ -51,12 +51,15 @@ class Searched:
         built, parameters = self._statements.of(query, connection)
         parameters["neural_states"] = self.states
         driver: Any = connection.connection.dbapi_connection
-        with prepared_anew(driver):
+
+        def execute() -> Sequence[Sequence[Any]]:
             if not built.ours:
                 return connection.execute(built.statement, parameters).all()
             text, constants = built.text(connection.dialect)
             rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
             return rows
+
+        return prepared_anew(driver, execute)
 
     def serves(self, target: Target) -> bool:
         """Whether the statements are as good for what the target is by now."""

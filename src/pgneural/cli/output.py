@@ -94,7 +94,7 @@ def print_hits(hits: Hits, *, title: str | None = None) -> None:
     rows = [(hit.rank, hit.score, hit.entity.title or hit.entity.external_id, hit.chunk.snippet(160)) for hit in hits]
     print_table(("rank", "score", "title", "snippet"), rows, title=title)
     if hits.relaxed:
-        click.echo("too few documents have the phrase in quotation marks; those without it follow", err=True)
+        say("too few documents have the phrase in quotation marks; those without it follow", err=True)
     if hits.exhausted:
         say(f"these are all: {len(hits)} documents pass", err=True)
 

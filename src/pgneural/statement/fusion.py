@@ -98,7 +98,6 @@ class Boost:
         """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
         object.__setattr__(self, "by", expression(self.by, "boost"))
         object.__setattr__(self, "weight", number("the weight of a boost", self.weight))
-        _require_weights(self.weight)
 
     @classmethod
     def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -30,6 +30,8 @@ from pgneural.errors import (
     TransactionConflict,
     UnknownSpace,
 )
+
+Result = TypeVar("Result")
 
 MOST_PARAMETERS = {"asyncpg": 32_767}
 """Values that a statement may have, by driver; the protocol ends at 65,535."""
@@ -179,15 +181,15 @@ def _changed(cause: BaseException) -> bool:
     return of_asyncpg or _of(cause) == "RevalidateCachedQuery"
 
 
-@contextlib.contextmanager
-def prepared_anew(driver: psycopg.Connection[Any]) -> Iterator[None]:
-    """Forget what a connection without transactions has prepared, where that no longer holds; a rollback does else."""
+def prepared_anew(driver: psycopg.Connection[Any], execute: Callable[[], Result]) -> Result:
+    """Execute on a connection; once more where what it has prepared no longer holds and it is in no transaction."""
     try:
-        yield
+        return execute()
     except (DBAPIError, psycopg.Error) as error:
-        if driver.autocommit and _changed(cause_of(error)):
-            driver.execute("DEALLOCATE ALL")
-        raise
+        if not driver.autocommit or not _changed(cause_of(error)):
+            raise
+        driver.execute("DEALLOCATE ALL")
+        return execute()
 
 
 def _require_few_parameters(error: Exception) -> None:
