@@ -40,12 +40,12 @@ BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     SELECT * INTO kept FROM neural.kept_tables(space);
     PERFORM set_config('search_path', neural.reading_path(s.source), true);
-    names := (SELECT string_agg(quote_ident(n), ', ') FROM unnest(kept.key_names) n);
+    names := (SELECT string_agg(quote_ident(n), ', ') FROM pg_catalog.unnest(kept.key_names) n);
     -- looked up row by row, by the key
-    rows_of := format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
+    rows_of := pg_catalog.format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
                       neural.searchable_rows(space), neural.same_key('r', kept.key_names, kept.key_types));
     IF s.mean_length IS NULL THEN  -- no words yet: that of the first rows
-        EXECUTE format(
+        EXECUTE pg_catalog.format(
             'UPDATE neural.spaces SET mean_length = greatest(sampled.mean, 1)
                FROM (SELECT avg(w.length) AS mean
                        FROM %s, LATERAL neural.row_words($4, r.title::text, r.content::text, $3, 1) w) sampled
@@ -54,10 +54,10 @@ BEGIN
         SELECT * INTO s FROM neural.spaces WHERE id = space;
     END IF;
     LOOP
-        EXECUTE format('DELETE FROM %s t USING jsonb_array_elements($1) AS k(key) WHERE %s',
+        EXECUTE pg_catalog.format('DELETE FROM %s t USING jsonb_array_elements($1) AS k(key) WHERE %s',
                        kept.terms, neural.same_key('t', kept.key_names, kept.key_types))
           USING keys;
-        EXECUTE format(
+        EXECUTE pg_catalog.format(
             'WITH spoken AS (
                  SELECT DISTINCT ON (%1$s) %1$s, r.title::text, r.content::text,  -- keys may differ as text and be equal
                         coalesce(neural.text_search_configuration(nullif(r.language::text, '''')), $3) AS spoken
@@ -68,7 +68,7 @@ BEGIN
                    FROM spoken r CROSS JOIN LATERAL neural.row_words(r.spoken, r.title, r.content, $4, $5) w
                      ON CONFLICT DO NOTHING RETURNING 1
              )
-             SELECT (SELECT count(*) FROM spoken), (SELECT count(*) FROM done)', names, rows_of, kept.terms)
+             SELECT (SELECT pg_catalog.count(*) FROM spoken), (SELECT pg_catalog.count(*) FROM done)', names, rows_of, kept.terms)
            INTO there, done USING keys, space, s.language, s.title_boost, coalesce(s.mean_length, 1);
         EXIT WHEN there = done;  -- else somebody else was quicker, with another state of the row perhaps
     END LOOP;
@@ -89,11 +89,11 @@ DECLARE
 BEGIN
     FOR one IN SELECT jsonb_array_elements(keys) LOOP
         BEGIN
-            PERFORM neural.index_words(space, jsonb_build_array(one));
+            PERFORM neural.index_words(space, pg_catalog.jsonb_build_array(one));
         EXCEPTION
             WHEN foreign_key_violation THEN NULL;  -- a document that was deleted meanwhile
             WHEN lock_not_available OR deadlock_detected THEN
-                later := later || jsonb_build_array(one);
+                later := later || pg_catalog.jsonb_build_array(one);
                 PERFORM set_config('lock_timeout', '10ms', true);  -- what is done holds locks: no more long waiting
             WHEN OTHERS THEN
                 IF SQLSTATE ~ '^(08|53|57|58|XX|42501|42P01|42703|42883)' THEN
@@ -207,22 +207,22 @@ BEGIN
             INSERT INTO neural.pending (space_id, key, version, changed_at)
             SELECT space, g.key, g.version, g.since FROM given g WHERE g.key NOT IN (TABLE known)
         )
-        SELECT array_agg(key) INTO busy FROM known WHERE key NOT IN (TABLE free);
+        SELECT pg_catalog.array_agg(key) INTO busy FROM known WHERE key NOT IN (TABLE free);
     END IF;
-    later := coalesce(to_jsonb(busy), '[]');
-    noted.keys := (SELECT array_agg(k) FROM unnest(noted.keys) k WHERE busy IS NULL OR k <> ALL (busy));
+    later := coalesce(pg_catalog.to_jsonb(busy), '[]');
+    noted.keys := (SELECT pg_catalog.array_agg(k) FROM pg_catalog.unnest(noted.keys) k WHERE busy IS NULL OR k <> ALL (busy));
     IF noted.keys IS NOT NULL THEN
         BEGIN
-            PERFORM neural.index_words(space, to_jsonb(noted.keys));
+            PERFORM neural.index_words(space, pg_catalog.to_jsonb(noted.keys));
         EXCEPTION WHEN OTHERS THEN
-            later := later || neural.index_words_singly(space, to_jsonb(noted.keys));
+            later := later || neural.index_words_singly(space, pg_catalog.to_jsonb(noted.keys));
         END;
     END IF;
     IF later <> '[]' THEN
         INSERT INTO neural.changes (space_id, keys, rows, changed_at)
-        VALUES (space, later, jsonb_array_length(later), (SELECT min(t) FROM unnest(noted.since) t));
+        VALUES (space, later, jsonb_array_length(later), (SELECT min(t) FROM pg_catalog.unnest(noted.since) t));
     END IF;
-    RETURN greatest(coalesce(cardinality(noted.keys), 0) - jsonb_array_length(later), 0);
+    RETURN greatest(coalesce(pg_catalog.cardinality(noted.keys), 0) - jsonb_array_length(later), 0);
 END
 $$;
 
@@ -291,8 +291,8 @@ BEGIN
     IF noted.keys IS NOT NULL THEN
         DELETE FROM neural.pending WHERE space_id = space AND key = ANY (noted.keys);
         DELETE FROM neural.failed WHERE space_id = space AND key = ANY (noted.keys);
-        PERFORM neural.index_words(space, to_jsonb(noted.keys));
-        RETURN to_jsonb(noted.keys);
+        PERFORM neural.index_words(space, pg_catalog.to_jsonb(noted.keys));
+        RETURN pg_catalog.to_jsonb(noted.keys);
     ELSIF noted.compare THEN
         RETURN neural.take(space, most, own);
     ELSIF NOT own THEN
@@ -302,7 +302,7 @@ BEGIN
         ), gone AS (
             DELETE FROM neural.pending p USING due d WHERE p.space_id = space AND p.key = d.key RETURNING p.key
         )
-        SELECT jsonb_agg(key ORDER BY key) INTO taken FROM gone;
+        SELECT pg_catalog.jsonb_agg(key ORDER BY key) INTO taken FROM gone;
     END IF;
     RETURN taken;
 END

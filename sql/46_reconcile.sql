@@ -14,7 +14,7 @@ AS $$
            FROM unnest(neural.key_columns(relation)) WITH ORDINALITY AS every(k, place)),
         CASE WHEN cardinality(columns) > 1 THEN format('s.%I::text', columns[1]) ELSE 'NULL::text' END,
         CASE WHEN cardinality(columns) > 2
-             THEN format('concat_ws(E''\n\n'', %s)', (SELECT string_agg(format('s.%I::text', c), ', ' ORDER BY place)
+             THEN format('pg_catalog.concat_ws(E''\n\n'', %s)', (SELECT string_agg(format('s.%I::text', c), ', ' ORDER BY place)
                                                           FROM unnest(columns[2:]) WITH ORDINALITY AS u(c, place)))
              ELSE format('s.%I::text', columns[cardinality(columns)]) END,
         CASE WHEN language_by IS NULL THEN 'NULL::text' ELSE format('s.%I::text', language_by) END,
@@ -279,36 +279,36 @@ BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     SELECT * INTO kept FROM neural.kept_tables(space);
     IF s.source = 'neural.documents' AND s.reads IS NULL THEN
-        s.reads := format('SELECT documents.id AS source_id, documents.title, documents.content, NULL::text AS language
+        s.reads := pg_catalog.format('SELECT documents.id AS source_id, documents.title, documents.content, NULL::text AS language
                              FROM neural.documents WHERE documents.collection = %L', s.attribute);
     END IF;
-    keys := (SELECT string_agg(format('r.%I', n), ', ') FROM unnest(kept.key_names) n);
-    typed := (SELECT string_agg(format('($1 ->> %s)::%s', n.place - 1, n.type), ', ' ORDER BY n.place)
-                FROM unnest(kept.key_types) WITH ORDINALITY AS n(type, place));
+    keys := (SELECT string_agg(pg_catalog.format('r.%I', n), ', ') FROM pg_catalog.unnest(kept.key_names) n);
+    typed := (SELECT string_agg(pg_catalog.format('($1 ->> %s)::%s', n.place - 1, n.type), ', ' ORDER BY n.place)
+                FROM pg_catalog.unnest(kept.key_types) WITH ORDINALITY AS n(type, place));
     IF after IS NOT NULL THEN
-        above := format('WHERE (%s) > (%s)', keys, typed);
+        above := pg_catalog.format('WHERE (%s) > (%s)', keys, typed);
     END IF;
     IF NOT neural.may_read_contents(s.relation) THEN  -- nothing that the owner has written is executed: keys alone
         narrowed := s.reads ~* '\mwhere\M';  -- not all rows are searchable, and which are cannot be told
-        s.reads := (SELECT format('SELECT %s FROM %s s', string_agg(format('s.%I AS %I', k, 'source_' || k), ', '), s.relation)
-                      FROM unnest(neural.key_columns(s.relation)) k);
+        s.reads := (SELECT pg_catalog.format('SELECT %s FROM %s s', string_agg(pg_catalog.format('s.%I AS %I', k, 'source_' || k), ', '), s.relation)
+                      FROM pg_catalog.unnest(neural.key_columns(s.relation)) k);
     ELSIF kept.chunks IS NOT NULL AND s.revision <> 'given' THEN
         hashed := neural.source_hash(s);
     END IF;
-    known := format('NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = %1$s AND p.key = jsonb_build_array(%2$s))
-                     AND jsonb_build_array(%2$s) NOT IN (SELECT jsonb_array_elements(c.keys) FROM neural.changes c WHERE c.space_id = %1$s)
-                     AND NOT EXISTS (SELECT FROM neural.failed f WHERE f.space_id = %1$s AND f.key = jsonb_build_array(%2$s))', space, '%1$s');
+    known := pg_catalog.format('NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = %1$s AND p.key = pg_catalog.jsonb_build_array(%2$s))
+                     AND pg_catalog.jsonb_build_array(%2$s) NOT IN (SELECT jsonb_array_elements(c.keys) FROM neural.changes c WHERE c.space_id = %1$s)
+                     AND NOT EXISTS (SELECT FROM neural.failed f WHERE f.space_id = %1$s AND f.key = pg_catalog.jsonb_build_array(%2$s))', space, '%1$s');
     PERFORM set_config('search_path', neural.reading_path(s.source), true);
-    EXECUTE format(
-        'SELECT count(*), (array_agg(jsonb_build_array(%1$s) ORDER BY %2$s))[1] FROM (SELECT * FROM (%3$s) r %4$s ORDER BY %1$s LIMIT %5$s) r',
-        keys, (SELECT string_agg(format('r.%I DESC', n), ', ') FROM unnest(kept.key_names) n), s.reads, above, most)
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.count(*), (pg_catalog.array_agg(pg_catalog.jsonb_build_array(%1$s) ORDER BY %2$s))[1] FROM (SELECT * FROM (%3$s) r %4$s ORDER BY %1$s LIMIT %5$s) r',
+        keys, (SELECT string_agg(pg_catalog.format('r.%I DESC', n), ', ') FROM pg_catalog.unnest(kept.key_names) n), s.reads, above, most)
       INTO missing, last USING after;
     upper := CASE WHEN missing = most THEN last END;  -- NULL at the end of the table: what is kept beyond it is of no row
     LOOP
         BEGIN
-            EXECUTE format(
-                'SELECT jsonb_agg(jsonb_build_array(%1$s)) FILTER (WHERE t."there" IS NULL),
-                        jsonb_agg(jsonb_build_array(%1$s)) FILTER (WHERE t."there" AND r."its hash" IS DISTINCT FROM c.source_hash)
+            EXECUTE pg_catalog.format(
+                'SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(%1$s)) FILTER (WHERE t."there" IS NULL),
+                        pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(%1$s)) FILTER (WHERE t."there" AND r."its hash" IS DISTINCT FROM c.source_hash)
                    FROM (SELECT r.*, %2$s AS "its hash" FROM (SELECT * FROM (%3$s) r %4$s ORDER BY %1$s LIMIT %5$s) r) r
                    LEFT JOIN (SELECT true AS "there", t.* FROM %6$s t) t ON %7$s
                    LEFT JOIN %8$s c ON %9$s
@@ -318,7 +318,7 @@ BEGIN
                 CASE WHEN hashed IS NULL THEN '(SELECT NULL::bytea AS source_hash)' ELSE kept.chunks END,
                 CASE WHEN hashed IS NULL THEN 'true'
                      ELSE neural.same_columns('c', 'r', kept.key_names, s.relation) || ' AND c.ordinal = 0' END,
-                format(known, keys)) INTO found, beyond USING after;
+                pg_catalog.format(known, keys)) INTO found, beyond USING after;
             EXIT;
         EXCEPTION WHEN data_exception OR raise_exception THEN
             IF hashed IS NULL THEN
@@ -333,20 +333,20 @@ BEGIN
     missing := coalesce(jsonb_array_length(found), 0);
     stale := coalesce(jsonb_array_length(beyond), 0);
     found := coalesce(found, '[]') || coalesce(beyond, '[]');
-    EXECUTE format(
-        'SELECT jsonb_agg(DISTINCT jsonb_build_array(%1$s)) FROM (%2$s) r
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(%1$s)) FROM (%2$s) r
           WHERE %3$s %4$s NOT EXISTS (SELECT FROM (%5$s) s WHERE %6$s) AND %7$s',
-        keys, concat_ws(' UNION ALL ', format('SELECT %s FROM %s r', keys, kept.terms),
-                        CASE WHEN kept.chunks IS NOT NULL THEN format('SELECT %s FROM %s r', keys, kept.chunks) END),
-        CASE WHEN after IS NULL THEN '' ELSE format('(%s) > (%s) AND', keys, typed) END,
-        CASE WHEN upper IS NULL THEN '' ELSE format('(%s) <= (%s) AND', keys, replace(typed, '$1', '$2')) END,
-        s.reads, neural.same_columns('s', 'r', kept.key_names, s.relation), format(known, keys)) INTO beyond USING after, upper;
+        keys, pg_catalog.concat_ws(' UNION ALL ', pg_catalog.format('SELECT %s FROM %s r', keys, kept.terms),
+                        CASE WHEN kept.chunks IS NOT NULL THEN pg_catalog.format('SELECT %s FROM %s r', keys, kept.chunks) END),
+        CASE WHEN after IS NULL THEN '' ELSE pg_catalog.format('(%s) > (%s) AND', keys, typed) END,
+        CASE WHEN upper IS NULL THEN '' ELSE pg_catalog.format('(%s) <= (%s) AND', keys, replace(typed, '$1', '$2')) END,
+        s.reads, neural.same_columns('s', 'r', kept.key_names, s.relation), pg_catalog.format(known, keys)) INTO beyond USING after, upper;
     orphans := coalesce(jsonb_array_length(beyond), 0);
     found := found || coalesce(beyond, '[]');
     PERFORM set_config('search_path', path, true);
     IF repair AND found <> '[]' AND (s.source <> 'neural.documents' OR EXISTS (SELECT FROM neural.spaces e WHERE e.id = space AND e.reads IS NOT NULL)) THEN
         INSERT INTO neural.changes (space_id, keys, rows)
-        SELECT space, jsonb_agg(k.key), count(*) FROM jsonb_array_elements(found) WITH ORDINALITY AS k(key, place) GROUP BY (k.place - 1) / 1000;
+        SELECT space, pg_catalog.jsonb_agg(k.key), pg_catalog.count(*) FROM jsonb_array_elements(found) WITH ORDINALITY AS k(key, place) GROUP BY (k.place - 1) / 1000;
         PERFORM neural.wake();
     END IF;
     last := upper;
@@ -376,12 +376,12 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH said AS (
-        SELECT format('coalesce(r.title::text, '''')') AS title, format('coalesce(r.content::text, '''')') AS content,
+        SELECT pg_catalog.format('coalesce(r.title::text, '''')') AS title, pg_catalog.format('coalesce(r.content::text, '''')') AS content,
                CASE WHEN s.source = 'neural.documents' THEN s.revision || ' ' ELSE '' END || s.max_tokens || ' ' || s.overlap AS how
     )
-    SELECT format(  -- as pgneural.types.fingerprint; a row without text has no chunks
+    SELECT pg_catalog.format(  -- as pgneural.types.fingerprint; a row without text has no chunks
         'CASE WHEN btrim(%1$s || %2$s, %5$L) <> '''' THEN
-              substring(sha256(convert_to(format(''[%%s, %%s, %4$s%%s]'', octet_length(%1$s), octet_length(%2$s), octet_length(%3$L))
+              substring(sha256(pg_catalog.convert_to(pg_catalog.format(''[%%s, %%s, %4$s%%s]'', octet_length(%1$s), octet_length(%2$s), octet_length(%3$L))
                                           || %1$s || %2$s || %3$L, ''UTF8'')) FROM 1 FOR 16) END',
         title, content, how, CASE WHEN s.source = 'neural.documents' THEN '0, ' ELSE '' END,
         E' \t\n\r\f\v\x1c\x1d\x1e\x1f\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000')
@@ -524,8 +524,8 @@ BEGIN
     SELECT * INTO s FROM neural.spaces WHERE id = space;
     IF s.reconciled IS NOT DISTINCT FROM counts AND s.reads IS NOT NULL AND neural.may_read_contents(s.relation) THEN  -- statistics may be some seconds old: count, too
         PERFORM set_config('search_path', neural.reading_path(s.source), true);
-        EXECUTE format('SELECT count(*) FROM (%s) r', s.reads) INTO rows;
-        EXECUTE format('SELECT count(*) FROM %s', (SELECT k.terms FROM neural.kept_tables(space) k)) INTO words;
+        EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM (%s) r', s.reads) INTO rows;
+        EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', (SELECT k.terms FROM neural.kept_tables(space) k)) INTO words;
         PERFORM set_config('search_path', path, true);
         IF rows = words THEN
             RETURN NULL;
