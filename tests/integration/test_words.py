@@ -194,7 +194,13 @@ def test_words_of_an_earlier_version_are_made_anew_by_index(database: Database) 
     made = database.collection("earlier", encoder="hash")
     made.index([Record(str(n), f"client/server {n}") for n in range(1200)])
     with database.engine.begin() as connection:
-        connection.execute(sa.text("UPDATE neural.documents_earlier_terms SET lexemes = to_tsvector('client/server')"))
+        connection.execute(
+            sa.text(
+                "WITH gone AS (DELETE FROM neural.documents_earlier_terms RETURNING *)"
+                " INSERT INTO neural.documents_earlier_terms (source_id, language, lexemes, length, weights)"
+                " SELECT source_id, language, to_tsvector('client/server'), length, weights FROM gone"
+            )
+        )
         connection.execute(sa.text("UPDATE neural.spaces SET words_version = 1 WHERE attribute = 'earlier'"))
     behind = sa.text("SELECT words_behind FROM neural.status WHERE attribute = 'earlier'")
     with database.engine.connect() as connection:
