@@ -50,7 +50,8 @@ SELECT s.id,
        coalesce(f.rows, 0) AS failed,
        coalesce(w.rows, 0) AS rows_per_second,
        coalesce(w.encoded, 0) AS encoded_per_second,
-       s.problem
+       s.problem,
+       s.words_version < neural.words_version() AS words_behind
   FROM neural.spaces s
   LEFT JOIN (SELECT space_id, count(*) AS rows, min(changed_at) AS since FROM neural.pending GROUP BY space_id) p
        ON p.space_id = s.id
@@ -69,4 +70,5 @@ GRANT SELECT ON neural.collections, neural.status TO PUBLIC;
 
 COMMENT ON VIEW neural.status IS
 'Each space: how many changed rows are not encoded yet and for how long the oldest has waited, how many were given up
-(neural.failed says why), what workers did in the last five minutes, and why they leave it alone, if they do';
+(neural.failed says why), what workers did in the last five minutes, why they leave it alone, if they do, and whether
+an earlier version made its words, which workers make anew';

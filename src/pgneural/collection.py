@@ -178,8 +178,10 @@ class Collection:
             offset: How many to pass over; pages of one length neither repeat nor lose a document.
             mode: ``semantic`` (by meaning), ``lexical`` (by words: BM25), ``sparse`` (by the weights of a learned
                 sparse encoder) or ``hybrid`` (all that the collection has); a text is searched hybrid, a vector
-                semantic. In a lexical or hybrid query ``"a phrase"`` must occur, ``-word`` must
-                not, and ``word*`` is a beginning.
+                semantic. In a lexical or hybrid query ``"a phrase"`` is required of what the words find (where too few
+                documents have it, others follow after them, and are ``relaxed``), ``-word`` leaves documents out of
+                every leg, and ``word*`` is a beginning. How rare a word is, is counted over all documents, whoever may
+                see them.
             fusion: How a hybrid search joins its legs: `WeightedSum` or `RRF`.
             boosts: Scores from ordinary columns: `Boost`, or SQL expressions with weights.
             aggregate: How the chunks of a document become one score by meaning: ``max`` (the best), ``mean``, ``sum``,
@@ -392,7 +394,8 @@ class Collection:
 
         Args:
             by: A SQLAlchemy expression over `Document`, or an SQL expression as text, as of `search`.
-            query: Count only documents with any of these words, phrases and so on; see `search`.
+            query: Count only documents with any of these words; with a phrase those that have it, or if there are none
+                those with any of the words.
             where: Count only documents that pass the filter.
             limit: How many values.
 

@@ -144,6 +144,7 @@ class Syncing:
         while self._batch(connection, own):
             pass
         if not own:  # which would lock the words of rows that others are writing
+            lexical.refresh_within(connection, self._kept.space.id)
             lexical.settle(connection, self._kept.space.id, self._kept.terms, self.report.rows)
             if self.report.rows >= WORTH_ANALYZING:
                 self._kept.analyze(connection)

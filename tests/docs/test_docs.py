@@ -114,6 +114,7 @@ ANSWERS: dict[str, object] = {
     "neural.score(": 0.7071,
     "text_search_configuration": "german",
     "max_sim": 1.0,
+    "FROM neural.query_parts(": ("demanded", "lazy dog"),
     "qualified": "pg_catalog.pg_class",
     "FROM neural.query_terms(": ("fox", 1, Decimal("0.69")),
     "FROM neural.status": ("neural.documents", "foxes", "main", 0, None, 1),

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
@@ -187,3 +188,33 @@ def test_every_beginning_of_a_word_finds_it_in_every_language(execute: Execute, 
         "   neural.words_apart(neural.plain_text(%s, %s)))::tsquery OR to_tsvector(%s::regconfig, %s) = ''"
     )
     assert execute(asked, language, f"x {word} y", language, beginning, language, word.lower()) == [(True,)]
+
+
+def test_words_of_an_earlier_version_are_made_anew_by_index(database: Database) -> None:
+    made = database.collection("earlier", encoder="hash")
+    made.index([Record(str(n), f"client/server {n}") for n in range(1200)])
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "WITH gone AS (DELETE FROM neural.documents_earlier_terms RETURNING *)"
+                " INSERT INTO neural.documents_earlier_terms (source_id, language, lexemes, length, weights)"
+                " SELECT source_id, language, to_tsvector('client/server'), length, weights FROM gone"
+            )
+        )
+        connection.execute(sa.text("UPDATE neural.spaces SET words_version = 1 WHERE attribute = 'earlier'"))
+    behind = sa.text("SELECT words_behind FROM neural.status WHERE attribute = 'earlier'")
+    with database.engine.connect() as connection:
+        assert connection.scalar(behind)
+    assert found(made, "server") == set()
+    made.index([])
+    assert len(made.search("server", mode="lexical", limit=2000)) == 1200
+    with database.engine.connect() as connection:
+        assert not connection.scalar(behind)
+        wrong = sa.text(
+            "SELECT lexeme FROM (SELECT lexeme, sum(documents) AS n FROM neural.term_counts"
+            " WHERE space_id = :space GROUP BY 1) c"
+            " FULL JOIN (SELECT l AS lexeme, count(*) AS n FROM neural.documents_earlier_terms t,"
+            " neural.counted_words(t.lexemes, t.parts) l GROUP BY 1) r USING (lexeme)"
+            " WHERE coalesce(c.n, 0) <> coalesce(r.n, 0)"
+        )
+        assert connection.scalars(wrong, {"space": made.space.id}).all() == []

@@ -132,7 +132,7 @@ def search(
 ) -> None:
     """Search a collection.
 
-    By meaning, by words (BM25: "a phrase" must occur, -word must not, word* is a beginning), or both.
+    By meaning, by words (BM25: "a phrase" first, nothing with -word, word* is a beginning), or both.
     """
     if late and rerank:
         raise click.UsageError("give --rerank or --late")

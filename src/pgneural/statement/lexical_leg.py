@@ -167,7 +167,7 @@ class LexicalLeg:
     def best_chunk(self, of: sa.FromClause) -> LateralFromClause:
         """Return the chunk of a row that says most of the query's words."""
         target = self.target
-        words = sa.func.neural.lexemes(target.words.c.language, "", target.chunks.c.text)
+        words = sa.func.neural.query_words(target.words.c.language, target.chunks.c.text)
         return (
             sa.select(target.chunks.c.ordinal)
             .select_from(target.chunks.join(target.words, target.same_row(target.words, target.chunks)))

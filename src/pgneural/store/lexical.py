@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -42,7 +43,7 @@ FOLD_EVERY = 500
 
 
 def complete(engine: sa.Engine, space: Space, changed: int = 0) -> int:
-    """Index the words of every row that has none, and look after the index, weights and counts of all.
+    """Index the words of every row that has none, anew those of an earlier version, and look after the index, weights and counts of all.
 
     Args:
         engine: Where the collection is.
@@ -52,6 +53,8 @@ def complete(engine: sa.Engine, space: Space, changed: int = 0) -> int:
     Returns:
         How many had none.
     """
+    while more := refresh_words(engine, space.id):
+        changed += more
     parameters = {"collection": space.attribute, "space": space.id, "rows": BATCH_ROWS, "sample": SAMPLE_ROWS}
     completed = 0
     with engine.begin() as connection:
@@ -150,7 +153,9 @@ def outdated(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]
         only: Names of searches or collections; empty for all.
     """
     earlier = sa.select(Space).where(Space.kind == "dense", Space.words_version < sa.func.neural.words_version())
-    named = earlier.where(Space.attribute.in_(only)) if only else earlier
+    table = sa.func.parse_ident(Space.source, type_=ARRAY(sa.Text))[2]
+    names = [Space.attribute, Space.source + "." + Space.attribute, table + "." + Space.attribute]
+    named = earlier.where(sa.or_(*(name.in_(only) for name in names))) if only else earlier
     with Session(connection, expire_on_commit=False) as session:
         return list(session.scalars(named.order_by(Space.id)))
 
@@ -159,6 +164,19 @@ def refresh_words(where: Transactions, space: int) -> int:
     """Make the words of some rows anew, where an earlier version made them; return of how many, 0 if all are done."""
     with where.begin() as connection:
         return connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
+
+
+def refresh_within(connection: sa.Connection, space: int) -> None:
+    """Make the words of an earlier version anew in a transaction; where a row is locked, the next one goes on."""
+    more = 1
+    while more:
+        try:
+            with connection.begin_nested():
+                more = connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in ("55P03", "40P01"):
+                raise
+            return
 
 
 @contextlib.contextmanager
