@@ -382,7 +382,7 @@ def test_settings_of_a_database(url: str, execute: Execute) -> None:
         execute("INSERT INTO seen VALUES (7, 'new fox', 1)")
         from pgneural.worker import Worker
 
-        Worker(db.url).run(once=True)
+        Worker(db.url, as_superuser=True).run(once=True)
         assert [status.pending for status in db.work()] == [0, 0]
 
 
