@@ -142,12 +142,13 @@ def read(collection: Collection, statement: str, **parameters: Any) -> Sequence[
 
 _TOKENS = """
 SELECT d.external_id,
-       ARRAY(SELECT u.lexeme FROM unnest(t.lexemes) u, generate_series(1, cardinality(u.positions))) AS tokens
+       ARRAY(SELECT u.lexeme FROM unnest(t.lexemes) u, generate_series(1, coalesce(cardinality(u.positions), 1))
+              WHERE NOT starts_with(u.lexeme, '=')) AS tokens
   FROM neural.documents d JOIN neural."documents_{name}_terms" t ON t.source_id = d.id"""
 
 _QUERY = """
-SELECT ARRAY(SELECT u.lexeme FROM unnest(to_tsvector('english', :text)) u,
-                    generate_series(1, cardinality(u.positions))) AS tokens"""
+SELECT ARRAY(SELECT u.lexeme FROM unnest(neural.query_words('english', :text)) u,
+                    generate_series(1, coalesce(cardinality(u.positions), 1))) AS tokens"""
 
 _TS_RANK_CD = """
 SELECT d.external_id, ts_rank_cd(t.lexemes, q.every) AS score

@@ -167,6 +167,9 @@ BEGIN
         plain := regexp_replace(plain, format('(^|[^%s%s])[%s]%s', run, cut, run, cut), $r$\1 $r$, 'g');
         plain := regexp_replace(plain, format('%s[%s]($|[^%s%s])', cut, run, run, cut), $r$ \1$r$, 'g');
         plain := translate(plain, cut, ' ');
+        -- signs that begin no word, and of which not every locale says that they are letters
+        plain := regexp_replace(plain,
+            $r$(^| )[\u0e3a\u0e47-\u0e4e\u0eba\u0ec8-\u0ece\u1037\u1039\u103a\u17c6-\u17d3\u17dd\u1a60\u1a75-\u1a7c\u1a7f]+$r$, $r$\1$r$, 'g');
     END IF;
     IF plain ~ '[^ ]{65}' THEN  -- a word that is longer is several
         plain := regexp_replace(plain, '([^ ]{64})(?=[^ ])', $r$\1 $r$, 'g');

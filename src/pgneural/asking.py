@@ -16,6 +16,7 @@ from sqlalchemy.sql import operators, visitors
 from pgneural.amounts import number, whole
 from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.filter import Expression, Filter, condition, expression, settled
+from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import Aggregate, Boost, Fusion, Page, Query, Threshold
@@ -28,6 +29,9 @@ Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 MAX_LIMIT = 1_000_000
 """Beyond this, read the documents with a statement of your own."""
 
+
+LONGEST_QUERY = 8192
+"""Characters of a query whose words are looked up, as in `neural.lexical_query`: some pages."""
 
 MAX_PATIENCE = 3600.0
 """Seconds; who has more time polls ``neural.status``."""
@@ -85,7 +89,7 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     return Query(
         mode,
         page_of(options.get("limit", 10), options.get("offset", 0)),
-        text=text_of(query),
+        text=_shortened(text_of(query), mode),
         where=with_arrays(condition(options.get("where"))),
         fusion=options.get("fusion"),
         boosts=_boosts(options.get("boosts") or ()),
@@ -205,6 +209,14 @@ def _as_array(part: Any, **_: Any) -> Any:
     return part.left == sa.any_(values) if part.operator is operators.in_op else part.left != sa.all_(values)
 
 
+def _shortened(text: str | None, mode: Mode) -> str | None:
+    """Return what is read of a long query, with a warning."""
+    if text is None or len(text) <= LONGEST_QUERY or mode not in (Mode.LEXICAL, Mode.HYBRID):
+        return text
+    warn(f"the query has {len(text):,} characters; its words are read from the first {LONGEST_QUERY:,}", stacklevel=2)
+    return text[:LONGEST_QUERY]
+
+
 def mode_of(name: Mode | str) -> Mode:
     """Return a mode by its name.
 
@@ -228,7 +240,7 @@ def _mode(mode: Mode | str | None, query: Asked) -> Mode:
 
 def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
-        boosts = [Boost(by, weight) for by, weight in boosts.items()]
+        boosts = [Boost(by, number("the weight of a boost", weight)) for by, weight in boosts.items()]
     if not isinstance(boosts, Sequence) or not all(isinstance(boost, Boost) for boost in boosts):
         raise InvalidQuery(f"boosts is {boosts!r}, expected a list of Boost, or a mapping of expressions to weights")
     return tuple(replace(boost, weight=number("the weight of a boost", boost.weight)) for boost in boosts)

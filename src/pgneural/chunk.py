@@ -96,7 +96,8 @@ def _pieces(text: str, token_starts: Sequence[int], max_tokens: int) -> Iterator
     """Partition the text into sentences, and sentences that are too long at their tokens."""
     for start, stop in _sentences(text):
         first, last = bisect_left(token_starts, start), bisect_left(token_starts, stop)
-        cuts = [token_starts[at] for at in range(first + max_tokens, last, max_tokens)]
+        every = [token_starts[at] for at in range(first + max_tokens, last, max_tokens)]
+        cuts = [at for at in dict.fromkeys(every) if at > start]  # several tokens may spell out one character
         yield from zip([start, *cuts], [*cuts, stop], strict=True)
 
 

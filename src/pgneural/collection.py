@@ -33,7 +33,7 @@ from pgneural.asking import (
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
-from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
+from pgneural.errors import ChangedType, DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, expression
 from pgneural.incoming import Incoming, Indexable
@@ -223,10 +223,16 @@ class Collection:
         """Search; where another space serves by now, search that one."""
         if self._serving.prepared:
             self._moved()
+        changed = False
         while True:
             before = self._serving.state
             try:
                 hits = search()
+            except ChangedType:
+                if changed:
+                    raise
+                changed = True
+                continue
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise
@@ -397,14 +403,14 @@ class Collection:
             >>> notes.facets("title LIKE 'T%'")
             {False: 1}
         """
-        counted, narrowed = expression(by), with_arrays(condition(where))
+        counted, narrowed = expression(by), condition(where)
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             self._look(connection)
             target = self._searching(connection).target
-            narrowed = None if narrowed is None else contained(connection, narrowed)
+            narrowed = None if narrowed is None else with_arrays(contained(connection, narrowed))
             text = None if query is None else text_of(query)
-            counted = contained(connection, counted, "expression")
-            counting = facets(target, counted, text, narrowed, page_of(limit).limit)
+            value = contained(connection, counted, "expression")
+            counting = facets(target, value, text, narrowed, page_of(limit).limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:

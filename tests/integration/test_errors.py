@@ -386,6 +386,14 @@ def test_settings_of_a_database(url: str, execute: Execute) -> None:
         assert [status.pending for status in db.work()] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    "options", [{"title_boost": [1]}, {"title_boost": b"1"}, {"title_boost": -1}, {"language": ["en"]}]
+)
+def test_options_of_words_are_of_their_kinds(url: str, options: dict[str, Any]) -> None:
+    with Database(url) as db, pytest.raises(InvalidQuery, match=next(iter(options))):
+        db.collection("odd", encoder="hash", **options)
+
+
 def test_unknown_documents_are_named(notes: Collection) -> None:
     with pytest.raises(UnknownDocument, match="no document 'none'"):
         notes.like("none")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from pgneural import Collection, Database, Record
 from pgneural.encoders.hashing import HashEncoder
@@ -44,6 +48,30 @@ BEGUN = [
     ("german", "Verträge"),
     ("french", "nationalité"),
     ("russian", "университеты"),
+]
+
+
+LOCALES = [
+    ("english", "ISPARTA Straße ÉCOLE ΣΊΣΥΦΟΣ ПРИВЕТ naïve—dash “quoted” université, Ünïcode’s ÀÉÎ Łódź ŠKODA ՀԱՅ"),
+    ("russian", "университеты УНИВЕРСИТЕТ Ёлка"),
+    ("turkish", "ISPARTA IŞIK İstanbul"),
+    ("german", "Verträge STRASSE VERTRÄGE"),
+    ("simple", "关系数据库系统 ประเทศที่ไทยน้ำ 대한민국 ភាសាខ្មែរ မြန်မာ ພາສາລາວ ひらがな カタカナー"),
+]
+
+INFLECTED = [
+    *("vaccinations", "universities", "happiness", "running", "Verträge", "nationalités", "universidades", "città"),
+    *(
+        "университеты",
+        "переменные",
+        "ευτυχισμένος",
+        "المكتبات",
+        "membacakan",
+        "könyveimet",
+        "kirjastoissa",
+        "evlerimizden",
+    ),
+    *("straßenbahnen", "foreningerne", "biblioteekide", "पुस्तकों", "வீடுகளில்", "գրադարաններ", "ביכער", "książkami"),
 ]
 
 
@@ -113,3 +141,49 @@ def test_words_of_an_earlier_version_are_made_anew_by_a_worker(execute: Execute,
     Worker(libpq_url(url), as_superuser=True, make=make).run(once=True)
     assert execute("SELECT source_id, lexemes::text FROM notes_search_terms ORDER BY 1") == words
     assert execute("SELECT words_version, words_refresh FROM neural.spaces") == [(2, None)]
+
+
+@pytest.mark.parametrize("locale", ["LOCALE 'C'", "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"])
+def test_words_are_the_same_in_every_locale(admin: psycopg.Connection, server_url: str, url: str, locale: str) -> None:
+    if "builtin" in locale and admin.info.server_version < 170000:
+        pytest.skip("the server has no builtin locales")
+    name = sql.Identifier(f"pgneural_locale_{os.getpid()}")
+    admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 {}").format(name, sql.SQL(locale)))
+    try:
+        other = make_conninfo(server_url, dbname=name.as_string().strip('"'))
+        with Database(other) as database:
+            database.upgrade()
+        words = "SELECT neural.lexemes(%s, %s, %s)::text"
+        with psycopg.connect(url) as here, psycopg.connect(other) as there:
+            for language, text in LOCALES:
+                asked = (language, text, text)
+                assert here.execute(words, asked).fetchone() == there.execute(words, asked).fetchone()
+    finally:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_word_in_a_run_without_blanks_is_found(written: Collection, execute: Execute, data: Any) -> None:
+    run = data.draw(st.text("关系数据库ひらカナー한국어ไทยกขមែរລາວမန", min_size=1, max_size=12))
+    start = data.draw(st.integers(0, len(run) - 1))
+    word = run[start : data.draw(st.integers(start + 1, len(run)))]
+    asked = (
+        "SELECT tsvector_to_array(neural.query_words('english', %s))"
+        " <@ tsvector_to_array(neural.lexemes('english', '', %s))"
+    )
+    assert execute(asked, word, f"a {run}. b") == [(True,)]
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_beginning_of_a_word_finds_it_in_every_language(execute: Execute, data: Any) -> None:
+    languages = [row[0] for row in execute("SELECT cfgname::text FROM pg_ts_config ORDER BY 1")]
+    language = data.draw(st.sampled_from(languages))
+    word = data.draw(st.sampled_from(INFLECTED))
+    beginning = word[: data.draw(st.integers(3, len(word)))].lower()
+    asked = (
+        "SELECT neural.lexemes(%s, '', %s) @@ format('%%1$s:* | ''=%%1$s'':*',"
+        "   neural.words_apart(neural.plain_text(%s, %s)))::tsquery OR to_tsvector(%s::regconfig, %s) = ''"
+    )
+    assert execute(asked, language, f"x {word} y", language, beginning, language, word.lower()) == [(True,)]

@@ -148,4 +148,7 @@ def status(target: Target, as_json: bool) -> None:
         for s in spaces
     ]
     output.print_table(columns, rows)
+    for s in spaces:
+        if s.problem:
+            output.say(f"{s.source}.{s.attribute}: {s.problem}")
     output.print_table(("worker", "seen"), [(each.id, f"{each.seconds_ago:.0f} s ago") for each in workers])

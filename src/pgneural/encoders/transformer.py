@@ -19,11 +19,12 @@ import numpy as np
 from pgneural.encoders import packed, parallel
 from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import load, revision_of
+from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
 from pgneural.extras import needed
 from pgneural.printable import logger as logger_of
 from pgneural.printable import warn
-from pgneural.types import Content, Distance, Modality, Tokenizer, Vector
+from pgneural.types import Content, Distance, Modality, Vector
 
 if TYPE_CHECKING:
     import tokenizers
@@ -45,6 +46,9 @@ GPU_BATCH_TOKENS = 65_536
 
 UNLIMITED = 1_000_000
 """Tokenizers of models without a limit claim a length beyond this."""
+
+LONGEST_TOKEN = 100
+"""Characters of a token with what stands before it, or more: what lies behind is not even looked at."""
 
 _PROBE = (
     "search",
@@ -102,7 +106,7 @@ class SentenceTransformerEncoder:
             )
         self.dimensions = dimensions or full
         self.distance = DISTANCES.get(self._model.similarity_fn_name, Distance.COSINE)
-        self.tokenizer: Tokenizer = FastTokenizer(_backend(self._model))
+        self.tokenizer = ReadableTokenizer(_backend(self._model))
         self._limit = _limit(self._model)
         self.max_tokens = self._usable(self._document_prompt)
         self.revision = self._revision(str(model), dimensions, (query_prompt, document_prompt))
@@ -114,9 +118,10 @@ class SentenceTransformerEncoder:
         Raises:
             TextTooLong: An item has more than `max_tokens` tokens.
         """
-        texts = [_text(item) for item in items]
+        read = self.tokenizer.read([_text(item) for item in items])
+        texts = [text for text, _ in read]
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        lengths = np.asarray(self.tokenizer.counts(texts), dtype=np.int64)
+        lengths = np.asarray([length for _, length in read], dtype=np.int64)
         if self.max_tokens is not None and len(texts) and lengths.max() > self.max_tokens:
             raise TextTooLong(
                 f"a text has {lengths.max()} tokens, but {self.name} reads {self.max_tokens}; cut it into chunks first"
@@ -137,7 +142,12 @@ class SentenceTransformerEncoder:
         """Return one float32 vector, shape (dimensions,); a query that is too long is cut with a warning."""
         text = _text(item)
         limit = self._usable(self._query_prompt)
-        if limit is not None and len(text) > limit and (length := self.tokenizer.counts([text])[0]) > limit:
+        endless = limit is not None and len(text) > limit * LONGEST_TOKEN
+        if limit is not None and endless:
+            warn(f"the query has {len(text)} characters; {self.name} reads {limit} tokens", stacklevel=2)
+            text = text[: limit * LONGEST_TOKEN]
+        ((text, length),) = self.tokenizer.read([text])
+        if limit is not None and length > limit and not endless:
             warn(f"the query has {length} tokens; {self.name} reads the first {limit}", stacklevel=2)
         vector: Vector = self._forward([text], self._query_prompt, "query")[0]
         return vector
@@ -181,29 +191,6 @@ class SentenceTransformerEncoder:
             f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None
         ]
         return " ".join([revision_of(model, config), *filter(None, changes)])
-
-
-class FastTokenizer:
-    """A Rust tokenizer without truncation or padding."""
-
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        import tokenizers
-
-        self._backend = tokenizers.Tokenizer.from_str(backend.to_str())  # theirs is set anew by every call
-        self._backend.no_truncation()
-        self._backend.no_padding()
-
-    def spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Return the character span of each token."""
-        return [(start, stop) for start, stop in self._encode([text])[0].offsets if stop > start]
-
-    def counts(self, texts: Sequence[str]) -> Sequence[int]:
-        """Return the number of tokens of each text."""
-        return [len(encoding) for encoding in self._encode(texts)]
-
-    def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        encoded: list[tokenizers.Encoding] = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        return encoded
 
 
 def _text(item: Content) -> str:

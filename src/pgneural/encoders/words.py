@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"\w{1,100}|[^\w\s]")
 
 
 class WordTokenizer:
-    """One token for each run of word characters and for each other printing character."""
+    """One token for each run of word characters, of at most 100, and for each other printing character."""
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Return the character span of each token."""

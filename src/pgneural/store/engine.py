@@ -68,6 +68,7 @@ def create_engine(url: str, *, prepared: bool = True, connections: int = 5) -> s
         )
         register(connection)
         _speak_plainly(connection)
+        _leave_strange_schema(connection)
         return connection
 
     engine = sa.create_engine(
@@ -127,9 +128,27 @@ def _speak_plainly(connection: psycopg.Connection[Any]) -> None:
     reported = connection.info.parameter_status
     wrong = {name: value for name, value in _PLAIN.items() if not (reported(name) or value).startswith(value)}
     for name, value in wrong.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
     if wrong:
         connection.commit()
+
+
+_STRANGE_SCHEMA = """
+SELECT pg_catalog.current_setting('search_path')
+  FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+ WHERE n.nspname OPERATOR(pg_catalog.=) current_user
+   AND o.rolname OPERATOR(pg_catalog.<>) current_user AND NOT o.rolsuper
+"""
+"""The path, where another role has made the schema of the role's name; all is qualified: that schema is on the path."""
+
+
+def _leave_strange_schema(connection: psycopg.Connection[Any]) -> None:
+    """Take ``"$user"`` from the path where its schema is not the role's: its functions would run with our rights."""
+    found = connection.execute(_STRANGE_SCHEMA).fetchone()
+    if found is not None:
+        path = re.sub(r'"\$user"\s*,?\s*', "", found[0]).rstrip(", ")
+        connection.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (path,))
+    connection.commit()
 
 
 def _reset(connection: psycopg.Connection[Any], record: Any, state: Any) -> None:
