@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ir_measures
 import numpy as np
-from ir_measures import AP, RR, R, nDCG
 
 from pgneural.asking import mode_of
 from pgneural.collection import Collection
 from pgneural.errors import EncoderUnavailable, UnreadableInput
+from pgneural.extras import require
 from pgneural.filter import Filter
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.search import Hits
@@ -28,7 +27,8 @@ from pgneural.types import Mode
 DEPTH = 100
 """Hits taken for each query: as many as recall@100 looks at."""
 
-MEASURES = {"ndcg@10": nDCG @ 10, "recall@100": R @ 100, "mrr@10": RR @ 10, "map": AP}
+MEASURES = {"ndcg@10": "nDCG@10", "recall@100": "R@100", "mrr@10": "RR@10", "map": "AP"}
+"""Each with its name in ir_measures."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def evaluate(
         >>> evaluate(notes, {"q": "foxes"}, {"q": {"1": 1}}, modes=["lexical"]).modes["lexical"].mean["mrr@10"]
         1.0
     """
+    require("an evaluation", "ir_measures", "ir-measures")
     texts = read_queries(queries) if isinstance(queries, (str, Path)) else queries
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     asked = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}
@@ -158,8 +159,10 @@ def _mean(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _measure(qrels: Qrels, run: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    names = {measure: name for name, measure in MEASURES.items()}
+    import ir_measures
+
+    names = {ir_measures.parse_measure(measure): name for name, measure in MEASURES.items()}
     per_query = {id_: dict.fromkeys(MEASURES, 0.0) for id_ in qrels}
-    for metric in ir_measures.iter_calc(MEASURES.values(), qrels, run):
+    for metric in ir_measures.iter_calc(list(names), qrels, run):
         per_query[metric.query_id][names[metric.measure]] = float(metric.value)
     return per_query

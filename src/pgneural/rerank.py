@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from pgneural.errors import EncoderUnavailable, InvalidQuery
+from pgneural.extras import needed
 from pgneural.types import Vector
 
 CANDIDATES = 50
@@ -90,7 +91,8 @@ class CrossEncoderReranker:
     """
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        from sentence_transformers import CrossEncoder
+        with needed(f"cross-encoder {str(model)!r}", "sentence-transformers"):
+            from sentence_transformers import CrossEncoder
 
         try:
             self._model = CrossEncoder(str(model), device=device, trust_remote_code=trust_remote_code)

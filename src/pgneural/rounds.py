@@ -39,7 +39,7 @@ PATIENCE_SECONDS = 2 * queue.LEASE_SECONDS
 BUSY_SECONDS = 1.0
 """After so long a row that somebody was deleting is tried again."""
 
-NOT_OF_A_ROW = {"08", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
+NOT_OF_A_ROW = {"08", "25", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
 """Classes of errors, and errors, that no row is to blame for: of the server, of rights, of a table that is another."""
 
 BUSY = {"55P03", "40P01", "40001"}

@@ -33,7 +33,8 @@ from pgneural.errors import MissingPrivilege
 from pgneural.printable import logger as logger_of
 from pgneural.rounds import Done, Round
 from pgneural.store import lexical, queue, remembered, work
-from pgneural.store.engine import create_engine, libpq_url
+from pgneural.store.engine import create_engine, libpq_url, translated
+from pgneural.store.failures import sqlstate
 from pgneural.store.kept import Kept
 from pgneural.store.owner import AsOwner
 from pgneural.store.reconcile import Reconciling
@@ -59,6 +60,14 @@ SEEN_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 30.0
 """Between attempts to reach a server that is not there, or whose disk is full."""
 
+READ_ONLY = "25006"
+"""The SQLSTATE of what would write and may not."""
+
+ONLY_READS = "the server only reads: a standby, or default_transaction_read_only; the worker waits until it writes"
+
+READ_ONLY_SECONDS = 1.0
+"""So often a worker looks whether a server that only reads writes by now."""
+
 PATIENCE_SECONDS = 10
 """For so long an index that is built waits for each transaction that is open; then it is tried again."""
 
@@ -77,6 +86,7 @@ class _Shared:
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     idle: set[int] = field(default_factory=set)
+    waits: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -108,6 +118,7 @@ class Worker:
         sa.event.listen(self.engine, "connect", _find_names_of_the_server_first)
         self._stopping, self._woken = threading.Event(), threading.Condition()
         self._shared = _Shared()
+        sa.event.listen(self.engine, "checkout", self._make_anew)
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self._making, self._indexing, self._following = threading.Lock(), threading.Lock(), threading.RLock()
         self._reconciling = Reconciling(self.engine, self.only)
@@ -162,7 +173,8 @@ class Worker:
                 listening.join()
             self.engine.dispose()
         if errors:
-            raise errors[0]
+            with translated():
+                raise errors[0]
 
     def _require_role(self, once: bool) -> None:
         """Refuse to run as a superuser unless told: what the owners of tables have made would run with all rights.
@@ -222,10 +234,26 @@ class Worker:
 
     def _told(self, error: Exception, failures: int) -> float:
         """Log what the server said; return how long to wait."""
+        if sqlstate(error) == READ_ONLY:
+            return self._told_to_wait()
         seconds = min(0.2 * 2**failures, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
         cause = error.orig if isinstance(error, DBAPIError) else error
         logger.warning("%s; next attempt in %.1f s", " ".join(str(cause).split())[:300], seconds)
         return float(seconds)
+
+    def _told_to_wait(self) -> float:
+        """Say once that nothing can be written here, as on a standby; it may be promoted, and then there is work."""
+        with self._shared.lock:
+            told, self._shared.waits = self._shared.waits, True
+        if not told:
+            logger.warning(ONLY_READS)
+        return READ_ONLY_SECONDS
+
+    def _make_anew(self, connection: psycopg.Connection[Any], record: Any, _: Any) -> None:
+        """Have a connection that was made to read only made again, while it is waited for: settings may be others."""
+        only_reads = connection.info.parameter_status("default_transaction_read_only") == "on"
+        if self._shared.waits and only_reads and "left" in record.info:
+            raise sa.exc.DisconnectionError("it only reads")
 
     def _wait(self, seconds: float) -> None:
         with self._woken:
@@ -401,6 +429,8 @@ class Worker:
         while not self._stopping.is_set():
             if time.monotonic() > said + SEEN_SECONDS:
                 self._say()
+                with self._shared.lock:
+                    self._shared.waits = False
                 said = time.monotonic()
             for _ in connection.notifies(timeout=0.5, stop_after=1):
                 self._wake()
@@ -436,8 +466,8 @@ def _raise(error: Exception, _: Space) -> int:
 
 def of_a_space(error: Exception) -> bool:
     """Whether an error is of one space, such as a table that is gone or a right that is missing."""
-    state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
-    return bool(state) and state[:2] not in {"08", "28", "53", "55", "57", "58", "40", "XX"}
+    state = sqlstate(error)
+    return bool(state) and state[:2] not in {"08", "25", "28", "53", "55", "57", "58", "40", "XX"}
 
 
 def unknown_spaces(engine: sa.Engine, names: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pgneural.encoders.loading import load, revision_of
+from pgneural.extras import needed
 from pgneural.types import Vector
 
 
@@ -28,7 +29,8 @@ class SparseTransformerEncoder:
     """
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        from sentence_transformers import SparseEncoder
+        with needed(f"encoder {str(model)!r}", "sentence-transformers"):
+            from sentence_transformers import SparseEncoder
 
         self._model = load(SparseEncoder, model, device, trust_remote_code)
         self.name, self.revision = str(model), revision_of(model, _config(self._model))
@@ -60,7 +62,8 @@ class TokenEncoder:
     """
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        from sentence_transformers import MultiVectorEncoder
+        with needed(f"encoder {str(model)!r}", "sentence-transformers"):
+            from sentence_transformers import MultiVectorEncoder
 
         self._model = load(MultiVectorEncoder, model, device, trust_remote_code)
         self.name, self.revision = str(model), revision_of(model, _config(self._model))

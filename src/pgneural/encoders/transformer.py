@@ -21,6 +21,7 @@ from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import load, revision_of
 from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
+from pgneural.extras import needed
 from pgneural.printable import logger as logger_of
 from pgneural.printable import warn
 from pgneural.types import Content, Distance, Modality, Vector
@@ -199,7 +200,8 @@ def _text(item: Content) -> str:
 
 
 def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
+    with needed(f"encoder {model!r}", "sentence-transformers"):
+        from sentence_transformers import SentenceTransformer
 
     return load(SentenceTransformer, model, device, trust_remote_code).eval()
 

@@ -9,7 +9,7 @@ needed: it imports our plugin itself, and then this.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -92,6 +92,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
     _run("upgrade", connection, revision)
     if revision == "head":
         _apply_sql(connection)
+        _record(connection, _fingerprints(connection))
         add_missing_terms(connection)
         follow_row_security(connection)
         _follow_sources(connection)
@@ -118,8 +119,17 @@ def is_current(connection: sa.Connection) -> bool:
     """Whether the revision is ours and the files of ``sql/`` are those that were last applied."""
     if _revision(connection) != _head():
         return False
-    applied = {row.name: row.sha256 for row in connection.execute(sa.select(SqlFile.name, SqlFile.sha256))}
-    return applied == {file.name: _sha256(file.read_text(encoding="utf-8")) for file in sql_files()}
+    return _recorded(connection, objects=False) == _files()
+
+
+def _files() -> dict[str, str]:
+    return {file.name: _sha256(file.read_text(encoding="utf-8")) for file in sql_files()}
+
+
+def _recorded(connection: sa.Connection, *, objects: bool) -> dict[str, str]:
+    """Return what the last upgrade has recorded: of files, or of the functions and views that they made."""
+    chosen = SqlFile.name.startswith(OBJECT) if objects else SqlFile.name.not_like(f"{OBJECT}%")
+    return {row.name: row.sha256 for row in connection.execute(sa.select(SqlFile.name, SqlFile.sha256).where(chosen))}
 
 
 def check(connection: sa.Connection) -> SchemaState:
@@ -211,29 +221,25 @@ def _refuse_newer(connection: sa.Connection) -> None:
 
 
 def _apply_sql(connection: sa.Connection) -> None:
-    files = sql_files()
-    connection.execute(sa.delete(SqlFile).where(SqlFile.name.not_in([file.name for file in files])))
-    for file in files:
-        content = file.read_text(encoding="utf-8")
-        execute_script(connection, content)
-        _record(connection, file.name, _sha256(content))
+    for file in sql_files():
+        execute_script(connection, file.read_text(encoding="utf-8"))
+    _record(connection, _files())
 
 
 def _sha256(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _record(connection: sa.Connection, name: str, sha256: str) -> None:
-    values = {"sha256": sha256, "version": version("pgneural")}
-    connection.execute(
-        insert(SqlFile)
-        .values(name=name, **values)
-        .on_conflict_do_update(
-            index_elements=["name"],
-            set_={**values, "applied_at": sa.func.now()},
-            where=SqlFile.sha256 != sha256,
-        )
-    )
+def _record(connection: sa.Connection, hashes: Mapping[str, str]) -> None:
+    """Record the hashes of all files, or of all objects, in the place of those of the last time."""
+    objects = any(name.startswith(OBJECT) for name in hashes)
+    gone = _recorded(connection, objects=objects).keys() - hashes.keys()
+    connection.execute(sa.delete(SqlFile).where(SqlFile.name.in_(gone)))
+    rows = [{"name": name, "sha256": hash_, "version": version("pgneural")} for name, hash_ in hashes.items()]
+    new = insert(SqlFile).values(rows)
+    values = {"sha256": new.excluded.sha256, "version": new.excluded.version, "applied_at": sa.func.now()}
+    changed = SqlFile.sha256 != new.excluded.sha256
+    connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=values, where=changed))
 
 
 def include_object(item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
@@ -247,7 +253,8 @@ def _table_differences(connection: sa.Connection) -> list[str]:
         "include_schemas": True,
         "include_name": lambda name, type_, _: type_ != "schema" or name == SCHEMA,
         "include_object": include_object,
-        "compare_server_default": True,
+        # which executes them, and on a standby one cannot be
+        "compare_server_default": not connection.scalar(sa.text("SELECT pg_is_in_recovery()")),
     }
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
@@ -352,7 +359,12 @@ SELECT format('%s %s belongs to role %s, and schema neural to %s; who owns it ca
 
 
 def _sql_differences(connection: sa.Connection) -> list[str]:
-    """Apply ``sql/`` within a savepoint that is taken back, and tell what that would change."""
+    """Apply ``sql/`` within a savepoint that is taken back, and tell what that would change.
+
+    Where nothing can be written, functions and views are compared with what the last upgrade has recorded of them.
+    """
+    if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
+        return _unlike_recorded(connection)
     before = _objects(connection)
     try:
         with connection.begin_nested() as savepoint:
@@ -363,6 +375,23 @@ def _sql_differences(connection: sa.Connection) -> list[str]:
         return [f"sql/ cannot be applied: {str(error.orig).splitlines()[0]}; drop what stands in its way"]
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     return [f"{name}: differs from sql/; run: pgneural db upgrade" for name in sorted(changed)]
+
+
+def _unlike_recorded(connection: sa.Connection) -> list[str]:
+    here = _files() | _fingerprints(connection)
+    known: dict[str, str] = {}
+    for objects in (False, True):
+        known |= _recorded(connection, objects=objects)
+    changed = {name.removeprefix(OBJECT) for name in here.keys() | known.keys() if here.get(name) != known.get(name)}
+    return [f"{name}: differs from sql/; run on the primary: pgneural db upgrade" for name in sorted(changed)]
+
+
+OBJECT = "object "
+"""How the names of what was made by files begin, beside the names of the files, in ``neural.sql_files``."""
+
+
+def _fingerprints(connection: sa.Connection) -> dict[str, str]:
+    return {f"{OBJECT}{name}": _sha256(definition) for name, definition in _objects(connection).items()}
 
 
 _OBJECTS = """
@@ -382,4 +411,8 @@ SELECT 'VIEW ' || c.oid::regclass,
 
 def _objects(connection: sa.Connection) -> dict[str, str]:
     """Return the definition of each function and view of ours; views of collections are not ours."""
-    return {row.name: row.definition for row in connection.execute(sa.text(_OBJECTS))}
+    find = sa.text("SELECT current_setting('search_path'), set_config('search_path', '', true)")
+    path = connection.execute(find).scalar()  # names with their schemas, whatever the path
+    found = {row.name: row.definition for row in connection.execute(sa.text(_OBJECTS))}
+    connection.execute(sa.select(sa.func.set_config("search_path", path, True)))
+    return found

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
+_NOTHING_WRITTEN = sa.text("SELECT pg_current_xact_id_if_assigned() IS NULL")
+"""Of a transaction: then it has changed no row, and may be one that only reads."""
+
 LOOK_SECONDS = 10
 """So often a search looks which space serves, besides when a statement finds that its own does not."""
 
@@ -334,6 +337,8 @@ class BoundSearch(Generic[E]):
     def sync_own(self, connection: sa.Connection) -> Synced:
         """Encode the rows that the transaction of a connection has changed itself."""
         with translated():
+            if connection.scalar(_NOTHING_WRITTEN):
+                return Synced()
             kept = self._kept(connection)
             return Syncing(kept, lambda: self._encoder_of(kept.space)).within(connection, own=True)
 

@@ -120,7 +120,7 @@ def _raise_named(error: Exception) -> None:
         ) from error
     kind = NAMED.get(state) or NAMED.get(state[:2])
     if kind:
-        raise kind[0](f"{said(error)}; {kind[1]}") from error
+        raise kind[0](f"{first_line(error)}; {kind[1]}") from error
     _require_few_parameters(error)
     if _connection_lost(error):
         raise DatabaseUnreachable(

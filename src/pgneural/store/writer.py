@@ -99,6 +99,13 @@ class Writer:
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
         self._terms = sql.Identifier(str(chunks.schema), terms_of(space).name)
         self._words = Words(space)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         self._connection.execute(_STAGING)
         self._connection.execute("SET synchronous_commit = off")
         self._require_space()
