@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pgneural.load import Fields, jsonl
+from pgneural.types import Record
 from tests.unit.test_load import read, write
 
 
@@ -126,3 +129,18 @@ def test_blank_lines_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("a.csv", "a.jsonl"):
         _, (bad,) = read(write(tmp_path / name, "\n" * 5000))
         assert "1001 blank lines in a row; the rest is not read" in bad
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_line_of_a_pipe_is_read_when_it_comes(encoding: str) -> None:
+    source, sink = os.pipe()
+    whole = '{"id": "1", "text": "Köln"}\n{"id": "2", "text": "Bonn"}\n'.encode(encoding)
+    half = len('{"id": "1", "text": "Köln"}\n'.encode(encoding)) + 5  # within the second line
+    with os.fdopen(source, "rb") as file:
+        os.write(sink, whole[:half])
+        records = jsonl.records(file, "stdin", Fields(), "")
+        first = next(records)  # it would wait for ever
+        os.write(sink, whole[half:])
+        os.close(sink)
+        found = [first, *records]
+    assert [record.content for record in found if isinstance(record, Record)] == ["Köln", "Bonn"]

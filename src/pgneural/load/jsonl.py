@@ -14,7 +14,7 @@ from pgneural.types import BadRecord, Record
 
 def records(file: IO[bytes], name: str, fields: Fields, _: str) -> Iterator[Record | BadRecord]:
     """Yield one record for each line that is not blank."""
-    for number, line in numbered(cast(IO[bytes], io.BufferedReader(Utf8(file), 2**18)), name):
+    for number, line in numbered(cast(IO[bytes], io.BufferedReader(Utf8(file, flowing=True), 2**18)), name):
         if isinstance(line, BadRecord):
             yield line
         elif line.strip():

@@ -99,19 +99,36 @@ def decoded(data: bytes, encoding: str, origin: str) -> str | BadRecord:
 
 
 class Utf8(io.RawIOBase):
-    r"""A file of lines as UTF-8 with ``\n`` at their ends, whatever of Unicode and whichever ends it has."""
+    r"""A file of lines as UTF-8 with ``\n`` at their ends, whatever of Unicode and whichever ends it has.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.head = file, file.read(HEAD)
+    Args:
+        file: The file.
+        flowing: Whether to give what a pipe has at once, not when there is more; its head then ends with some line.
+    """
+
+    def __init__(self, file: IO[bytes], *, flowing: bool = False) -> None:
+        self._flows = flowing and hasattr(file, "read1") and not file.seekable()
+        self._some = cast(io.BufferedReader, file).read1 if self._flows else file.read
+        self.head, ended = self._begin()
         encoding = encoding_of(self.head)
         if encoding == "utf-8-sig":
             self.head, encoding = self.head.removeprefix(codecs.BOM_UTF8), None
         self._decoder = codecs.getincrementaldecoder(encoding)() if encoding else None
         self._returns = False
         self._offset = 0
-        self.head = self._converted(self.head, len(self.head) < HEAD)
+        self.head = self._converted(self.head, ended)
         self._returns = b"\r" in self.head[:-1] and b"\n" not in self.head
         self._left = self.head = self.head.replace(b"\r", b"\n") if self._returns else self.head
+
+    def _begin(self) -> tuple[bytes, bool]:
+        """Return the head, and whether the file ends there."""
+        head = b""
+        while len(head) < HEAD and not (self._flows and b"\n" in head):
+            data = self._some(HEAD - len(head))
+            if not data:
+                return head, True
+            head += data
+        return head, False
 
     def readable(self) -> bool:
         """It is."""
@@ -120,7 +137,7 @@ class Utf8(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         """Read some bytes."""
         while not self._left:
-            data = self._file.read(HEAD)
+            data = self._some(HEAD)
             self._left = self._converted(data, not data)
             if not data:
                 break

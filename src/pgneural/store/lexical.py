@@ -43,7 +43,7 @@ FOLD_EVERY = 500
 
 
 def complete(engine: sa.Engine, space: Space, changed: int = 0) -> int:
-    """Index the words of every row that has none, anew those of an earlier version, and look after the index, weights and counts of all.
+    """Index the words of every row that has none, and anew those of an earlier version; look after index and counts.
 
     Args:
         engine: Where the collection is.
