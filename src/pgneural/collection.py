@@ -33,7 +33,7 @@ from pgneural.asking import (
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
-from pgneural.errors import ChangedType, DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
+from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, expression
 from pgneural.incoming import Incoming, Indexable
@@ -225,16 +225,10 @@ class Collection:
         """Search; where another space serves by now, search that one."""
         if self._serving.prepared:
             self._moved()
-        changed = False
         while True:
             before = self._serving.state
             try:
                 hits = search()
-            except ChangedType:
-                if changed:
-                    raise
-                changed = True
-                continue
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise

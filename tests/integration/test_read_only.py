@@ -174,25 +174,27 @@ def standby(server_url: str) -> Iterator[EmbeddedServer]:
         pytest.skip("NO STANDBY: the server is not ours, so this test has shown nothing")
     folder = Path(tempfile.mkdtemp(prefix="pgneural-standby-"))
     primary, follower = EmbeddedServer(folder / "primary"), EmbeddedServer(folder / "standby")
-    url = primary.start()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-    with Database(url) as db:
-        db.upgrade()
-    fill(url)
-    follower.cluster.mkdir(parents=True, mode=0o700)
-    if os.geteuid() == 0:
-        embedded._give_to_system_user(follower.cluster)
-    target = ("-D", str(follower.cluster), "-R", "-X", "stream", "-c", "fast", "--no-sync")
-    embedded._run("pg_basebackup", "-d", url, *target)
-    for left in follower.cluster.glob(".s.PGSQL.*.lock"):  # of the primary, whose socket lies in its folder
-        left.unlink()
-    follower.start()
-    yield follower
-    for server in (follower, primary):
-        server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        url = primary.start()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        with Database(url) as db:
+            db.upgrade()
+        fill(url)
+        follower.cluster.mkdir(parents=True, mode=0o700)
+        if os.geteuid() == 0:
+            embedded._give_to_system_user(follower.cluster)
+        target = ("-D", str(follower.cluster), "-R", "-X", "stream", "-c", "fast", "--no-sync")
+        embedded._run("pg_basebackup", "-d", url, *target)
+        for left in follower.cluster.glob(".s.PGSQL.*.lock"):  # of the primary, whose socket lies in its folder
+            left.unlink()
+        follower.start()
+        yield follower
+    finally:
+        for server in (follower, primary):
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_standby(standby: EmbeddedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
