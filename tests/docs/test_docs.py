@@ -116,7 +116,7 @@ ANSWERS: dict[str, object] = {
     "max_sim": 1.0,
     "FROM neural.query_parts(": ("demanded", "lazy dog"),
     "qualified": "pg_catalog.pg_class",
-    "FROM neural.query_terms(": ("quick", 1, Decimal("0.69")),
+    "FROM neural.query_terms(": ("fox", 1, Decimal("0.69")),
     "FROM neural.status": ("neural.documents", "foxes", "main", 0, None, 1),
     "neural.retry": 1,
     "row_count": 2,
