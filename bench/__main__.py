@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from bench import (
+    attack,
     bm25,
     encode,
     errors,
@@ -30,7 +31,7 @@ def main() -> None:
 
 for module in (
     *(encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors),
-    *(sync, switch, faults),
+    *(sync, switch, faults, attack),
 ):
     main.add_command(module.command)
 

@@ -22,7 +22,7 @@ from bench.corpus import abstracts, private_server
 from pgneural import Collection, Database, Record, encoders
 from pgneural.chunk import chunk
 from pgneural.cli.output import print_table
-from pgneural.incoming import records_of
+from pgneural.incoming import Incoming
 from pgneural.pipeline import Ingest
 from pgneural.store.lexical import complete
 from pgneural.types import Encoder
@@ -55,14 +55,20 @@ def records(number: int) -> list[Record]:
 
 
 def precomputed(db: Database, number: int, runs: int) -> list[Any]:
-    """Rows/s of `Ingest` against a hand-written COPY into the same two tables, in turn."""
+    """Rows/s of `Ingest` against a hand-written COPY into the same two tables, then the words of all, in turn."""
     given = records(number)
     ours, theirs = [], []
     for _ in range(runs):
         ours.append(number / timed(ingest, fresh(db), given))
         theirs.append(number / timed(hand_written, fresh(db), given))
     ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
-    return [f"rows/s, {number:,} precomputed vectors, against COPY", median(ours), median(theirs), ratio, "≥ 0.7"]
+    return [
+        f"rows/s, {number:,} precomputed vectors, against COPY and then words",
+        median(ours),
+        median(theirs),
+        ratio,
+        "≥ 0.7",
+    ]
 
 
 def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Collection:
@@ -77,18 +83,13 @@ def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Col
 
 
 def ingest(collection: Collection, given: Sequence[Record]) -> None:
-    """Do what `Collection.index` does, without the indexes of vectors and words at its end."""
-    Ingest(collection._engine, collection.space, lambda: collection.encoder).run(records_of(given))
-
-
-def ingest_with_words(collection: Collection, given: Sequence[Record]) -> None:
-    """The same, and index the words for the lexical leg."""
-    ingest(collection, given)
-    complete(collection._engine, collection.space)
+    """Do what `Collection.index` does, without the index of vectors at its end."""
+    report = Ingest(collection._engine, collection.space, lambda: collection.encoder).run(Incoming(given))
+    complete(collection._engine, collection.space, report.inserted)
 
 
 def hand_written(collection: Collection, given: Sequence[Record]) -> None:
-    """Write the same rows as an expert would: keys fetched first, one binary COPY for each table, one commit."""
+    """Write the same rows as an expert would: keys fetched first, one binary COPY for each table; then words."""
     header = struct.pack(">HH", DIMENSIONS, 0)
     pooled = collection._engine.raw_connection()
     connection: Any = pooled.driver_connection
@@ -112,6 +113,7 @@ def hand_written(collection: Collection, given: Sequence[Record]) -> None:
                 copy.write_row((key, 0, r.content, locator, b"0123456789abcdef", b"0123456789abcdef", vector))
     connection.commit()
     pooled.close()
+    complete(collection._engine, collection.space)
 
 
 def end_to_end(db: Database, number: int, runs: int) -> list[Any]:
@@ -128,7 +130,7 @@ def end_to_end(db: Database, number: int, runs: int) -> list[Any]:
     ours, theirs = [], []
     for _ in range(runs):
         theirs.append(number / timed(encoder.encode_documents, pieces))
-        ours.append(number / timed(ingest_with_words, fresh(db, encoder), given))
+        ours.append(number / timed(ingest, fresh(db, encoder), given))
     ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
     return [f"rows/s, {number:,} documents end to end, against encoding", median(ours), median(theirs), ratio, "≥ 0.9"]
 

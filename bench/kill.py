@@ -42,6 +42,10 @@ SELECT (SELECT count(*) FROM (TABLE clean EXCEPT ALL TABLE trial) a)
      + (SELECT count(*) FROM (TABLE trial EXCEPT ALL TABLE clean) b)
 """
 
+WITHOUT_WORDS = """
+SELECT count(*) FROM neural.documents d
+ WHERE d.collection = 'trial' AND NOT EXISTS (SELECT FROM neural.documents_trial_terms t WHERE t.source_id = d.id)"""
+
 
 @dataclass
 class Outcome:
@@ -49,6 +53,7 @@ class Outcome:
 
     kills: int = 0
     in_the_middle: int = 0
+    without_words: int = 0
     differences: int = 0
 
 
@@ -64,9 +69,9 @@ def command(documents: int, processes: int, servers: int, seed: int) -> None:
     for victim, outcome in trials(documents, processes, servers, seed).items():
         click.echo(
             f"{outcome.kills} kills of the {victim}, {outcome.in_the_middle} of them before it was done: "
-            f"{outcome.differences} rows differ from a clean run"
+            f"{outcome.without_words} documents without words, then {outcome.differences} rows differ from a clean run"
         )
-        if outcome.differences:
+        if outcome.differences or outcome.without_words:
             raise SystemExit(1)
 
 
@@ -84,8 +89,9 @@ def trials(documents: int, processes: int, servers: int, seed: int) -> dict[str,
             outcome = outcomes[victim]
             outcome.kills += 1
             outcome.in_the_middle += killed(server, path, victim, rng.uniform(idle / 2, whole))
+            outcome.without_words += counted(server, WITHOUT_WORDS)
             finish(server, path, TRIAL)
-            outcome.differences += differences(server, name)
+            outcome.differences += counted(server, DIFFERENCES.format(clean=name))
             logger.info("trial %d: %s", number + 1, outcomes)
     return outcomes
 
@@ -141,8 +147,10 @@ def killed(server: EmbeddedServer, path: Path, victim: str, after: float) -> boo
     return working
 
 
-def differences(server: EmbeddedServer, clean: str) -> int:
-    """Count the rows in which the trial differs from the clean run, in either direction."""
+def counted(server: EmbeddedServer, query: str) -> int:
+    """Return a number from the database; it is 0 before the trial's collection is made."""
     with Database(server.start()) as db, db.engine.connect() as connection:
-        result: Any = connection.scalar(sa.text(DIFFERENCES.format(clean=clean)))
+        if not any(status.name == TRIAL for status in db.status().collections):
+            return 0
+        result: Any = connection.scalar(sa.text(query))
         return int(result)

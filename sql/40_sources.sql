@@ -302,7 +302,9 @@ $$;
 
 COMMENT ON FUNCTION neural.deletable(text) IS 'A table that is kept, if the caller may delete from it; NULL if not, or if it is gone';
 
-CREATE OR REPLACE FUNCTION neural.spaces_of(relation regclass, chunk_table text, schema text)
+CREATE OR REPLACE FUNCTION neural.spaces_of(
+    relation regclass, chunk_table text, schema text, path name[] DEFAULT current_schemas(false)
+)
 RETURNS bigint[]
 LANGUAGE sql STABLE
 AS $$
@@ -312,7 +314,7 @@ AS $$
         SELECT n.nspname, 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE c.oid = relation AND schema = ''
          UNION ALL
-        SELECT name, 1 + place FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(name, place) WHERE schema = ''
+        SELECT name, 1 + place FROM unnest(path) WITH ORDINALITY AS p(name, place) WHERE schema = ''
     ), own AS (
         SELECT s.source, s.attribute FROM neural.spaces s JOIN likely l ON (parse_ident(s.source))[1] = l.name
          WHERE s.chunk_table = spaces_of.chunk_table AND s.kind = 'dense' ORDER BY l.place LIMIT 1
@@ -321,7 +323,7 @@ AS $$
      WHERE s.kind = 'dense'
 $$;
 
-COMMENT ON FUNCTION neural.spaces_of(regclass, text, text) IS
+COMMENT ON FUNCTION neural.spaces_of(regclass, text, text, name[]) IS
 'The spaces of the search of a table that has this chunk table, with those that are built or kept beside it';
 
 CREATE OR REPLACE FUNCTION neural.table_tree(relation regclass)
@@ -388,13 +390,15 @@ $$;
 
 COMMENT ON FUNCTION neural.kept_of(bigint[]) IS 'The chunk tables and the terms tables of spaces';
 
-CREATE OR REPLACE FUNCTION neural.watch_table(relation regclass, chunk_table text, schema text, columns text[])
+CREATE OR REPLACE FUNCTION neural.watch_table(
+    relation regclass, chunk_table text, schema text, columns text[], path name[] DEFAULT current_schemas(false)
+)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     event record;
-    spaces bigint[] := neural.spaces_of(relation, chunk_table, schema);
+    spaces bigint[] := neural.spaces_of(relation, chunk_table, schema, path);
     kept text[] := neural.kept_of(spaces);
     equal text[] := (SELECT neural.equality(s.relation) FROM neural.spaces s WHERE s.id = spaces[1]);
     name text;
@@ -423,7 +427,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[]) IS
+COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[], name[]) IS
 'Has the changes of a table, and of its partitions, noted for the search of a chunk table; see note_changes';
 
 CREATE OR REPLACE FUNCTION neural.noting_triggers(
@@ -504,7 +508,7 @@ $$;
 
 COMMENT ON FUNCTION neural.unwatch_spaces(bigint[]) IS 'Drops the triggers that note for any of these spaces, wherever they are by now';
 
-CREATE OR REPLACE FUNCTION neural.unwatch_table(chunk_table text, schema text)
+CREATE OR REPLACE FUNCTION neural.unwatch_table(chunk_table text, schema text, path name[] DEFAULT current_schemas(false))
 RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -515,15 +519,15 @@ BEGIN
         SELECT t.name, t.relation FROM neural.noting_triggers() t JOIN pg_catalog.pg_class c ON c.oid = t.relation
          WHERE t.chunk_table = unwatch_table.chunk_table
            AND CASE WHEN unwatch_table.schema <> '' THEN unwatch_table.schema IN (t.schema, c.relnamespace::regnamespace::name)
-                    ELSE c.relnamespace IN (SELECT to_regnamespace(quote_ident(p)) FROM unnest(current_schemas(false)) p) END
+                    ELSE c.relnamespace IN (SELECT to_regnamespace(quote_ident(p)) FROM unnest(path) p) END
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', noting.name, noting.relation);
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION neural.unwatch_table(text, text) IS
-'The reverse of watch_table, wherever the triggers are by now';
+COMMENT ON FUNCTION neural.unwatch_table(text, text, name[]) IS
+'The reverse of watch_table, wherever the triggers are by now; where no schema is named, in those of the caller''s path';
 
 CREATE OR REPLACE FUNCTION neural.follow_row_security(kept regclass, source regclass)
 RETURNS void

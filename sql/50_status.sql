@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION neural.row_count(relation regclass)
 RETURNS bigint
 LANGUAGE plpgsql STABLE STRICT
-SET search_path = pg_catalog
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     total bigint;

@@ -33,6 +33,8 @@ EVERYBODYS = [f"neural.{table}" for table in (*OF_SOURCES[1:], "vectors")]
 
 def upgrade() -> None:
     op.execute("DROP FUNCTION IF EXISTS neural.unwatch_table(text, text)")
+    op.execute("DROP FUNCTION IF EXISTS neural.watch_table(regclass, text, text, text[])")
+    op.execute("DROP FUNCTION IF EXISTS neural.spaces_of(regclass, text, text)")
     op.execute("DROP FUNCTION IF EXISTS neural.kept_tables(bigint)")
     op.execute("DROP FUNCTION IF EXISTS neural.noting_triggers()")
     spaces()

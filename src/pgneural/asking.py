@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql import operators, visitors
 
+from pgneural.amounts import number, whole
 from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.filter import Expression, Filter, condition, expression, settled
+from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import Aggregate, Boost, Fusion, Page, Query, Threshold
@@ -65,9 +70,9 @@ def patience_of(options: SearchOptions) -> float | None:
     fresh, patience = options.get("fresh", "any"), options.get("patience", PATIENCE_SECONDS)
     if fresh not in ("any", "require"):
         raise InvalidQuery(f"fresh is {fresh!r}, expected any or require")
-    if not 0 <= patience <= MAX_PATIENCE:
+    if not 0 <= (seconds := number("patience", patience)) <= MAX_PATIENCE:
         raise InvalidQuery(f"patience is {patience}, expected 0 to {MAX_PATIENCE} seconds")
-    return patience if fresh == "require" else None
+    return seconds if fresh == "require" else None
 
 
 def query_of(query: Asked, options: SearchOptions) -> Query:
@@ -79,13 +84,13 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
         raise InvalidQuery(f"search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
     mode, aggregate = _mode(options.get("mode"), query), Aggregate.parse(options.get("aggregate") or "max")
-    threshold = Threshold(options.get("max_distance"), options.get("min_score"))
+    threshold = threshold_of(options)
     _require_fitting(mode, aggregate, threshold, options)
     return Query(
         mode,
         page_of(options.get("limit", 10), options.get("offset", 0)),
         text=_shortened(text_of(query), mode),
-        where=condition(options.get("where")),
+        where=with_arrays(condition(options.get("where"))),
         fusion=options.get("fusion"),
         boosts=_boosts(options.get("boosts") or ()),
         threshold=threshold,
@@ -119,11 +124,20 @@ def page_of(limit: int, offset: int = 0) -> Page:
     Raises:
         InvalidQuery: One of the numbers is out of range.
     """
-    if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidQuery(f"limit is {limit}, expected a number from 1 to {MAX_LIMIT}")
-    if not isinstance(offset, int) or not 0 <= offset <= MAX_LIMIT:
-        raise InvalidQuery(f"offset is {offset}, expected a number from 0 to {MAX_LIMIT}")
-    return Page(limit, offset)
+    return Page(whole("limit", limit, 1, MAX_LIMIT), whole("offset", offset, 0, MAX_LIMIT))
+
+
+def threshold_of(options: SearchOptions) -> Threshold:
+    """Return what a hit must reach.
+
+    Raises:
+        InvalidQuery: One of the numbers is none.
+    """
+    farthest, least = options.get("max_distance"), options.get("min_score")
+    return Threshold(
+        None if farthest is None else number("max_distance", farthest),
+        None if least is None else number("min_score", least),
+    )
 
 
 def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
@@ -133,17 +147,16 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
         InvalidQuery: An option is out of range, or does not go with the others.
     """
     rerank, by = options.get("rerank"), options.get("group_by")
-    diversity, per_group = options.get("diversity", 0.0), options.get("per_group", 1)
+    diversity = number("diversity", options.get("diversity", 0.0))
     if not 0 <= diversity <= 1:
         raise InvalidQuery(f"diversity is {diversity}, expected 0 to 1")
-    if per_group < 1:
-        raise InvalidQuery(f"per_group is {per_group}, expected at least 1")
+    per_group = whole("per_group", options.get("per_group", 1), 1)
     if rerank is None and not diversity and by is None:
         return None
     if query.page.offset:
         raise InvalidQuery("reranked, diverse and grouped hits have no pages; ask for more of them at once")
-    if isinstance(rerank, LateInteraction) and rerank.candidates < 1:
-        raise InvalidQuery(f"candidates is {rerank.candidates}, expected at least 1")
+    if isinstance(rerank, Rerank | LateInteraction):
+        rerank = replace(rerank, candidates=whole("candidates", rerank.candidates, 1))
     if rerank is not None and query.text is None:
         raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
     if rerank is not None and not isinstance(rerank, Rerank | LateInteraction):
@@ -154,8 +167,11 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
 
 def text_of(query: Asked) -> str | None:
     """Return what the lexical leg reads: of weighted texts, those that are wanted."""
+    for text in [query] if isinstance(query, str) else query if isinstance(query, Mapping) else ():
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidQuery(f"the query is {text!r}, expected a text with at least a word")
     if isinstance(query, Mapping):
-        query = " ".join(text for text, weight in query.items() if weight > 0)
+        query = " ".join(text for text, weight in query.items() if number(f"the weight of {text!r}", weight) > 0)
     if not isinstance(query, str):
         return None
     if "\0" in query or (not query.isascii() and query.encode("utf-8", "ignore").decode() != query):
@@ -163,13 +179,41 @@ def text_of(query: Asked) -> str | None:
     return query
 
 
+LONG = 1000
+"""A list of more values than this is sent as one array: a statement has 65,535 parameters at most."""
+
+
+def with_arrays(where: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool] | None:
+    """Return a condition in which each long list of ``in_`` is an array, one parameter whatever its length."""
+    if not isinstance(where, sa.ColumnElement) or not any(map(_is_long, visitors.iterate(where))):
+        return where
+    changed: sa.ColumnElement[bool] = visitors.replacement_traverse(where, {}, _as_array)  # type: ignore[call-overload]
+    return changed
+
+
+def _is_long(part: object) -> bool:
+    listed = part.right if isinstance(part, sa.BinaryExpression) else None
+    return (
+        isinstance(listed, sa.BindParameter)
+        and listed.expanding
+        and isinstance(listed.value, Sequence)
+        and len(listed.value) > LONG
+        and not isinstance(listed.type, sa.types.TupleType)
+    )
+
+
+def _as_array(part: Any, **_: Any) -> Any:
+    if not _is_long(part) or part.operator not in (operators.in_op, operators.not_in_op):
+        return None
+    values = sa.bindparam(None, list(part.right.value), ARRAY(part.right.type), unique=True)
+    return part.left == sa.any_(values) if part.operator is operators.in_op else part.left != sa.all_(values)
+
+
 def _shortened(text: str | None, mode: Mode) -> str | None:
     """Return what is read of a long query, with a warning."""
     if text is None or len(text) <= LONGEST_QUERY or mode not in (Mode.LEXICAL, Mode.HYBRID):
         return text
-    warnings.warn(
-        f"the query has {len(text):,} characters; its words are read from the first {LONGEST_QUERY:,}", stacklevel=2
-    )
+    warn(f"the query has {len(text):,} characters; its words are read from the first {LONGEST_QUERY:,}", stacklevel=2)
     return text[:LONGEST_QUERY]
 
 
@@ -196,10 +240,10 @@ def _mode(mode: Mode | str | None, query: Asked) -> Mode:
 
 def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
-        boosts = [Boost(by, weight) for by, weight in boosts.items()]
+        boosts = [Boost(by, number("the weight of a boost", weight)) for by, weight in boosts.items()]
     if not isinstance(boosts, Sequence) or not all(isinstance(boost, Boost) for boost in boosts):
         raise InvalidQuery(f"boosts is {boosts!r}, expected a list of Boost, or a mapping of expressions to weights")
-    return tuple(boosts)
+    return tuple(replace(boost, weight=number("the weight of a boost", boost.weight)) for boost in boosts)
 
 
 def vector_of(query: Asked, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:

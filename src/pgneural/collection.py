@@ -26,15 +26,17 @@ from pgneural.asking import (
     patience_of,
     query_of,
     refinement_of,
+    text_of,
     vector_of,
+    with_arrays,
 )
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
-from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError, RefusedRecords
+from pgneural.errors import ChangedType, DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, expression
-from pgneural.incoming import Indexable, records_of
+from pgneural.incoming import Incoming, Indexable
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
@@ -45,6 +47,7 @@ from pgneural.store.catalog import STATISTICS_SECONDS, find_space, further_space
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
+from pgneural.store.pruning import now
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
@@ -106,15 +109,18 @@ class Collection:
         items: Indexable | Iterable[Indexable],
         *,
         bad_records: Literal["skip", "refuse"] = "skip",
+        prune: bool = False,
+        follow_links: bool = False,
         progress: Progress | None = None,
         build_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Report:
         """Store documents; those that are stored already and have not changed cost next to nothing.
 
         Args:
-            items: Paths (files, folders, glob patterns), records, mappings with the fields of a JSONL
-                record, or `Document` rows; one or many, of any kind.
+            items: Paths, records, mappings with the fields of a JSONL record, `Document` rows; one or many.
             bad_records: ``skip``, or ``refuse`` to raise after the good ones are stored.
+            prune: Delete documents that came from these paths and whose files, or records in a file, are gone.
+            follow_links: Read also what symbolic links in folders lead to.
             progress: Called after every batch with the report so far.
             build_progress: Called while the vector index is built.
 
@@ -128,20 +134,17 @@ class Collection:
         """
         with self._existing():
             self._refresh()
+            started, incoming = now(self._engine), Incoming(items, follow_links=follow_links)
             ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
-            report = ingest.run(records_of(items))
-            complete(self._engine, self._space)
+            report = ingest.run(incoming)
+            complete(self._engine, self._space, report.inserted + report.updated)
             with self._engine.begin() as connection:
                 follow_row_security(connection)
             build(self._engine, self._space, build_progress)
             for derived in self._further.values():
                 derived.complete(self._engine)
             self._searched = None  # its statistics are old now
-        if report.rejected and bad_records == "refuse":
-            raise RefusedRecords(
-                f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
-            )
-        return report
+            return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.
@@ -222,10 +225,16 @@ class Collection:
         """Search; where another space serves by now, search that one."""
         if self._serving.prepared:
             self._moved()
+        changed = False
         while True:
             before = self._serving.state
             try:
                 hits = search()
+            except ChangedType:
+                if changed:
+                    raise
+                changed = True
+                continue
             except (DBAPIError, psycopg.Error, PgneuralError):
                 if not self._moved() and self._serving.state == before:  # else another thread has moved it
                     raise
@@ -365,6 +374,8 @@ class Collection:
     def _discovered(
         self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
     ) -> Hits:
+        if target is not None:
+            text_of(target)  # refuses what is none
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
@@ -399,8 +410,10 @@ class Collection:
         with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
             self._look(connection)
             target = self._searching(connection).target
-            narrowed = None if narrowed is None else contained(connection, narrowed)
-            counting = facets(target, contained(connection, counted, "expression"), query, narrowed, limit)
+            narrowed = None if narrowed is None else with_arrays(contained(connection, narrowed))
+            text = None if query is None else text_of(query)
+            value = contained(connection, counted, "expression")
+            counting = facets(target, value, text, narrowed, page_of(limit).limit)
             return {hashable(row[0]): row[1] for row in connection.execute(counting)}
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -409,7 +422,7 @@ class Collection:
         Raises:
             ValueError: Neither is given; to drop the whole collection see `Database.drop`.
         """
-        narrowed = condition(where)
+        narrowed = with_arrays(condition(where))
         if external_ids is None and narrowed is None:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids

@@ -25,6 +25,7 @@ from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import LEGS, Query, Statements, Target, Vectors
 from pgneural.store.catalog import chunks_of, chunks_per_row, indexed_of, terms_of
 from pgneural.store.contained import require_contained
+from pgneural.store.failures import prepared_anew
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.vectors import Storage
 from pgneural.store.writer import among
@@ -49,12 +50,16 @@ class Searched:
         """Run the statement of a query; no rows where the space is in none of `states`."""
         built, parameters = self._statements.of(query, connection)
         parameters["neural_states"] = self.states
-        if not built.ours:
-            return connection.execute(built.statement, parameters).all()
-        text, constants = built.text(connection.dialect)
         driver: Any = connection.connection.dbapi_connection
-        rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
-        return rows
+
+        def execute() -> Sequence[Sequence[Any]]:
+            if not built.ours:
+                return connection.execute(built.statement, parameters).all()
+            text, constants = built.text(connection.dialect)
+            rows: list[tuple[Any, ...]] = driver.execute(text, {**constants, **parameters}).fetchall()
+            return rows
+
+        return prepared_anew(driver, execute)
 
     def serves(self, target: Target) -> bool:
         """Whether the statements are as good for what the target is by now."""

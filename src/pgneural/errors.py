@@ -29,18 +29,31 @@
         ├── MissingExtension
         ├── OutdatedExtension
         ├── OutdatedServer
+        ├── UnsupportedDriver
+        ├── UnsupportedEncoding
         ├── MissingPrivilege    (PermissionError)
+        ├── ReadOnlyDatabase    (PermissionError)
+        ├── StatementCancelled  (TimeoutError)
+        ├── LockTimeout         (TimeoutError)
+        ├── TransactionConflict
+        ├── ResourcesExhausted
+        ├── ChangedType
         ├── SchemaNotInstalled
         ├── OutdatedSchema
         └── NewerSchema
 
 A message names the value found and the value expected, and ends with the remedy. The command line
-prints it on one line; a traceback is only ever one of our own bugs.
+prints it on one line; a traceback is only ever one of our own bugs. Whatever it quotes, it can be printed as it is.
 """
+
+from pgneural.printable import printable
 
 
 class PgneuralError(Exception):
     """Something that the caller can mend went wrong."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownEncoder(PgneuralError, LookupError):
@@ -72,7 +85,9 @@ class UnreadableInput(PgneuralError, ValueError):
 
 
 class RefusedRecords(PgneuralError, ValueError):
-    """Some records were bad and the caller asked to refuse them; the others are stored."""
+    """Some records were bad and the caller asked to refuse them; the others are stored, as `report` says."""
+
+    report: object = None
 
 
 class InvalidName(PgneuralError, ValueError):
@@ -149,6 +164,38 @@ class OutdatedServer(DatabaseError):
 
 class MissingPrivilege(DatabaseError, PermissionError):
     """The role may not do what was asked."""
+
+
+class ReadOnlyDatabase(DatabaseError, PermissionError):
+    """Something was to be written on a standby server, or in a transaction that only reads."""
+
+
+class UnsupportedDriver(DatabaseError):
+    """The driver, or the database, is not one that we speak to."""
+
+
+class UnsupportedEncoding(DatabaseError):
+    """The database keeps text in another encoding than UTF8."""
+
+
+class StatementCancelled(DatabaseError, TimeoutError):
+    """The server, or somebody there, ended the statement: it took too long."""
+
+
+class LockTimeout(DatabaseError, TimeoutError):
+    """Others hold what the statement waits for."""
+
+
+class TransactionConflict(DatabaseError):
+    """Another transaction got in the way; the same again may work."""
+
+
+class ResourcesExhausted(DatabaseError):
+    """The server, or the pool, has no more memory, disk or connections, or a limit of it is reached."""
+
+
+class ChangedType(DatabaseError):
+    """A column's type changed under a prepared statement; the same again works."""
 
 
 class SchemaNotInstalled(DatabaseError):

@@ -6,11 +6,14 @@ CTEs (`pgneural.statement`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import NO_LINTING
 
 from pgneural.search import Hits
 from pgneural.statement import Page, Query, Target, Vectors
@@ -97,8 +100,8 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
     """
     query = query.settled()
     require_contained(connection, target.source, query.given())
-    compiled = query.select(target).compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
-    output: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
+    output: Any = connection.execute(_Explained(query.select(target))).scalar()
+    output = json.loads(output) if isinstance(output, str) else output  # as some drivers give it
     ran = {stage.name: stage for stage in _stages(output[0]["Plan"])}
     said = _Words(target, query.page, hits, ran)
     return Explanation(
@@ -111,6 +114,21 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
         float(output[0]["Execution Time"]),
         output[0]["Plan"],
     )
+
+
+class _Explained(sa.Executable, sa.ClauseElement):
+    """A statement under ``EXPLAIN``, with its parameters as any driver takes them."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: sa.Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(_Explained)
+def _compiled(element: _Explained, compiler: Any, **options: Any) -> str:
+    compiler.linting = NO_LINTING  # legs are joined through their keys in laterals
+    return f"EXPLAIN (ANALYZE, FORMAT JSON) {compiler.process(element.statement, **options)}"
 
 
 def _stages(plan: Plan) -> Iterator[Stage]:

@@ -1,4 +1,4 @@
-"""From what a caller gives to be indexed to records, one at a time."""
+"""From what a caller gives to be indexed to records, one at a time; and which stored documents are gone from there."""
 
 from __future__ import annotations
 
@@ -7,23 +7,68 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pgneural import load
+from pgneural.errors import RefusedRecords
+from pgneural.pipeline import Ingest, Report
+from pgneural.store.pruning import prune, stored_below
 from pgneural.store.schema import Document
 from pgneural.types import BadRecord, Record
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
 
 
-def records_of(items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:
-    """Read paths, records, mappings and documents; what is none of these is a bad record."""
-    one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))
-    many: Iterable[Any] = [items] if one else items  # type: ignore[assignment]
-    for position, item in enumerate(many, start=1):
-        if isinstance(item, Record):
-            yield item
-        elif isinstance(item, (str, Path)):
-            yield from load.read([item])
-        else:
-            yield _record(item, f"item {position}")
+class Incoming(Iterator[Record | BadRecord]):
+    """Reads paths, records, mappings and documents; what is none of these is a bad record.
+
+    Args:
+        items: One of them, several, or what `load.read` returned.
+        follow_links: Of paths: whether to read also what symbolic links lead to.
+    """
+
+    def __init__(self, items: Indexable | Iterable[Indexable], *, follow_links: bool = False) -> None:
+        self._reading = items if isinstance(items, load.Reading) else load.read([], follow_links=follow_links)
+        self._records = items if isinstance(items, load.Reading) else self._of(items)
+
+    def __next__(self) -> Record | BadRecord:
+        """Return the next record."""
+        return next(self._records)
+
+    def finish(self, ingest: Ingest, since: Any, *, refuse: bool) -> Report:
+        """After a run: tell what was not read, delete what is gone, and raise what is to be raised; return the report.
+
+        Args:
+            ingest: The run.
+            since: Its beginning, by the server: what was stored later is never deleted. None deletes nothing.
+            refuse: Whether bad records are an error; then nothing is deleted, either.
+
+        Raises:
+            InvalidFilter: The collection's expression of the language does not work for a document.
+            RefusedRecords: There were bad records; it has the report.
+        """
+        report = ingest.report
+        report.skipped, report.skipped_first = dict(self._reading.left_out.counts), self._reading.left_out.first
+        ingest.require_languages()
+        if report.rejected and refuse:
+            error = RefusedRecords(
+                f"{report.rejected} bad records, the first: {report.bad[0]}; the other {report.documents} are stored"
+            )
+            error.report = report
+            raise error
+        if since is not None:
+            stored = stored_below(ingest.engine, ingest.collection, self._reading.bases, since)
+            gone = [each for each in stored if self._reading.gone(each.external_id, each.uri, ingest.met)]
+            report.pruned = prune(ingest.engine, ingest.collection, gone, since)
+        return report
+
+    def _of(self, items: Indexable | Iterable[Indexable]) -> Iterator[Record | BadRecord]:
+        one = isinstance(items, (str, Path, Record, BadRecord, Document, Mapping))
+        many: Iterable[Any] = [items] if one else items  # type: ignore[assignment]
+        for position, item in enumerate(many, start=1):
+            if isinstance(item, Record):
+                yield item
+            elif isinstance(item, (str, Path)):
+                yield from self._reading.of(str(item))
+            else:
+                yield _record(item, f"item {position}")
 
 
 def _record(item: Any, origin: str) -> Record | BadRecord:

@@ -17,12 +17,14 @@ from itertools import chain
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from pgneural.chunk import chunk
+from pgneural.errors import InvalidFilter
 from pgneural.load import check, mistyped
 from pgneural.store.catalog import indexed_of
 from pgneural.store.schema import Space
-from pgneural.store.writer import ChangedMeanwhile, Encoded, Writer, Written
+from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_RECORDS = 2048
@@ -49,19 +51,37 @@ _Accepted = tuple[Record, str]
 
 @dataclass
 class Report:
-    """What a run did. Bad records are counted in `rejected`; the first `REPORTED` are in `bad`."""
+    """What a run did.
+
+    Attributes:
+        inserted: How many documents are new.
+        updated: How many have changed.
+        unchanged: How many are as they were.
+        rejected: How many records were bad.
+        replaced: How many records were replaced by a later one of this run with the same id.
+        pruned: How many documents were removed because their files, or their records in a file, are gone.
+        chunks_encoded: How many chunks got a vector.
+        chunks_reused: How many kept the one that they had.
+        bad: The first `REPORTED` bad records.
+        skipped: How many files and links were left out, by reason.
+        skipped_first: The first few of each.
+    """
 
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    replaced: int = 0
+    pruned: int = 0
     chunks_encoded: int = 0
     chunks_reused: int = 0
     bad: list[BadRecord] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_first: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def documents(self) -> int:
-        """How many good records there were."""
+        """How many good records there were, those of one id in one batch counted once."""
         return self.inserted + self.updated + self.unchanged
 
     def reject(self, record: BadRecord) -> None:
@@ -91,12 +111,15 @@ class Ingest:
         encoder: Callable[[], Encoder],
         progress: Progress | None = None,
     ) -> None:
-        self._engine, self._space, self._encoder = engine, space, encoder
+        self.engine, self.collection = engine, space.attribute
+        self._space, self._encoder = space, encoder
         self._progress = progress
         self._dimensions, self._given = space.dimensions, space.revision == "given"
         self._indexed = indexed_of(space)
         self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         self.report = Report()
+        self._accepted, self._refused = SeenIds(), SeenIds()
+        self._without_language: list[Refused] = []
 
     def run(self, records: Iterable[Record | BadRecord]) -> Report:
         """Store the records; return what was done."""
@@ -119,8 +142,26 @@ class Ingest:
             writer.flush()
         return self.report
 
+    def met(self, external_id: str) -> bool:
+        """Whether a record of this run had this id, good or bad."""
+        return external_id in self._accepted or external_id in self._refused
+
+    def require_languages(self) -> None:
+        """Say where the collection's expression of the language did not work.
+
+        Raises:
+            InvalidFilter: It did not for some documents, which are not stored.
+        """
+        if self._without_language:
+            raise InvalidFilter(
+                f"language_by {self._space.language_by} does not work for a document: "
+                f"{self._without_language[0].language_error} ({self._without_language[0].bad.origin}); "
+                f"{len(self._without_language)} such documents are not stored, the others are; "
+                "mend them and index again"
+            )
+
     def _connected(self) -> Writer:
-        return Writer(self._engine, self._space)
+        return Writer(self.engine, self._space)
 
     def _written(self, batch: Sequence[Encoded], writer: Writer) -> Written:
         """Write a batch; where somebody else was quicker, compare and encode it again."""
@@ -138,6 +179,9 @@ class Ingest:
         self.report.inserted += written.inserted
         self.report.updated += written.updated
         self.report.unchanged += written.unchanged
+        for refused in written.refused:
+            self.report.reject(refused.bad)
+        self._without_language += [refused for refused in written.refused if refused.language_error]
         if self._progress:
             self._progress(self.report)
 
@@ -150,9 +194,12 @@ class Ingest:
                 time.sleep(0)
             metadata = self._checked(record)
             if isinstance(metadata, BadRecord):
+                if isinstance(record, Record) and isinstance(record.external_id, str):
+                    self._refused.add(record.external_id)
                 self.report.reject(metadata if metadata.origin else replace(metadata, origin=f"item {position}"))
                 continue
             assert isinstance(record, Record)
+            self.report.replaced += self._accepted.add(record.external_id)
             batch.pop(record.external_id, None)
             batch[record.external_id] = (record, metadata)
             to_encode += record.embedding is None
@@ -218,6 +265,42 @@ class Ingest:
         self.report.chunks_encoded += len(wanted)
         fresh = iter(vectors)
         return [plan.encoded(fresh, self.report) for plan in batch]
+
+
+class SeenIds:
+    """The external ids that a run has met, in 8 bytes each: millions fit in memory.
+
+    Two ids in a pair of ten thousand million million are taken for one another.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[int] = set()
+        self._sorted: list[NDArray[np.int64]] = []
+
+    def add(self, external_id: str) -> bool:
+        """Add one; return whether it had been met before."""
+        known = external_id in self
+        self._new.add(hash(external_id))
+        if len(self._new) >= BATCH_RECORDS:
+            self._settle()
+        return known
+
+    def __contains__(self, external_id: str) -> bool:
+        number = hash(external_id)
+        return number in self._new or any(_has(numbers, number) for numbers in self._sorted)
+
+    def _settle(self) -> None:
+        """Merge arrays of like length, so that there are never more than a few."""
+        merged = np.array(sorted(self._new), dtype=np.int64)
+        self._new = set()
+        while self._sorted and len(self._sorted[-1]) <= 2 * len(merged):
+            merged = np.union1d(self._sorted.pop(), merged)
+        self._sorted.append(merged)
+
+
+def _has(numbers: NDArray[np.int64], number: int) -> bool:
+    place = int(numbers.searchsorted(number))
+    return place < len(numbers) and int(numbers[place]) == number
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import EncoderMismatch
 from pgneural.store import lexical, queue
+from pgneural.store.failures import cause_of, sqlstate
 from pgneural.store.kept import Kept, Made
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
@@ -41,7 +42,8 @@ BUSY_SECONDS = 1.0
 NOT_OF_A_ROW = {"08", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
 """Classes of errors, and errors, that no row is to blame for: of the server, of rights, of a table that is another."""
 
-BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+BUSY = {"55P03", "40P01", "40001"}
+"""The SQLSTATEs of who waits for a lock, of a deadlock, and of a transaction that another one got in the way of."""
 
 
 @dataclass
@@ -244,7 +246,7 @@ class Round:
         try:
             self._store_together(share, [made])
         except (DBAPIError, psycopg.Error) as error:
-            if isinstance(cause_of(error), BUSY) or not self._exists(share, made):
+            if sqlstate(error) in BUSY or not self._exists(share, made):
                 self._give_back(share, [made.row.key], BUSY_SECONDS)  # it is being deleted: that is noted, too
             else:
                 self._fail(share, {made.row.key: self._refuse(error)})
@@ -306,16 +308,11 @@ def _agrees(made: Made, there: set[str]) -> bool:
     return (made.row.values is not None) == (made.row.key in there)
 
 
-def cause_of(error: Exception) -> BaseException:
-    """Return the driver's error."""
-    return error.orig or error if isinstance(error, DBAPIError) else error
-
-
 def of_a_row(error: Exception) -> bool:
     """Whether an error is of the row that was worked at, so that the others can go on."""
     if not isinstance(error, (DBAPIError, psycopg.Error)):
         return not isinstance(error, (MemoryError, sa.exc.SQLAlchemyError, EncoderMismatch))
-    state = getattr(cause_of(error), "sqlstate", None) or ""
+    state = sqlstate(error)
     return bool(state) and state[:2] not in NOT_OF_A_ROW and state not in NOT_OF_A_ROW
 
 

@@ -21,6 +21,7 @@ from pgneural.diversify import agreement, few_of_each, hashable, mmr
 from pgneural.errors import InvalidFilter
 from pgneural.rerank import LateInteraction, Rerank
 from pgneural.statement import Page, Query, Target, late_interaction, one_of
+from pgneural.store.failures import first_line, of_the_caller
 from pgneural.store.further import tokens_text
 from pgneural.store.schema import Document
 from pgneural.types import Vector, below
@@ -259,12 +260,9 @@ def filter_errors(filtered: bool, what: str = "filter", noun: str = "the columns
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        mine = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
-        if not filtered or not isinstance(cause, mine) or isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        if not filtered or not of_the_caller(error):
             raise
-        said = str(cause).splitlines()[0]
-        raise InvalidFilter(f"the {what} does not work: {said}; it may use {noun}") from error
+        raise InvalidFilter(f"the {what} does not work: {first_line(error)}; it may use {noun}") from error
 
 
 def _rescored(hits: Sequence[Hit[E]], scores: Sequence[float | None]) -> tuple[list[Hit[E]], int]:

@@ -6,7 +6,6 @@ that served, which is kept in step with the rows, until it has loaded the encode
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -15,11 +14,12 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from pgneural.encoders.shared import shared
+from pgneural.printable import logger as logger_of
 from pgneural.store.catalog import chunks_of, dropped, require_encoder, space_of
 from pgneural.store.schema import Space
 from pgneural.types import Encoder
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 HERD_SECONDS = 3.0
 """After a switch clients make the other space ready at some moment of so long: all at once would take the processors

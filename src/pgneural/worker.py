@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import os
 import random
 import socket
@@ -31,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import MissingPrivilege
+from pgneural.printable import logger as logger_of
 from pgneural.rounds import Done, Round
 from pgneural.store import lexical, queue, remembered, work
 from pgneural.store.engine import create_engine, libpq_url
@@ -42,7 +42,7 @@ from pgneural.store.spaces import build_index, to_be_indexed
 from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
 
-logger = logging.getLogger("pgneural.worker")
+logger = logger_of("pgneural.worker")
 
 CHANNEL = "neural_changes"
 """What triggers notify."""
@@ -105,6 +105,7 @@ class Worker:
         self._as_superuser = as_superuser
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.engine = create_engine(url, connections=2 * concurrency + 2)
+        sa.event.listen(self.engine, "connect", _find_names_of_the_server_first)
         self._stopping, self._woken = threading.Event(), threading.Condition()
         self._shared = _Shared()
         self._encoders: dict[tuple[str, str], Encoder] = {}
@@ -415,6 +416,16 @@ class Worker:
         with self._woken:
             self._woken.notify_all()
 
+
+def _find_names_of_the_server_first(connection: psycopg.Connection[Any], _: Any) -> None:
+    """Find names in the server's own schema and in pgvector's; those of a source are found as its owner only."""
+    connection.execute(_PATH)
+    connection.commit()
+
+
+_PATH = """
+SELECT set_config('search_path', concat_ws(', ', 'pg_catalog', extnamespace::regnamespace::text, 'pg_temp'), false)
+  FROM pg_catalog.pg_extension WHERE extname = 'vector'"""
 
 _SUPERUSER = "SELECT rolname FROM pg_roles WHERE rolname IN (current_user, session_user) AND rolsuper LIMIT 1"
 

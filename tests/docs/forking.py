@@ -105,6 +105,8 @@ def _become(files: list[int], arguments: list[str], folder: str, environment: di
     for standard, file in enumerate(files):
         os.dup2(file, standard)
         os.close(file)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from pgneural import Collection, Database, Document, Record
 from pgneural.encoders.hashing import HashEncoder
-from pgneural.errors import EncoderMismatch, InvalidName, RefusedRecords, UnknownCollection
+from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, RefusedRecords, UnknownCollection
 from pgneural.pipeline import Ingest
 from pgneural.types import Content, Vector
+from tests.fixtures.tables import until
 
 
 class Counting(HashEncoder):
@@ -383,3 +384,60 @@ def test_one_id_in_two_batches(notes: Collection) -> None:
     notes.index([Record("x", "between"), *fillers, Record("x", "before")])
     (row,) = [row for row in content(notes) if row[0] == "x"]
     assert (row[2], row[6]) == ("before", "before")
+
+
+def without_words(notes: Collection) -> int:
+    """Count the documents of a collection that have no words, although they have chunks."""
+    terms = notes.chunks.name + "_terms"
+    statement = sa.text(
+        f"SELECT count(*) FROM neural.documents d WHERE collection = :name AND NOT EXISTS "  # noqa: S608
+        f'(SELECT FROM neural."{terms}" t WHERE t.source_id = d.id)'
+    )
+    with notes._engine.connect() as connection:
+        return int(connection.scalar(statement, {"name": notes.name}) or 0)
+
+
+def test_documents_are_found_by_words_as_soon_as_they_are_stored(notes: Collection, db: Database) -> None:
+    """A first run that is stopped, and what others find while it runs."""
+    records = [Record(str(n), f"fox {n}") for n in range(2000)]
+    found: list[int] = []
+
+    def interrupted() -> Any:
+        yield from records[:1600]
+        other = db.existing("notes")
+        until(lambda: other.count() > 0, 20)
+        found.append(len(other.search("fox", mode="lexical", limit=2000)))
+        assert other.count() >= found[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        notes.index(interrupted())
+    assert found[0] >= 512
+    assert without_words(notes) == 0
+    assert len(notes.search("fox", mode="lexical", limit=2000)) == notes.count() > 0
+    changed = notes.index([Record("1", "hound"), Record("2", "fox 2", metadata={"a": 1})])
+    assert (changed.updated, without_words(notes)) == (2, 0)
+    assert notes.search("hound", mode="lexical")[0].entity.external_id == "1"
+
+
+def test_an_interrupted_run_leaves_words_and_the_next_makes_their_index(notes: Collection, db: Database) -> None:
+    records = [Record(str(n), f"fox {n}") for n in range(600)]
+    Ingest(db.engine, notes.space, lambda: notes.encoder).run(records)  # killed before it came to the indexes
+    assert without_words(notes) == 0
+    notes.index([])
+    with db.engine.connect() as connection:
+        indexes = sa.text("SELECT count(*) FROM pg_indexes WHERE indexname = 'documents_notes_terms_idx'")
+        assert connection.scalar(indexes) == 1
+
+
+def test_a_document_whose_words_cannot_be_made_is_bad_and_the_others_are_stored(db: Database) -> None:
+    numbers = " ".join(str(n) for n in range(300_000))  # of a title, all words are kept: a tsvector holds 1 MB
+    plain = db.collection("plain", encoder="hash")
+    report = plain.index([Record("1", "fox"), Record("big", "fox", title=numbers), Record("2", "fox")])
+    assert (report.inserted, report.rejected, without_words(plain)) == (2, 1, 0)
+    assert str(report.bad[0]).startswith("item 2: the server cannot store it: ") or "big" in str(report.bad[0])
+    spoken = db.collection("spoken", encoder="hash", language_by="(metadata->>'n')::int::text")
+    with pytest.raises(InvalidFilter, match="does not work for a document: invalid input syntax.*1 such documents are"):
+        spoken.index([Record(str(n), "fox", metadata={"n": "x" if n == 5 else "1"}) for n in range(9)])
+    assert (spoken.count(), without_words(spoken)) == (8, 0)
+    assert len(spoken.search("fox", mode="lexical")) == 8

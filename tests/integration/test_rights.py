@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.conninfo import make_conninfo
 
 from pgneural import Database
 from pgneural.encoders.permitted import permit, permitted
@@ -63,6 +64,43 @@ def test_no_function_with_more_rights_is_for_everybody(execute: Execute) -> None
         " AND NOT coalesce(proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}'"
     )
     assert open_ == []
+
+
+def test_nothing_resolves_by_a_path_that_others_can_write_to(execute: Execute) -> None:
+    """But for what needs pgvector's names, or reads what an owner has written: workers do that as the owner."""
+    found = execute(
+        "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'neural'::regnamespace AND prosqlbody IS NULL"
+        " AND NOT coalesce(proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}' ORDER BY 1"
+    )
+    words = {"bm25_weights", "fresh_score", "lexical_query", "max_sim"}
+    tables = {"make_tables", "make_index", "watch", "create_space", "unwatch"}
+    reads = {"index_words", "index_words_singly", "collect", "take", "reconcile", "reconcile_space", "reconcile_slice"}
+    assert {name for (name,) in found} <= words | tables | reads | {"changed_counts", "unreadable"}
+
+
+def test_a_schema_named_like_a_role_is_left_out_where_another_made_it(url: str, login: Login) -> None:
+    stranger = login("stranger")
+    run(url, "GRANT CREATE ON DATABASE {} TO stranger".format(run(url, "SELECT current_database()")[0][0]))
+    trap = "AS $$ BEGIN RAISE EXCEPTION 'taken by %', current_user; END $$ LANGUAGE plpgsql"
+    run(
+        stranger,
+        "CREATE SCHEMA postgres",
+        f"CREATE FUNCTION postgres.format(text, text) RETURNS text {trap}",
+        f"CREATE FUNCTION postgres.concat_ws(text, text, text) RETURNS text {trap}",
+        f"CREATE FUNCTION postgres.cardinality(smallint[]) RETURNS int {trap}",
+        f"CREATE FUNCTION postgres.count(text) RETURNS bigint {trap}",
+    )
+    with Database(url) as db:
+        assert db.upgrade().current
+        assert db.check().current
+        db.collection("notes", encoder="hash").index([{"id": "1", "text": "quick foxes"}])
+        assert len(db.collection("notes").search("fox")) == 1
+        with db.engine.connect() as connection:
+            assert connection.exec_driver_sql("SHOW search_path").scalar() == "public"
+            assert connection.exec_driver_sql("SELECT current_user").scalar() == "postgres"
+    own = make_conninfo(libpq_url(url), user="stranger")
+    with Database(own) as db, db.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT current_schema()").scalar() == "stranger"
 
 
 @pytest.mark.parametrize("function", ["forget_changes", "note_documents", "note_changes", "count_terms", "guard_space"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import chain
-from typing import Any
+from typing import Any, Literal, cast
 
 import click
 
@@ -17,6 +17,8 @@ from pgneural.cli import output, reading, spaces, working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
 from pgneural.filter import Filter
+from pgneural.load.walk import NAMED
+from pgneural.pipeline import Report
 from pgneural.store.engine import libpq_url
 from pgneural.store.vectors import Method, Precision, VectorIndex
 
@@ -49,7 +51,7 @@ def upgrade(target: Target, as_json: bool) -> None:
     """Bring the database schema up to date."""
     with target.open() as database:
         state = database.upgrade()
-    output.print_json(state) if as_json else click.echo(f"schema neural is at revision {state.revision}")
+    output.print_json(state) if as_json else output.say(f"schema neural is at revision {state.revision}")
 
 
 @db.command()
@@ -63,8 +65,8 @@ def check(target: Target, as_json: bool) -> None:
         output.print_json({**asdict(state), "current": state.current})
     else:
         for difference in state.differences:
-            click.echo(difference)
-        click.echo(f"schema neural is {'as it should be' if state.current else 'not as it should be'}")
+            output.say(difference)
+        output.say(f"schema neural is {'as it should be' if state.current else 'not as it should be'}")
     raise SystemExit(0 if state.current else 1)
 
 
@@ -100,7 +102,7 @@ def psql(target: Target, arguments: tuple[str, ...]) -> None:
 def stop(target: Target) -> None:
     """Stop the embedded server."""
     stopped = target.server.stop()
-    click.echo("the embedded server is stopped" if stopped else "the embedded server was not running")
+    output.say("the embedded server is stopped" if stopped else "the embedded server was not running")
 
 
 @main.command()
@@ -126,6 +128,9 @@ def stop(target: Target) -> None:
 @click.option("--text-field", help="The CSV column or JSON key of the text.", cls=Option)
 @click.option("--bad-records", type=click.Choice(["skip", "refuse"]), default="skip",
               help="refuse: exit 1 if there are any. The good ones are stored either way.", cls=Option)  # fmt: skip
+@click.option("--prune", is_flag=True,
+              help="Remove documents that came from these paths and whose files are gone.", cls=Option)  # fmt: skip
+@click.option("--follow-links", is_flag=True, help="Read also what symbolic links lead to.", cls=Option)
 @json_option
 @target_options
 def index(
@@ -139,32 +144,59 @@ def index(
     id_field: str | None,
     title_field: str | None,
     text_field: str | None,
-    bad_records: str,
+    bad_records: Literal["skip", "refuse"],
+    prune: bool,
+    follow_links: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Index files, folders, glob patterns, or - for standard input.
 
     Reads text, Markdown, HTML, CSV and JSONL (also BEIR corpus.jsonl), each also as .gz. Run it again to
-    bring the collection up to date: what has not changed is not encoded again.
+    bring the collection up to date: what has not changed is not encoded again. Symbolic links in folders,
+    pipes and devices are left out and counted. With --prune, documents whose files are gone are removed, and
+    so are records that are gone from a CSV or JSONL file; documents from elsewhere stay.
     """
-    records = load.read(paths, format=format_, fields=load.Fields(id_field, title_field, text_field))
-    first = next(records, None)  # a path that does not exist is refused before anything is made
-    if first is None:
+    fields = load.Fields(id_field, title_field, text_field)
+    reading = load.read(paths, format=format_, fields=fields, follow_links=follow_links)
+    if reading.peek() is None:  # a path that does not exist is refused before anything is made
         raise UnreadableInput(f"{', '.join(paths)}: there are no records")
+    if prune and set(paths) == {"-"}:
+        raise click.UsageError("--prune looks for files; name a file or folder")
     started = time.monotonic()
     with target.open() as database, output.progress_bar(interactive()) as bar:
         given = {name: value for name, value in options.items() if value is not None}
         chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **given)
-        report = chosen.index(chain([first], records), progress=bar.documents, build_progress=bar.build)
+        try:
+            report = chosen.index(
+                reading, bad_records=bad_records, prune=prune, progress=bar.documents, build_progress=bar.build
+            )
+        except RefusedRecords as refused:
+            report = cast(Report, refused.report)
     for bad in report.bad:
-        click.echo(f"bad record: {bad}", err=True)
+        output.say(f"bad record: {bad}", err=True)
     if as_json:
         output.print_json({"collection": collection, **asdict(report)})
     else:
-        click.echo(output.summary(report, collection, time.monotonic() - started))
+        output.say(output.summary(report, collection, time.monotonic() - started))
+        for line in _further(report):
+            output.say(line)
     if report.rejected and bad_records == "refuse":
         raise RefusedRecords(f"{report.rejected} bad records; the other {report.documents} documents are stored")
+
+
+def _further(report: Report) -> Iterator[str]:
+    """Say what else happened in a run, where it did."""
+    if report.replaced:
+        yield f"{report.replaced:,} records were replaced by later ones with the same id"
+    if report.pruned:
+        yield f"{report.pruned:,} documents were removed: their files or records are gone"
+    if report.skipped:
+        parts = []
+        for reason, number in report.skipped.items():
+            first = ", ".join(report.skipped_first[reason]) + (", …" if number > NAMED else "")
+            parts.append(f"{number:,} {reason}: {first}")
+        yield "not read: " + "; ".join(parts)
 
 
 @main.command()
@@ -200,7 +232,7 @@ def reindex(
     if as_json:
         output.print_json({"collection": collection, "vector_index": chosen.as_json()})
     else:
-        click.echo(f"{collection}: the vectors are indexed by {chosen.method}, {chosen.precision} precision")
+        output.say(f"{collection}: the vectors are indexed by {chosen.method}, {chosen.precision} precision")
 
 
 @main.command()
@@ -226,7 +258,7 @@ def delete(
         deleted = chosen.count() if everything else chosen.delete(external_ids or None, where=where)
         if everything:
             database.drop(collection)
-    output.print_json({"collection": collection, "deleted": deleted}) if as_json else click.echo(
+    output.print_json({"collection": collection, "deleted": deleted}) if as_json else output.say(
         f"{deleted:,} documents deleted"
     )
 
@@ -244,7 +276,7 @@ def encoders(as_json: bool) -> None:
         for info in listed
     ]
     output.print_table(("name", "dimensions", "max tokens", "modalities", "ready offline", "note"), rows)
-    click.echo(
+    output.say(
         "also: any sentence-transformers model, by folder or name; vectors:<dimensions> for vectors made elsewhere"
     )
 

@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import click
-
 from pgneural.cli import output
 from pgneural.cli.options import interactive
 from pgneural.database import Database
@@ -35,20 +33,20 @@ QUESTIONS = (
 
 def run(database: Database) -> None:
     """Index (a second run re-encodes nothing), then answer the questions."""
-    click.echo("reading the docstrings of the standard library")
+    output.say("reading the docstrings of the standard library")
     records = list(stdlib.read())
     started = time.monotonic()
     collection = database.collection(COLLECTION)
     with output.progress_bar(interactive(), total=len(records)) as bar:
         report = collection.index(records, progress=bar.documents, build_progress=bar.build)
-    click.echo(output.summary(report, COLLECTION, time.monotonic() - started))
+    output.say(output.summary(report, COLLECTION, time.monotonic() - started))
     for question in QUESTIONS:
         filtered = f"   WHERE {question.where}" if question.where else ""
-        click.echo()
+        output.say("")
         output.print_hits(
             collection.search(question.text, where=question.where, limit=5), title=f"{question.text}{filtered}"
         )
-    click.echo(f"\nask your own: {_program()} search {COLLECTION} 'your question'")
+    output.say(f"\nask your own: {_program()} search {COLLECTION} 'your question'")
 
 
 def _program() -> str:

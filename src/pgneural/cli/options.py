@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ import psycopg
 from click.core import ParameterSource
 from sqlalchemy.exc import DBAPIError
 
+from pgneural.cli.output import say
 from pgneural.database import Database, connect, embedded
 from pgneural.encoders.permitted import permit
 from pgneural.errors import PgneuralError
+from pgneural.printable import printable, tolerant_streams
 from pgneural.store.embedded import EmbeddedServer
 
 INTERRUPTED = 130
@@ -49,30 +52,63 @@ class Target:
 
 
 class Failing(click.Group):
-    """A group that turns errors into one line and an exit status."""
+    """A group that turns errors into one line and an exit status, all of which can be printed."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line."""
+        tolerant_streams()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            return super().main(*args, **kwargs)
+            try:
+                return super().main(*args, **kwargs)
+            except Exception:  # ours, or --debug
+                say(traceback.format_exc().rstrip(), err=True)
+                raise SystemExit(1) from None
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options before the subcommand."""
+        with _usage_errors():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the subcommand; what it raises on purpose becomes one line."""
         try:
-            return super().invoke(context)
+            with _usage_errors():
+                return super().invoke(context)
         except KeyboardInterrupt:
-            click.echo("Error: stopped; run the same command again to complete the work", err=True)
+            say("Error: stopped; run the same command again to complete the work", err=True)
             raise SystemExit(INTERRUPTED) from None
         except (PgneuralError, DBAPIError, psycopg.Error) as error:
             if context.params.get("debug"):
                 raise
             said = error.orig if isinstance(error, DBAPIError) else error
-            raise click.ClickException(" ".join(str(said).split())) from error
+            raise click.ClickException(_encodable(printable(" ".join(str(said).split())))) from error
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Make what click says of arguments printable, and tell how one can begin with a dash."""
+    try:
+        yield
+    except click.ClickException as error:
+        dashed = isinstance(error, click.NoSuchOption) and _takes_arguments(error.ctx)
+        hint = " An argument that begins with a dash goes after -- (two dashes)." if dashed else ""
+        vars(error)["message"] = _encodable(printable(error.message)) + hint
+        raise
+
+
+def _encodable(text: str) -> str:
+    """Return a text as standard error can show it; click would send UTF-8 where the encoding is ASCII."""
+    encoding = sys.stderr.encoding or "ascii"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _takes_arguments(context: click.Context | None) -> bool:
+    return context is not None and any(isinstance(each, click.Argument) for each in context.command.params)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    say(f"Warning: {message}", err=True)
 
 
 class Option(click.Option):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from pgneural.evaluation import Evaluation
 from pgneural.explain import Explanation
 from pgneural.pipeline import Report
+from pgneural.printable import printable, printable_json
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
 
@@ -25,9 +26,15 @@ PIPE_WIDTH = 200
 """The width of a table that no terminal shows."""
 
 
+def say(text: object, *, err: bool = False) -> None:
+    """Print lines: all that the command line says goes through here, through `print_table` or through `print_json`."""
+    click.echo(printable(text, "\n"), sys.stderr if err else sys.stdout)
+
+
 def print_json(value: Any) -> None:
     """Print a value as one JSON document."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()  # an escape of the stream's would be no JSON
+    click.echo(printable_json(value, ascii_only=ascii_only, indent=2, default=_plain), sys.stdout)
 
 
 def _plain(value: Any) -> Any:
@@ -38,13 +45,14 @@ def _plain(value: Any) -> Any:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """Print a table; numbers to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    heading = None if title is None else Text(printable(title))
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     listed = [list(row) for row in rows]
     for at, column in enumerate(columns):
         numeric = all(isinstance(row[at], (int, float)) for row in listed)
-        table.add_column(column, justify="right" if numeric and listed else "left", overflow="fold")
+        table.add_column(Text(printable(column)), justify="right" if numeric and listed else "left", overflow="fold")
     for row in listed:
-        table.add_row(*(escape(_cell(value)) for value in row))
+        table.add_row(*(Text(printable(_cell(value))) for value in row))
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
@@ -86,9 +94,9 @@ def print_hits(hits: Hits, *, title: str | None = None) -> None:
     rows = [(hit.rank, hit.score, hit.entity.title or hit.entity.external_id, hit.chunk.snippet(160)) for hit in hits]
     print_table(("rank", "score", "title", "snippet"), rows, title=title)
     if hits.relaxed:
-        click.echo("too few documents have the phrase in quotation marks; those without it follow", err=True)
+        say("too few documents have the phrase in quotation marks; those without it follow", err=True)
     if hits.exhausted:
-        click.echo(f"these are all: {len(hits)} documents pass", err=True)
+        say(f"these are all: {len(hits)} documents pass", err=True)
 
 
 def explanation_as_json(explanation: Explanation) -> dict[str, Any]:
@@ -104,15 +112,15 @@ def print_explanation(explanation: Explanation) -> None:
     print_table(("rank", "score", *legs), parts, title="score parts")
     stages = [(s.name, s.what, s.rows, s.ms, ", ".join(s.indexes)) for s in explanation.stages]
     print_table(("stage", "what", "rows", "ms", "indexes"), stages, title="stages")
-    click.echo(str(explanation))
-    click.echo(f"{explanation.planning_ms:.1f} ms planning, {explanation.total_ms:.1f} ms executing")
+    say(explanation)
+    say(f"{explanation.planning_ms:.1f} ms planning, {explanation.total_ms:.1f} ms executing")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print what each mode reached."""
     rows = [(mode, *result.as_json().values()) for mode, result in evaluation.modes.items()]
     print_table(("mode", *next(iter(evaluation.modes.values())).as_json()), rows)
-    click.echo(f"{evaluation.queries:,} queries of {evaluation.collection}", err=True)
+    say(f"{evaluation.queries:,} queries of {evaluation.collection}", err=True)
 
 
 def summary(report: Report, collection: str, seconds: float) -> str:

@@ -111,7 +111,7 @@ def compare(
     if as_json:
         output.print_json(result)
         return
-    click.echo(f"{result.queries} queries: overlap@{k} {result.overlap:.3f}")
+    output.say(f"{result.queries} queries: overlap@{k} {result.overlap:.3f}")
     measures = list(result.spaces[0].mean)
     rows = [
         (

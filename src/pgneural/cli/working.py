@@ -14,7 +14,11 @@ from pgneural.cli import output
 from pgneural.cli.options import Option, Target, json_option, target_options
 from pgneural.database import Database
 from pgneural.errors import DatabaseUnreachable, UnfinishedWork, UnknownSpace
+from pgneural.printable import PrintableFormatter
+from pgneural.printable import logger as logger_of
 from pgneural.worker import Worker, unknown_spaces
+
+logger = logger_of(__name__)
 
 PATIENCE_SECONDS = 60.0
 """For so long a worker waits at its start for a server that is not there: it may be starting, too."""
@@ -53,8 +57,7 @@ def worker(
 
     Start as many as you like, on as many hosts: they share the work. What was begun is finished before it ends.
     """
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("pgneural").setLevel(logging.INFO)
+    _log()
     with target.open() as database:
         _wait_for(database, 0.0 if once else PATIENCE_SECONDS)
         if missing := unknown_spaces(database.engine, spaces):
@@ -78,14 +81,25 @@ def worker(
         raise UnfinishedWork(f"{'; '.join(problems)}; neural.failed says why")
 
 
+def _log() -> None:
+    """Show what our loggers say, and the warnings of others, on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("pgneural").setLevel(logging.INFO)
+
+
 def _wait_for(database: Database, patience: float) -> None:
-    deadline = time.monotonic() + patience
+    deadline, told = time.monotonic() + patience, False
     while True:
         try:
             return database.require_current()
-        except DatabaseUnreachable:
+        except DatabaseUnreachable as error:
             if time.monotonic() > deadline:
                 raise
+            if not told:
+                logger.warning("%s It is tried again for %.0f s.", error, patience)
+            told = True
             time.sleep(0.5)
 
 
@@ -104,7 +118,7 @@ def _report(worker: Worker, as_json: bool) -> None:
         output.print_json(done)
     else:
         known = f"{done['encoded']:,} chunks encoded, {done['reused']:,} known already"
-        click.echo(f"{done['rows']:,} rows are up to date: {known}")
+        output.say(f"{done['rows']:,} rows are up to date: {known}")
 
 
 @click.command()
@@ -134,4 +148,7 @@ def status(target: Target, as_json: bool) -> None:
         for s in spaces
     ]
     output.print_table(columns, rows)
+    for s in spaces:
+        if s.problem:
+            output.say(f"{s.source}.{s.attribute}: {s.problem}")
     output.print_table(("worker", "seen"), [(each.id, f"{each.seconds_ago:.0f} s ago") for each in workers])

@@ -9,9 +9,7 @@ processor's cache. Precision: half where the machine has the instructions and th
 from __future__ import annotations
 
 import copy
-import logging
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,8 @@ from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import load, revision_of
 from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
+from pgneural.printable import logger as logger_of
+from pgneural.printable import warn
 from pgneural.types import Content, Distance, Modality, Vector
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -143,11 +143,11 @@ class SentenceTransformerEncoder:
         limit = self._usable(self._query_prompt)
         endless = limit is not None and len(text) > limit * LONGEST_TOKEN
         if limit is not None and endless:
-            warnings.warn(f"the query has {len(text)} characters; {self.name} reads {limit} tokens", stacklevel=2)
+            warn(f"the query has {len(text)} characters; {self.name} reads {limit} tokens", stacklevel=2)
             text = text[: limit * LONGEST_TOKEN]
         ((text, length),) = self.tokenizer.read([text])
         if limit is not None and length > limit and not endless:
-            warnings.warn(f"the query has {length} tokens; {self.name} reads the first {limit}", stacklevel=2)
+            warn(f"the query has {length} tokens; {self.name} reads the first {limit}", stacklevel=2)
         vector: Vector = self._forward([text], self._query_prompt, "query")[0]
         return vector
 

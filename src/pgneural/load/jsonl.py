@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, cast
 
-from pgneural.load.lines import numbered, undecodable
+from pgneural.load.lines import Utf8, numbered, undecodable
 from pgneural.load.records import Fields, from_mapping
 from pgneural.types import BadRecord, Record
 
 
-def records(file: IO[bytes], name: str, fields: Fields) -> Iterator[Record | BadRecord]:
+def records(file: IO[bytes], name: str, fields: Fields, _: str) -> Iterator[Record | BadRecord]:
     """Yield one record for each line that is not blank."""
-    for origin, line in numbered(file, name):
+    for number, line in numbered(cast(IO[bytes], io.BufferedReader(Utf8(file), 2**18)), name):
         if isinstance(line, BadRecord):
             yield line
         elif line.strip():
-            yield _record(origin, line, fields)
+            yield _record(f"{name}:{number}", line, fields)
 
 
 def _record(origin: str, line: bytes, fields: Fields) -> Record | BadRecord:

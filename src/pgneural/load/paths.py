@@ -1,29 +1,38 @@
-"""Which files a path stands for, and which reader a file needs."""
+"""Reading the files of a run, each with the reader that it needs; and what can be said of them afterwards.
+
+The external id of a file that is one document is its normal absolute path, so that two folders with a ``README.md``
+each never overwrite one another, however they are spelled. A document's uri says which file it came from, for one
+of many in a file with the document's id behind ``#``: by it, documents are known whose files are gone.
+"""
 
 from __future__ import annotations
 
-import glob
+import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from pgneural.errors import UnreadableInput
 from pgneural.load import csvfile, jsonl, prose
-from pgneural.load.lines import open_binary
+from pgneural.load.lines import NotAFile, open_binary
 from pgneural.load.records import Fields
+from pgneural.load.walk import UNKNOWN_KIND, LeftOut, Walk, covers, is_pattern, normal, shown
 from pgneural.types import BadRecord, Record
 
-Reader = Callable[[IO[bytes], str, Fields], Iterator[Record | BadRecord]]
+Reader = Callable[[IO[bytes], str, Fields, str], Iterator[Record | BadRecord]]
+"""Of a file, its name for messages, the fields, and what ids that are not in it begin with."""
 
 FORMATS: dict[str, Reader] = {
     "jsonl": jsonl.records,
     "csv": csvfile.records,
-    "text": lambda file, name, _: prose.text(file, name),
-    "markdown": lambda file, name, _: prose.markdown(file, name),
-    "html": lambda file, name, _: prose.html(file, name),
+    "text": lambda file, name, *_: prose.text(file, name),
+    "markdown": lambda file, name, *_: prose.markdown(file, name),
+    "html": lambda file, name, *_: prose.html(file, name),
 }
 
 SUFFIXES = {
@@ -39,67 +48,198 @@ SUFFIXES = {
     ".htm": "html",
 }
 
+_OF_MANY = {"jsonl", "csv"}
+
+
+class Reading(Iterator[Record | BadRecord]):
+    """The records of files, folders, patterns and ``-``, one after another.
+
+    Attributes:
+        left_out: What was not read, and why.
+        roots: For each path that was given, whether it covers a file.
+        bases: Their beginnings, in the normal form.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | Path] = (),
+        *,
+        format: str | None = None,
+        fields: Fields | None = None,
+        follow_links: bool = False,
+    ) -> None:
+        self._format, self._fields, self._follow = format, fields or Fields(), follow_links
+        self.left_out = LeftOut()
+        self.roots: list[Callable[[str], bool]] = []
+        self.bases: list[str] = []
+        self._walk = Walk(follow_links, self.left_out)
+        self._to_the_end: set[int] = set()
+        self._records = self._of_all([str(path) for path in paths])
+        self._peeked: list[Record | BadRecord] = []
+
+    def __next__(self) -> Record | BadRecord:
+        """Return the next record."""
+        return self._peeked.pop() if self._peeked else next(self._records)
+
+    def peek(self) -> Record | BadRecord | None:
+        """Return the next record without taking it, None at the end."""
+        if not self._peeked and (first := next(self._records, None)) is not None:
+            self._peeked.append(first)
+        return self._peeked[0] if self._peeked else None
+
+    def of(self, path: str) -> Iterator[Record | BadRecord]:
+        """Yield the records of one path more."""
+        if path == "-":
+            file, reader = _standard_input(self._format)
+            yield from reader(file, "stdin", self._fields, str(Path("stdin").absolute()))
+        else:
+            found, repeats = False, self._walk.repeats
+            for file_path in self._files(path):
+                found = True
+                yield from self._of_file(file_path)
+            if not found and self._walk.repeats == repeats:
+                told = "".join(f"; {number:,} {reason}" for reason, number in self.left_out.counts.items())
+                raise UnreadableInput(_nothing(path) + told)
+
+    def gone(self, external_id: str, uri: str, seen: Callable[[str], bool]) -> bool:
+        """Whether a stored document came from one of these paths and is not there any more.
+
+        Args:
+            external_id: Of the document.
+            uri: Where it came from.
+            seen: Whether this run has met an external id.
+        """
+        path, fragment = _origin(uri)
+        if (fragment is None and external_id != Path(path).as_posix()) or fragment not in (
+            None,
+            _fragment(external_id),
+        ):
+            return False
+        if not any(root(path) for root in self.roots):
+            return False
+        if fragment is not None and hash(path) in self._to_the_end:
+            return not seen(external_id)
+        return _vanished(path)
+
+    def _of_all(self, paths: list[str]) -> Iterator[Record | BadRecord]:
+        for path in paths:  # before anything is read
+            if path != "-" and not os.path.exists(path) and not is_pattern(path):
+                raise UnreadableInput(_nothing(path))
+        for path in paths:
+            yield from self.of(path)
+
+    def _files(self, path: str) -> Iterator[Path]:
+        if os.path.isdir(path):
+            self._root(normal(path), None)
+            found = self._walk.folder(str(Path(path)))
+        elif os.path.exists(path):
+            self._root(normal(path), path)
+            if not self._format and not _format(Path(path)) and os.path.isfile(path):
+                raise UnreadableInput(
+                    f"{path}: no reader for {Path(path).suffix or 'a name without a suffix'}; "
+                    f"known are {', '.join(SUFFIXES)}; or say --format {' or '.join(FORMATS)}"
+                )
+            yield from self._walk.file(str(Path(path)))
+            return
+        else:
+            pattern = normal(path)
+            self.roots.append(lambda file: covers(pattern, file))
+            self.bases.append(re.split(r"[*?\[]", pattern)[0])
+            found = self._walk.pattern(path)
+        for file in found:
+            if self._format or _format(file):
+                yield file
+            else:
+                self.left_out.add(UNKNOWN_KIND, file)
+
+    def _root(self, root: str, file: str | None) -> None:
+        below = root.rstrip(os.sep) + os.sep
+        self.bases.append(root)
+        self.roots.append((lambda path: path == root) if file else lambda path: path.startswith(below))
+
+    def _of_file(self, path: Path) -> Iterator[Record | BadRecord]:
+        kind = self._format or _format(path) or "text"
+        name, full = shown(path), normal(path)
+        whole = True
+        try:
+            with open_binary(path) as file:
+                for record in FORMATS[kind](file, name, self._fields, full):
+                    whole = whole and isinstance(record, Record)
+                    yield _placed(record, full, one=kind not in _OF_MANY)
+        except NotAFile as error:
+            yield BadRecord(name, str(error))
+            return
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            yield BadRecord(name, f"byte 0x{byte:02x} is not {error.encoding}, as the file begins; convert it to UTF-8")
+            return
+        except (OSError, EOFError, zlib.error) as error:
+            yield BadRecord(name, f"cannot be read: {error.__class__.__name__}: {error}")
+            return
+        if whole:
+            self._to_the_end.add(hash(full))
+
 
 def read(
-    paths: Iterable[str | Path], *, format: str | None = None, fields: Fields | None = None
-) -> Iterator[Record | BadRecord]:
-    """Yield the records of files, folders (all files of a known kind below), glob patterns and ``-``.
-
-    The external id of a file that is one document is its absolute path, so that two folders with a
-    ``README.md`` each never overwrite one another.
+    paths: Iterable[str | Path],
+    *,
+    format: str | None = None,
+    fields: Fields | None = None,
+    follow_links: bool = False,
+) -> Reading:
+    """Return the records of files, folders (all files of a known kind below), glob patterns and ``-``.
 
     Args:
         paths: Where to read; ``-`` is standard input.
         format: One of `FORMATS`; by default the file name's suffix decides.
         fields: Which fields of CSV and JSONL hold id, title and text.
+        follow_links: Whether to read also what symbolic links lead to.
 
     Raises:
-        UnreadableInput: A path does not exist, holds nothing, or is of no known kind.
+        UnreadableInput: When the first record is asked for: a path does not exist, holds nothing, or is of no known
+            kind.
     """
-    for path in [str(path) for path in paths]:
-        if path == "-":
-            file, reader = _standard_input(format)
-            yield from reader(file, "stdin", fields or Fields())
-        else:
-            for found in _files(path, format):
-                yield from _read_file(found, format, fields or Fields())
+    return Reading(paths, format=format, fields=fields, follow_links=follow_links)
 
 
-def _read_file(path: Path, format: str | None, fields: Fields) -> Iterator[Record | BadRecord]:
-    reader = FORMATS[format or _format(path) or "text"]
+def _nothing(path: str) -> str:
+    return f"{shown(path)}: no such file, and no file of a known kind ({', '.join(SUFFIXES)}) there"
+
+
+def _placed(record: Record | BadRecord, path: str, *, one: bool) -> Record | BadRecord:
+    """Give a record the file that it came from as its uri, unless it says another."""
+    if not isinstance(record, Record):
+        return record
+    uri = Path(path).as_uri()
+    if one:
+        return replace(record, external_id=Path(path).as_posix(), uri=uri)
+    return record if record.uri else replace(record, uri=f"{uri}#{_fragment(record.external_id)}")
+
+
+def _fragment(external_id: str) -> str:
+    return quote(external_id, safe="/:@", errors="surrogatepass")
+
+
+def _origin(uri: str) -> tuple[str, str | None]:
+    """Return the path of a ``file:`` uri, and what stands behind ``#``."""
+    parts = urlsplit(uri)
+    return os.fsdecode(unquote_to_bytes(parts.path)), parts.fragment or None
+
+
+def _vanished(path: str) -> bool:
+    """Whether a file is gone; one that cannot be looked at is not."""
     try:
-        with open_binary(path) as file:
-            for record in reader(file, str(path), fields):
-                uri = path.absolute().as_uri()
-                if isinstance(record, Record) and record.external_id == str(path):
-                    record = replace(record, external_id=path.absolute().as_posix(), uri=uri)
-                yield record
-    except (OSError, EOFError, zlib.error) as error:
-        yield BadRecord(str(path), f"cannot be read: {error.__class__.__name__}: {error}")
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _format(path: Path) -> str | None:
     name = path.with_suffix("") if path.suffix == ".gz" else path
     return SUFFIXES.get(name.suffix.lower())
-
-
-def _files(path: str, format: str | None) -> Iterator[Path]:
-    if Path(path).is_dir():
-        found = [file for file in sorted(Path(path).rglob("*")) if file.is_file() and _format(file)]
-    elif Path(path).exists():
-        found = [Path(path)]
-        if not format and not _format(found[0]):
-            known = ", ".join(SUFFIXES)
-            raise UnreadableInput(
-                f"{path}: no reader for {found[0].suffix or 'a name without a suffix'}; "
-                f"known are {known}; or say --format {' or '.join(FORMATS)}"
-            )
-    else:
-        found = [Path(file) for file in sorted(glob.glob(path, recursive=True)) if Path(file).is_file()]
-        found = [file for file in found if format or _format(file)]
-    if not found:
-        raise UnreadableInput(f"{path}: no such file, and no file of a known kind ({', '.join(SUFFIXES)}) there")
-    yield from found
 
 
 def _standard_input(format: str | None) -> tuple[IO[bytes], Reader]:

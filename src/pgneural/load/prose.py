@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pgneural.load.lines import whole
+from pgneural.errors import MissingExtra, UnreadableInput
+from pgneural.load import charset, pages
+from pgneural.load.lines import whole, whole_bytes
 from pgneural.types import BadRecord, Record
 
 
@@ -44,16 +46,17 @@ def _first_heading(content: str) -> str:
 
 def html(file: IO[bytes], name: str) -> Iterator[Record | BadRecord]:
     """Yield the main text of the page as one record, without menus and footers."""
-    content = whole(file, name)
+    data = whole_bytes(file, name)
+    content = data if isinstance(data, BadRecord) else charset.page(data, name)
     if isinstance(content, BadRecord):
         yield content
         return
-    import trafilatura
-
-    found = trafilatura.bare_extraction(content, include_comments=False, favor_recall=True, with_metadata=True)
-    document: dict[str, Any] = {} if found is None else found if isinstance(found, dict) else found.as_dict()
-    main = document.get("text") or trafilatura.html2txt(content) or re.sub(r"<[^>]*>", " ", content)
-    yield _record(name, document.get("title") or "", main)
+    try:
+        title, main = pages.extract(content)
+    except (pages.Unparsable, MissingExtra, UnreadableInput, OSError) as error:
+        yield BadRecord(name, str(error))
+        return
+    yield _record(name, title, main)
 
 
 def _record(name: str, title: str, content: str) -> Record | BadRecord:

@@ -16,6 +16,7 @@ ID_FIELDS = ("_id", "id", "external_id")
 TITLE_FIELDS = ("title",)
 TEXT_FIELDS = ("text", "content", "body")
 EMBEDDING_FIELD = "embedding"
+METADATA_FIELD = "metadata"
 
 ID_CHARACTERS = 600
 """A B-tree entry holds 2,704 bytes: the collection's name and four bytes a character."""
@@ -52,13 +53,14 @@ def from_mapping(
         return BadRecord(origin, f"no id; give each record a field {expected}, or name the field with --id-field")
     if isinstance(external_id, bool) or not isinstance(external_id, (str, int)):
         return BadRecord(origin, f"id is {_kind(external_id)}, expected a string or a whole number")
-    metadata = row.get("metadata", {})
+    chosen = {id_field, title_field, text_field}
+    metadata = row.get(METADATA_FIELD, {}) if METADATA_FIELD not in chosen else {}
     if not isinstance(metadata, Mapping):
         return BadRecord(origin, f"metadata is {_kind(metadata)}, expected an object")
-    embedding = _embedding(row.get(EMBEDDING_FIELD), origin)
+    embedding = _embedding(row.get(EMBEDDING_FIELD) if EMBEDDING_FIELD not in chosen else None, origin)
     if isinstance(embedding, BadRecord):
         return embedding
-    taken = {id_field, title_field, text_field, "metadata", "uri", EMBEDDING_FIELD}
+    taken = {*chosen, METADATA_FIELD, "uri", EMBEDDING_FIELD}
     rest = {key: value for key, value in row.items() if key not in taken}
     for named in (fields.title, fields.text) if fields else ():
         if named and named not in row:

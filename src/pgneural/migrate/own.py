@@ -22,7 +22,13 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.errors import MissingPrivilege, NewerSchema, OutdatedSchema, SchemaNotInstalled
 from pgneural.store import rights
 from pgneural.store.catalog import add_missing_terms
-from pgneural.store.engine import execute_script, require_extension, require_server, require_visible_extension
+from pgneural.store.engine import (
+    execute_script,
+    require_encoding,
+    require_extension,
+    require_server,
+    require_visible_extension,
+)
 from pgneural.store.owner import Within
 from pgneural.store.reconcile import Differences, compare, follow
 from pgneural.store.reconcile import searches as searches_of_all
@@ -74,8 +80,10 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
         MissingPrivilege: The role may not, or the schema or a part of it belongs to another.
         NewerSchema: A later pgneural has already upgraded this database.
     """
+    _quote_as_usual(connection)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
     require_server(connection)
+    require_encoding(connection)
     require_extension(connection)
     _require_own(connection)
     _refuse_newer(connection)
@@ -116,6 +124,7 @@ def is_current(connection: sa.Connection) -> bool:
 
 def check(connection: sa.Connection) -> SchemaState:
     """Compare the database with the models and with ``sql/``; the database is left as it is."""
+    _quote_as_usual(connection)
     revision = _revision(connection)
     if revision is None:
         return SchemaState(None, _head(), ("schema neural is not installed; run: pgneural db upgrade",))
@@ -157,6 +166,11 @@ def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_folder("migrations")).replace("%", "%%"))
     return config
+
+
+def _quote_as_usual(connection: sa.Connection) -> None:
+    """Have names and types come as they are compared, for this transaction, whatever the role or database has set."""
+    connection.execute(sa.select(sa.func.set_config("quote_all_identifiers", "off", True)))
 
 
 def _run(action: str, connection: sa.Connection, revision: str) -> None:

@@ -27,9 +27,10 @@ from pgneural.orm.query import SearchQuery, Similar
 from pgneural.rounds import drained
 from pgneural.statement import Statements, Target, Vectors, about_as_many
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key, space_of
+from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key, space_of
 from pgneural.store.declared import Declared
-from pgneural.store.engine import literal, quoted_table, translated
+from pgneural.store.engine import literal, quoted_table, require_driver, translated
+from pgneural.store.failures import sqlstate
 from pgneural.store.kept import Kept
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage
@@ -307,7 +308,7 @@ class BoundSearch(Generic[E]):
         if isinstance(where, sa.Engine):
             with translated():
                 with where.begin() as connection:
-                    kept = self._kept(connection)
+                    kept = self._kept(self.connected(connection))
                 return drained(where, kept, lambda: self._encoder_of(kept.space))
         with translated():
             connection = self.connected(where)
@@ -324,10 +325,11 @@ class BoundSearch(Generic[E]):
             where = where()
         if isinstance(where, Session):
             where.flush()
-            return where.connection(bind_arguments={"mapper": self.mapper})
-        if isinstance(where, sa.Connection):
-            return where
-        raise InvalidQuery(f"{type(where).__name__} is no place to work in; give a session or a connection")
+            where = where.connection(bind_arguments={"mapper": self.mapper})
+        if not isinstance(where, sa.Connection):
+            raise InvalidQuery(f"{type(where).__name__} is no place to work in; give a session or a connection")
+        require_driver(where)
+        return where
 
     def sync_own(self, connection: sa.Connection) -> Synced:
         """Encode the rows that the transaction of a connection has changed itself."""
@@ -361,7 +363,7 @@ class BoundSearch(Generic[E]):
         try:
             yield
         except sa.exc.DBAPIError as error:
-            if getattr(error.orig, "sqlstate", "") == "42P01" and self.declared.name in str(error.orig):
+            if sqlstate(error) == "42P01" and self.declared.name in str(error.orig):
                 raise self._missing() from error
             raise
 
@@ -381,7 +383,7 @@ class BoundSearch(Generic[E]):
         found = Space.source == sa.func.neural.qualified(source), Space.attribute == self.declared.attribute
         wanted = *found, Space.kind == "dense", Space.state == "serving"
         with Session(connection, expire_on_commit=False) as session:
-            space = session.scalar(sa.select(Space).where(*wanted))
+            space = session.scalar(sa.select(Space).where(*wanted).options(*WITHOUT_TIMES))
         if space is None:
             raise self._missing()
         return space

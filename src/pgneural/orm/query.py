@@ -11,7 +11,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
-from pgneural.asking import PATIENCE_SECONDS, Asked, SearchOptions, patience_of, query_of, refinement_of, vector_of
+from pgneural.asking import (
+    PATIENCE_SECONDS,
+    Asked,
+    SearchOptions,
+    patience_of,
+    query_of,
+    refinement_of,
+    vector_of,
+    with_arrays,
+)
 from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, read_by, require_plain
@@ -21,7 +30,7 @@ from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, run
 from pgneural.statement import Boost, Fusion, Query, one_of
 from pgneural.store import fresh
-from pgneural.store.engine import translated
+from pgneural.store.engine import require_driver, translated
 from pgneural.types import Mode, Sync, Vector
 
 if TYPE_CHECKING:
@@ -189,9 +198,10 @@ class SearchQuery(Generic[E]):
             session = session()
         if not isinstance(session, Session):
             raise InvalidQuery(f"{type(session).__name__} is no session; give one, or execute select() on a connection")
+        connection = session.connection(bind_arguments={"mapper": self.search.mapper})
+        require_driver(connection)
         if self.search.declared.sync is Sync.INLINE:
             self.search.sync_own(self.search.connected(session))
-        connection = session.connection(bind_arguments={"mapper": self.search.mapper})
         with translated():
             self.search.look(connection)
             if (patience := patience_of(self.given)) is not None:
@@ -231,16 +241,21 @@ class SearchQuery(Generic[E]):
             return session.run_sync(self.first)
         return next(iter(self.limit(1).all(session)), None)
 
-    def explain(self, session: Session) -> Explanation:
+    @overload
+    def explain(self, session: Session) -> Explanation: ...
+    @overload
+    def explain(self, session: AsyncSession) -> Awaitable[Explanation]: ...
+    def explain(self, session: Session | AsyncSession) -> Explanation | Awaitable[Explanation]:
         """Search, and say what the search did: the way it took and why, what each stage cost."""
         if asynchronous(session):
-            raise InvalidQuery("explain wants a Session; use: await session.run_sync(query.explain)")
+            return session.run_sync(self.explain)
         query = self._query
         if refinement_of(query, self.given):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
         hits: Any = self.all(session)
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
-        return explain(connection, self.search.target(self._revision), query, hits)
+        with translated():
+            return explain(connection, self.search.target(self._revision), query, hits)
 
     def _may_have_criteria(self, session: Session) -> bool:
         """Whether ``with_loader_criteria`` may narrow the rows: by an option, or by a listener of the session."""
@@ -289,7 +304,7 @@ class SearchQuery(Generic[E]):
         if isinstance(asked, Similar):
             keys = list(self.search.declared.key)
             conditions.append(sa.not_(one_of(keys, [*asked.positive, *asked.negative])))
-        return sa.and_(*conditions) if conditions else None
+        return with_arrays(sa.and_(*conditions)) if conditions else None
 
     def _vector(self, asked: Asked) -> Vector:
         return vector_of(asked, lambda: self.search.asking, self.search.answer.indexed, repr(self.search))

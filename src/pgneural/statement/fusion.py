@@ -7,17 +7,16 @@ Boosts, from ordinary columns, are scores like those of a leg, but bring no rows
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from numbers import Real
 from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from pgneural.amounts import number
 from pgneural.errors import InvalidQuery
 from pgneural.filter import Expression, expression
 from pgneural.statement.lexical_leg import LexicalLeg
@@ -70,14 +69,13 @@ class RRF:
     def __post_init__(self) -> None:
         """Refuse numbers that make no score."""
         _require_weights(self.semantic, self.lexical, self.sparse)
-        if not 0 <= self.constant < math.inf:
+        if number("the constant of RRF", self.constant) < 0:
             raise InvalidQuery(f"the constant of RRF is {self.constant}, expected 0 or more; 60 is usual")
 
 
 def _require_weights(*weights: float) -> None:
     for weight in weights:
-        if not math.isfinite(weight):
-            raise InvalidQuery(f"a weight is {weight}, expected a finite number")
+        number("a weight", weight)
 
 
 Fusion = WeightedSum | RRF
@@ -99,10 +97,7 @@ class Boost:
     def __post_init__(self) -> None:
         """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
         object.__setattr__(self, "by", expression(self.by, "boost"))
-        if not isinstance(self.weight, Real) or isinstance(self.weight, bool):
-            raise InvalidQuery(f"the weight of a boost is {self.weight!r}, expected a number")
-        object.__setattr__(self, "weight", float(self.weight))
-        _require_weights(self.weight)
+        object.__setattr__(self, "weight", number("the weight of a boost", self.weight))
 
     @classmethod
     def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:

@@ -14,9 +14,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
-from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, UnknownCollection, UnknownLanguage
+from pgneural.amounts import number
+from pgneural.errors import (
+    EncoderMismatch,
+    InvalidFilter,
+    InvalidName,
+    InvalidQuery,
+    UnknownCollection,
+    UnknownLanguage,
+)
 from pgneural.filter import expression
 from pgneural.store.contained import require_contained
 from pgneural.store.engine import execute_script, quoted
@@ -62,6 +70,14 @@ class Wording:
     language: str = "english"
     title_boost: float = 1.0
     language_by: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name or no number, before it is part of a statement."""
+        if not isinstance(self.language, str):
+            raise InvalidQuery(f"language is {self.language!r}, expected the name of a text search configuration")
+        if number("title_boost", self.title_boost) < 0:
+            raise InvalidQuery(f"title_boost is {self.title_boost}, expected 0 or more; 1 counts titles as the content")
+        object.__setattr__(self, "title_boost", float(self.title_boost))
 
 
 @dataclass(frozen=True)
@@ -117,10 +133,14 @@ def find_space(connection: sa.Connection, collection: str) -> Space | None:
         return session.scalar(sa.select(Space).where(*wanted))
 
 
+WITHOUT_TIMES = (defer(Space.created_at), defer(Space.resumes_at), defer(Space.switched_at))
+"""For connections of the user's: psycopg reads no times in a DateStyle other than ISO."""
+
+
 def space_of(connection: sa.Connection, id_: int) -> Space | None:
     """Return the space of an id, or None."""
     with Session(connection) as session:
-        return session.get(Space, id_)
+        return session.get(Space, id_, options=WITHOUT_TIMES)
 
 
 def require_space(connection: sa.Connection, collection: str) -> Space:

@@ -6,11 +6,9 @@ understands will do. Driver errors that the user can mend become errors of ours,
 
 from __future__ import annotations
 
-import contextlib
 import re
+import select
 import time
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -20,14 +18,15 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import (
     DatabaseUnreachable,
-    EncoderMismatch,
     MissingExtension,
     MissingPrivilege,
     OutdatedExtension,
     OutdatedServer,
-    SchemaNotInstalled,
-    UnknownSpace,
+    UnsupportedDriver,
+    UnsupportedEncoding,
 )
+from pgneural.printable import warn
+from pgneural.store.failures import translated as translated
 from pgneural.store.vectors import register
 
 MINIMUM_SERVER = 15
@@ -56,27 +55,110 @@ def create_engine(url: str, *, prepared: bool = True, connections: int = 5) -> s
         url: Where the server is.
         prepared: Whether a statement that comes again is prepared on the server.
         connections: How many are kept open.
+
+    Raises:
+        UnsupportedDriver: It is the URL of another database.
+        DatabaseUnreachable: It is no URL.
     """
-    conninfo, threshold = libpq_url(url), PREPARE_AFTER if prepared else None
+    conninfo, threshold = _readable(url), PREPARE_AFTER if prepared else None
 
     def connect() -> psycopg.Connection[Any]:
-        connection = psycopg.connect(conninfo, application_name="pgneural", prepare_threshold=threshold)
-        _read_dates(connection)
+        connection = psycopg.connect(
+            conninfo, application_name="pgneural", prepare_threshold=threshold, client_encoding="UTF8"
+        )
         register(connection)
+        _speak_plainly(connection)
+        _leave_strange_schema(connection)
         return connection
 
-    engine = sa.create_engine("postgresql+psycopg://", creator=connect, pool_size=connections)
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        pool_size=connections,
+        isolation_level="READ COMMITTED",  # whatever default_transaction_isolation says: the queue relies on it
+        pool_reset_on_return=None,  # `_reset` does
+    )
+    sa.event.listen(engine, "reset", _reset)
     sa.event.listen(engine, "checkin", _left)
     sa.event.listen(engine, "checkout", _require_alive)
     return engine
 
 
-def _read_dates(connection: psycopg.Connection[Any]) -> None:
-    """Have dates come in the form that the driver reads, where a role or a database has set another."""
-    if (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
-        return
-    connection.execute("SET datestyle TO ISO")
+DRIVERS = ("psycopg", "psycopg_async", "psycopg2", "asyncpg")
+"""Those that the tests run with, by SQLAlchemy's names."""
+
+
+def require_driver(connection: sa.Connection) -> None:
+    """Refuse a connection of the user's through which a search would fail somewhere in the middle.
+
+    Raises:
+        UnsupportedDriver: Its driver is not one of `DRIVERS`.
+    """
+    dialect = connection.dialect
+    if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
+        raise UnsupportedDriver(
+            f"the connection is by {dialect.name}+{dialect.driver}, expected PostgreSQL by psycopg, psycopg2 or "
+            "asyncpg; make the engine with a URL that begins with postgresql+psycopg://"
+        )
+
+
+def _readable(url: str) -> str:
+    """Return what libpq reads."""
+    scheme = re.match(r"(\w+)(\+\w+)?://", url)
+    if scheme and scheme[1] not in ("postgresql", "postgres"):
+        raise UnsupportedDriver(
+            f"the URL begins with {scheme[0]}, expected postgresql://; pgneural works in PostgreSQL only"
+        )
+    conninfo = libpq_url(url)
+    try:
+        psycopg.conninfo.conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        raise DatabaseUnreachable(
+            f"{hidden_password(url)!r} is no URL of a database; write postgresql://user@host/database"
+        ) from error
+    return conninfo
+
+
+_PLAIN = {"DateStyle": "ISO", "standard_conforming_strings": "on"}
+"""Settings of a session that decide how values and statements read; a role or a database may have others."""
+
+
+def _speak_plainly(connection: psycopg.Connection[Any]) -> None:
+    """Set what the server has reported to be otherwise: no round trip where all is as usual."""
+    reported = connection.info.parameter_status
+    wrong = {name: value for name, value in _PLAIN.items() if not (reported(name) or value).startswith(value)}
+    for name, value in wrong.items():
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+    if wrong:
+        connection.commit()
+
+
+_STRANGE_SCHEMA = """
+SELECT pg_catalog.current_setting('search_path')
+  FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+ WHERE n.nspname OPERATOR(pg_catalog.=) current_user
+   AND o.rolname OPERATOR(pg_catalog.<>) current_user AND NOT o.rolsuper
+"""
+"""The path, where another role has made the schema of the role's name; all is qualified: that schema is on the path."""
+
+
+def _leave_strange_schema(connection: psycopg.Connection[Any]) -> None:
+    """Take ``"$user"`` from the path where its schema is not the role's: its functions would run with our rights."""
+    found = connection.execute(_STRANGE_SCHEMA).fetchone()
+    if found is not None:
+        path = re.sub(r'"\$user"\s*,?\s*', "", found[0]).rstrip(", ")
+        connection.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (path,))
     connection.commit()
+
+
+def _reset(connection: psycopg.Connection[Any], record: Any, state: Any) -> None:
+    """End what is left of a transaction; a connection that the server has ended is replaced, and nothing is logged."""
+    if state.terminate_only:
+        return
+    try:
+        connection.rollback()
+    except psycopg.Error:
+        record.invalidate()
 
 
 def _left(_: Any, record: Any) -> None:
@@ -84,10 +166,23 @@ def _left(_: Any, record: Any) -> None:
 
 
 def _require_alive(connection: psycopg.Connection[Any], record: Any, _: Any) -> None:
-    """Try out a connection that lay in the pool for a while."""
+    """Try out a connection that lay in the pool for a while, or that the server has said something on meanwhile."""
     left = record.info.get("left")
-    if connection.closed or (left is not None and time.monotonic() - left > TRUSTED_SECONDS and not _alive(connection)):
+    if connection.closed or (left is not None and not _trusted(connection, left) and not _alive(connection)):
         raise sa.exc.DisconnectionError("the server has closed this connection")
+
+
+def _trusted(connection: psycopg.Connection[Any], left: float) -> bool:
+    return time.monotonic() - left <= TRUSTED_SECONDS and not _heard(connection.fileno())
+
+
+def _heard(socket: int) -> bool:
+    """Whether there is something to be read: of an idle connection most likely that it was ended."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _alive(connection: psycopg.Connection[Any]) -> bool:
@@ -105,55 +200,6 @@ def hidden_password(url: str) -> str:
     return re.sub(r"(\bpassword\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", without)
 
 
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn the driver errors that a user can mend into errors of ours.
-
-    Raises:
-        DatabaseUnreachable: The connection could not be made, or broke.
-        MissingPrivilege: The role may not do this.
-    """
-    try:
-        yield
-    except (DBAPIError, psycopg.Error) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        said = " ".join(str(cause).split())
-        _raise_own(cause, error)
-        if isinstance(cause, psycopg.errors.FeatureNotSupported) and "row-level security" in said:
-            raise MissingPrivilege(f"{said}; index as the owner of the tables, or as a role with BYPASSRLS") from error
-        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
-            raise MissingPrivilege(f"{said}; connect as a role that may, or ask its owner for a GRANT") from error
-        if _connection_lost(cause):
-            raise DatabaseUnreachable(
-                f"no connection to the database: {said}; is the server running and the URL right?"
-            ) from error
-        raise
-
-
-def _raise_own(cause: BaseException | None, error: Exception) -> None:
-    """Raise what a function of ours raised (sql/40_sources.sql), or what the lack of our schema comes out as."""
-    state = getattr(cause, "sqlstate", None)
-    diagnosis: Any = getattr(cause, "diag", None)
-    if state == "PN404" and "space" in str(diagnosis.message_primary):
-        raise UnknownSpace(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
-    if state == "PN404":
-        raise SchemaNotInstalled(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
-    if state == "PN409":
-        raise EncoderMismatch(f"{diagnosis.message_primary}; {diagnosis.message_hint}") from error
-    missing = (psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction)
-    if isinstance(cause, missing) and re.search(r'neural[."]', str(cause).splitlines()[0]):
-        raise SchemaNotInstalled(
-            f"{diagnosis.message_primary}: the database has no schema neural, or an old one; run: pgneural db upgrade"
-        ) from error
-
-
-def _connection_lost(cause: BaseException | None) -> bool:
-    state = getattr(cause, "sqlstate", None) or ""
-    return isinstance(cause, psycopg.OperationalError) and (
-        state == "" or (state[:2] in {"08", "28", "3D"} or state[:3] == "57P")
-    )
-
-
 def quoted(*names: str) -> str:
     """Quote an identifier, for `execute_script`."""
     return psycopg.sql.Identifier(*names).as_string()
@@ -161,7 +207,10 @@ def quoted(*names: str) -> str:
 
 def literal(text: str) -> str:
     """Quote a text as a value, for a statement that takes no parameters."""
-    return "'" + text.replace("'", "''") + "'"
+    escaped = text.replace("'", "''")
+    if "\\" in text:  # the same, whatever standard_conforming_strings is
+        return " E'" + escaped.replace("\\", "\\\\") + "'"
+    return f"'{escaped}'"
 
 
 def quoted_table(name: str, schema: str | None = None) -> str:
@@ -196,6 +245,20 @@ def require_server(connection: sa.Connection) -> None:
         raise OutdatedServer(f"the server is PostgreSQL {version}; pgneural needs {MINIMUM_SERVER} or later")
 
 
+def require_encoding(connection: sa.Connection) -> None:
+    """Refuse a database that keeps text in another encoding: words are normalised, which PostgreSQL does in UTF8 only.
+
+    Raises:
+        UnsupportedEncoding: It is not UTF8.
+    """
+    encoding = connection.scalar(sa.text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise UnsupportedEncoding(
+            f"the database has encoding {encoding}, expected UTF8; make one with CREATE DATABASE … ENCODING 'UTF8' "
+            "TEMPLATE template0, and restore a dump of this one into it"
+        )
+
+
 BM25_EXTENSIONS = ("pg_search", "pg_textsearch", "vchord_bm25")
 """Extensions that rank by BM25 inside the server. The lexical leg does not need them; `db status` tells of them."""
 
@@ -213,13 +276,13 @@ def require_visible_extension(connection: sa.Connection) -> None:
         MissingExtension: The extension is in a schema that is not on the search_path.
     """
     query = sa.text(
-        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
-        " WHERE e.extname = 'vector' AND NOT n.nspname = ANY(current_schemas(true))"
+        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE e.extname = 'vector' AND n.nspname <> ALL (current_schemas(true))"
     )
     if schema := connection.scalar(query):
         raise MissingExtension(
             f"pgvector is in schema {schema}, which is not on this role's search_path; "
-            f"run: ALTER ROLE CURRENT_USER SET search_path = public, {schema}"
+            f"run: ALTER ROLE CURRENT_USER SET search_path = public, {quoted(schema)}"
         )
 
 
@@ -243,7 +306,7 @@ def require_extension(connection: sa.Connection) -> None:
             "install it on the server, then run: ALTER EXTENSION vector UPDATE"
         )
     if number < ADVISED_PGVECTOR:
-        warnings.warn(
+        warn(
             f"pgvector {version} can corrupt HNSW indexes around a vacuum; install {advised} or later on the "
             "server, then run: ALTER EXTENSION vector UPDATE",
             stacklevel=2,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from pgneural.errors import EncoderMismatch
 from pgneural.store.copying import BYTEA, INTEGER, TEXT, copies, copy, has_binary_form
@@ -69,6 +68,10 @@ class Kept:
             "terms": terms,
             "chunks": chunks or "",
             "keys": ", ".join(map(quoted, types)),
+            "typed_keys": ", ".join(
+                f"(r.key::jsonb ->> {place})::{type_}" for place, (type_, _) in enumerate(types.values())
+            ),
+            "written": {"bit": "varbit"}.get(space.storage, space.storage),
             "read_keys": ", ".join(f"r.{quoted(name)}" for name in types),
             "of_read": _same("r", types, quoted),
             "of_kept": _same("t", types, quoted),
@@ -156,11 +159,10 @@ class Kept:
         if copies(connection):
             into = f"{self.chunks} ({self._names['keys']}, {', '.join(columns)})"
             copy(connection, into, self._types(connection), list(_copied(batch, storage)))
-        elif rows := list(_inserted(batch, self.keys)):
-            typed = {"locator": JSONB(), "embedding": storage.type(self.space.dimensions)}
-            names = [sa.column(name, typed.get(name)) for name in (*self.keys, *columns)]
-            schema, table = connection.execute(sa.text("SELECT * FROM parse_ident(:name)"), {"name": self.chunks}).one()
-            connection.execute(sa.insert(sa.table(table, *names, schema=schema)), rows)
+        elif rows := list(_inserted(batch, storage)):
+            values = zip(*rows, strict=True)
+            names = ("row_keys", "ordinals", "texts", "locators", "hashes", "source_hashes", "vectors")
+            connection.execute(self.sql(_INSERT), dict(zip(names, map(list, values), strict=True)))
 
 
 @contextlib.contextmanager
@@ -208,20 +210,13 @@ def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]
             yield (*made.row.values, ordinal, chunk.text, locator, chunk.hash, made.source_hash, vector)
 
 
-def _inserted(batch: Sequence[Made], keys: Sequence[str]) -> Iterable[dict[str, Any]]:
+def _inserted(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
     for made in batch:
         if not made.chunks or made.vectors is None or made.row.values is None:
             continue
-        for ordinal, chunk in enumerate(made.chunks):
-            yield {
-                **dict(zip(keys, made.row.values, strict=True)),
-                "ordinal": ordinal,
-                "text": chunk.text,
-                "locator": chunk.locator,
-                "hash": chunk.hash,
-                "source_hash": made.source_hash,
-                "embedding": made.vectors[ordinal],
-            }
+        for ordinal, (chunk, vector) in enumerate(zip(made.chunks, made.vectors, strict=True)):
+            locator, written = json.dumps(chunk.locator), storage.to_text(vector)
+            yield (made.row.key, ordinal, chunk.text, locator, chunk.hash, made.source_hash, written)
 
 
 _SET = sa.text("""
@@ -255,6 +250,13 @@ _KNOWN = f"SELECT t.hash, t.embedding FROM {_KEYS} JOIN {{chunks}} t ON {{of_kep
 _EXISTING = f"SELECT k.key::text FROM {_KEYS} JOIN {{source}} s ON {{of_source}}"  # noqa: S608
 
 _DELETE_CHUNKS = f"DELETE FROM {{chunks}} t USING {_KEYS} WHERE {{of_kept}}"  # noqa: S608
+
+_INSERT = """
+INSERT INTO {chunks} ({keys}, ordinal, text, locator, hash, source_hash, embedding)
+SELECT {typed_keys}, r.ordinal, r.text, r.locator::jsonb, r.hash, r.source_hash, r.embedding::{written}
+  FROM unnest(CAST(:row_keys AS text[]), CAST(:ordinals AS integer[]), CAST(:texts AS text[]),
+              CAST(:locators AS text[]), CAST(:hashes AS bytea[]), CAST(:source_hashes AS bytea[]),
+              CAST(:vectors AS text[])) AS r(key, ordinal, text, locator, hash, source_hash, embedding)"""
 
 # who comes second waits here, and then reads what the first has claimed
 _CLAIM = sa.text("UPDATE neural.spaces SET revision = :revision WHERE id = :space AND revision = ''")

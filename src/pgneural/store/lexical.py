@@ -1,8 +1,8 @@
-"""Indexing the words of a collection's rows, after the rows themselves are stored.
+"""Indexing the words of a collection's rows, in the transaction that stores the rows.
 
 A row is either in the terms table with the words that it has now, or not in it at all: whoever changes a row's
-text deletes its words in the same transaction (`writer`), and whoever completes the table locks the rows that
-it reads. So completing may be stopped anywhere, and two may do it at once.
+text replaces its words in the same transaction (`writer`). Rows that an earlier version left without words get
+them by `complete`, which locks the rows that it reads: it may be stopped anywhere, and two may do it at once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import contextlib
 import random
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -40,11 +42,19 @@ FOLD_EVERY = 500
 """Rows after which, on average, the counts are summed up."""
 
 
-def complete(engine: sa.Engine, space: Space) -> int:
-    """Index the words of every row that has none, and anew those of an earlier version; return how many."""
-    refreshed = 0
+def complete(engine: sa.Engine, space: Space, changed: int = 0) -> int:
+    """Index the words of rows that have none or those of an earlier version; look after index, weights and counts.
+
+    Args:
+        engine: Where the collection is.
+        space: Its space.
+        changed: How many rows have just got their words, by `Words`.
+
+    Returns:
+        How many had none.
+    """
     while more := refresh_words(engine, space.id):
-        refreshed += more
+        changed += more
     parameters = {"collection": space.attribute, "space": space.id, "rows": BATCH_ROWS, "sample": SAMPLE_ROWS}
     completed = 0
     with engine.begin() as connection:
@@ -54,12 +64,54 @@ def complete(engine: sa.Engine, space: Space) -> int:
         with engine.begin() as connection, _language_errors(space):
             rows, last = connection.execute(_sql(space, _COMPLETE), {**parameters, "last": last}).one()
         completed += rows
-    if completed or refreshed:
+    changed += completed
+    if changed:
         _refresh(engine, space, parameters)
-        if random.random() < completed / FOLD_EVERY:
+        if random.random() < changed / FOLD_EVERY:
             _run(engine, space, _FOLD, parameters)
-        _index(engine, space, analyze=completed >= BATCH_ROWS)
+    _index(engine, space, analyze=changed >= BATCH_ROWS)  # also where a run before was stopped
     return completed
+
+
+class Words:
+    """Makes the words of rows that the same transaction has just stored.
+
+    Args:
+        space: The space of the collection.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._estimate, self._make = (_driver_sql(space, statement) for statement in (_ESTIMATE, _OF_ROWS))
+
+    def make(self, connection: psycopg.Connection[Any], ids: Sequence[int], mean_length: float | None) -> None:
+        """Index the words of these rows.
+
+        Args:
+            connection: In the transaction.
+            ids: Keys of documents, whose old words are deleted already.
+            mean_length: That of the space, None before its first row.
+
+        Raises:
+            LanguageFails: The expression of the language does not work for one of them.
+        """
+        parameters = {"collection": self._space.attribute, "space": self._space.id, "sample": SAMPLE_ROWS}
+        try:
+            if mean_length is None:
+                connection.execute(self._estimate, parameters, prepare=False)
+            connection.execute(self._make, {**parameters, "ids": ids}, prepare=False)  # the tables grow meanwhile
+        except psycopg.DataError as error:
+            if self._space.language_by is None:
+                raise
+            raise LanguageFails(str(error).splitlines()[0]) from error
+
+
+class LanguageFails(Exception):
+    """The expression that gives the language of a row does not work for one; the text says why."""
+
+
+def _driver_sql(space: Space, statement: str) -> bytes:
+    return str(_sql(space, statement).compile(dialect=psycopg_dialect())).encode()  # type: ignore[no-untyped-call]
 
 
 def settle_apart(engine: Transactions, space: int, terms: str) -> None:
@@ -183,15 +235,7 @@ UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
          WHERE s.id = :space) sampled
  WHERE s.id = :space AND s.mean_length IS NULL AND sampled.mean IS NOT NULL"""
 
-# locked, so that nobody changes the text between reading it and storing its words
-_COMPLETE = """
-WITH missing AS (
-    SELECT documents.id, documents.external_id, documents.title, documents.content, ({language_by}
-           )::text AS said FROM neural.documents
-     WHERE documents.collection = :collection AND documents.external_id > :last
-       AND NOT EXISTS (SELECT FROM {terms} t WHERE t.source_id = documents.id)
-     ORDER BY documents.external_id LIMIT :rows FOR SHARE
-), spoken AS (
+_MAKE = """spoken AS (
     SELECT m.*, s.title_boost, s.mean_length,
            coalesce(neural.text_search_configuration(nullif(m.said, '')), s.language) AS language
       FROM missing m JOIN neural.spaces s ON s.id = :space
@@ -203,7 +247,23 @@ WITH missing AS (
            d.language, d.title, d.content, d.title_boost, coalesce(d.mean_length, 1)) w
         ON CONFLICT DO NOTHING RETURNING 1
 )
-SELECT (SELECT count(*) FROM completed), (SELECT max(external_id) FROM missing)"""
+"""
+
+# locked, so that nobody changes the text between reading it and storing its words
+_COMPLETE = f"""
+WITH missing AS (
+    SELECT documents.id, documents.external_id, documents.title, documents.content, ({{language_by}}
+           )::text AS said FROM neural.documents
+     WHERE documents.collection = :collection AND documents.external_id > :last
+       AND NOT EXISTS (SELECT FROM {{terms}} t WHERE t.source_id = documents.id)
+     ORDER BY documents.external_id LIMIT :rows FOR SHARE
+), {_MAKE} SELECT (SELECT count(*) FROM completed), (SELECT max(external_id) FROM missing)"""  # noqa: S608
+
+_OF_ROWS = f"""
+WITH missing AS (
+    SELECT documents.id, documents.title, documents.content, ({{language_by}}
+           )::text AS said FROM neural.documents WHERE documents.id = ANY(CAST(:ids AS bigint[]))
+), {_MAKE} SELECT count(*) FROM completed"""  # noqa: S608
 
 _DRIFTED = """
 SELECT abs(c.mean / s.mean_length - 1) > :drift

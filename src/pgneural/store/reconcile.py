@@ -7,7 +7,6 @@ them. So tables are compared from time to time, and what differs is noted like a
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -16,10 +15,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from pgneural.printable import logger as logger_of
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.schema import Space
 
-logger = logging.getLogger("pgneural.worker")
+logger = logger_of("pgneural.worker")
 
 FOLLOW_SECONDS = 60.0
 """So often a worker looks whether names, keys, triggers and rights of a table are as they were: some milliseconds."""

@@ -129,6 +129,10 @@ def teach(connection: sa.Connection) -> None:
         connection.info["pgneural taught"] = True
 
 
+_BRACKETS = str.maketrans("{}", "[]")
+"""From the text of an array to that of a vector."""
+
+
 class Storage(enum.StrEnum):
     """The type of the column that keeps the vectors."""
 
@@ -162,8 +166,14 @@ class Storage(enum.StrEnum):
         sent = sa.Text() if self in (Storage.BIT, Storage.SPARSEVEC) else ARRAY(sa.REAL)
         return sa.cast(sa.cast(parameter, sent), self.type(dimensions))
 
+    def to_text(self, vector: Vector) -> str:
+        """Return a vector, shape (d,), as the server writes one of the type."""
+        return str(self.bound(vector)).translate(_BRACKETS) if self is not Storage.SPARSEVEC else sparse_text(vector)
+
     def parse(self, value: Any) -> Vector:
         """Return a vector, shape (d,), as a query gives it."""
+        if self is Storage.BIT and hasattr(value, "as_string"):  # of asyncpg
+            value = value.as_string().replace(" ", "")
         bits = self is Storage.BIT and isinstance(value, str)
         return np.array([character == "1" for character in value] if bits else value, dtype=np.float32)
 

@@ -1,6 +1,6 @@
-"""Storing documents with their chunks, a batch in a transaction.
+"""Storing documents with their chunks and words, a batch in a transaction.
 
-A document and its chunks always change together, so at any moment, and after any kill, a stored document
+A document, its chunks and its words always change together, so at any moment, and after any kill, a stored document
 is whole. New documents go by binary COPY straight into their table, others into a staging table, from where
 they are upserted; the chunks of those that changed are replaced, by binary COPY as well.
 
@@ -23,9 +23,10 @@ from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pgneural.store.catalog import chunks_of, dropped, lock_name, terms_of
+from pgneural.store.lexical import LanguageFails, Words
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import Storage
-from pgneural.types import Chunk, Record, Vector
+from pgneural.types import BadRecord, Chunk, Record, Vector
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -53,11 +54,33 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Written:
-    """How many documents of a batch were new, changed, and as they were."""
+    """How many documents of a batch were new, changed, and as they were; and which the server cannot store."""
 
-    inserted: int
-    updated: int
-    unchanged: int
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: tuple[Refused, ...] = ()
+
+    def __add__(self, other: Written) -> Written:
+        return Written(
+            self.inserted + other.inserted,
+            self.updated + other.updated,
+            self.unchanged + other.unchanged,
+            self.refused + other.refused,
+        )
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A document that the server cannot store.
+
+    Attributes:
+        bad: Which and why.
+        language_error: Why the collection's expression of the language does not work for it, if that is why.
+    """
+
+    bad: BadRecord
+    language_error: str | None
 
 
 class ChangedMeanwhile(Exception):
@@ -75,6 +98,7 @@ class Writer:
         chunks = chunks_of(space)
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
         self._terms = sql.Identifier(str(chunks.schema), terms_of(space).name)
+        self._words = Words(space)
         self._connection.execute(_STAGING)
         self._connection.execute("SET synchronous_commit = off")
         self._require_space()
@@ -105,19 +129,34 @@ class Writer:
     def write(self, batch: Sequence[Encoded]) -> Written:
         """Store a batch, whole or not at all; external ids are distinct within it.
 
+        A document that the server cannot store, or cannot make the words of, is left out, and the batch then takes
+        several transactions.
+
         Raises:
             UnknownCollection: The collection was dropped after it was opened.
             ChangedMeanwhile: It has to be compared again; nothing of it is stored.
         """
-        ordered = sorted(batch, key=lambda encoded: encoded.record.external_id)  # writers lock in one order
-        if all(encoded.new for encoded in ordered):
+        return self._write(sorted(batch, key=lambda encoded: encoded.record.external_id))  # writers lock in one order
+
+    def _write(self, batch: Sequence[Encoded]) -> Written:
+        """Write a batch; where the server refuses it, its halves, down to the documents that are to blame."""
+        try:
+            return self._write_all(batch)
+        except (LanguageFails, psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+            if len(batch) == 1:
+                return Written(refused=(_refused(batch[0].record, error, self._space),))
+        middle = len(batch) // 2
+        return self._write(batch[:middle]) + self._write(batch[middle:])
+
+    def _write_all(self, batch: Sequence[Encoded]) -> Written:
+        if all(encoded.new for encoded in batch):
             with contextlib.suppress(psycopg.errors.UniqueViolation):  # somebody stored one of them meanwhile
-                return self._insert(ordered)
-        return self._upsert(ordered)
+                return self._insert(batch)
+        return self._upsert(batch)
 
     def _insert(self, batch: Sequence[Encoded]) -> Written:
         with self._connection.transaction():
-            self._require_space()
+            mean_length = self._require_space()
             ids = [id_ for (id_,) in self._connection.execute(_NEXT_IDS, (len(batch),))]
             with self._connection.cursor() as cursor, cursor.copy(_COPY_DOCUMENTS) as copy:
                 copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
@@ -125,29 +164,38 @@ class Writer:
                     copy.write_row((id_, self._collection, *_document(encoded)))
             self._take_off_the_queue()
             self._copy_chunks(list(zip(ids, batch, strict=True)))
-        return Written(len(batch), 0, 0)
+            self._words.make(self._connection, ids, mean_length)
+        return Written(len(batch))
 
     def _upsert(self, batch: Sequence[Encoded]) -> Written:
         with self._connection.transaction():
-            self._require_space()
+            mean_length = self._require_space()
             self._stage(batch)
             changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
             self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
             self._take_off_the_queue()
             rechunked = [encoded for encoded in batch if encoded.chunks is not None]
             self._replace_chunks(rechunked)
-            if self._space.language_by:  # which may read the metadata: their words have to be read anew
-                ids = self._ids([external_id for external_id, _ in changed])
-                self._connection.execute(self._sql(_DELETE_TERMS), (list(ids.values()),))
+            reread = {encoded.record.external_id for encoded in rechunked}
+            if self._space.language_by:  # which may read the metadata
+                reread |= {external_id for external_id, _ in changed}
+            self._replace_words(sorted(reread), mean_length)
         inserted = {external_id for external_id, new in changed if new}
         touched = {external_id for external_id, _ in changed} | {e.record.external_id for e in rechunked}
         return Written(len(inserted), len(touched) - len(inserted), len(batch) - len(touched))
 
-    def _require_space(self) -> None:
-        """Make sure that the collection is the one that was opened, and stays until the transaction ends."""
+    def _require_space(self) -> float | None:
+        """Make sure that the collection is the one that was opened, and stays until the transaction ends.
+
+        Returns:
+            The mean length of its rows in words, None before the first.
+        """
         self._connection.execute(_SHARE, (lock_name(self._collection),))
-        if not self._connection.execute(_SPACE, (self._space.id,)).fetchone():
+        found = self._connection.execute(_SPACE, (self._space.id,)).fetchone()
+        if not found:
             raise dropped(self._space)
+        mean_length: float | None = found[0]
+        return mean_length
 
     def _take_off_the_queue(self) -> None:
         """Where the collection has several spaces, workers encode what changed, but for this space."""
@@ -170,9 +218,14 @@ class Writer:
             return
         external_ids = [encoded.record.external_id for encoded in batch]
         ids = self._ids(external_ids)
-        for statement in (_DELETE_CHUNKS, _DELETE_TERMS):
-            self._connection.execute(self._sql(statement), (list(ids.values()),))
+        self._connection.execute(self._sql(_DELETE_CHUNKS), (list(ids.values()),))
         self._copy_chunks([(ids[encoded.record.external_id], encoded) for encoded in batch])
+
+    def _replace_words(self, external_ids: Sequence[str], mean_length: float | None) -> None:
+        if external_ids:
+            ids = list(self._ids(external_ids).values())
+            self._connection.execute(self._sql(_DELETE_TERMS), (ids,))
+            self._words.make(self._connection, ids, mean_length)
 
     def _ids(self, external_ids: Sequence[str]) -> dict[str, int]:
         return dict(self._connection.execute(_IDS, (self._collection, list(external_ids))).fetchall())
@@ -189,6 +242,13 @@ class Writer:
 
     def _sql(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(chunks=self._chunks, terms=self._terms)
+
+
+def _refused(record: Record, error: Exception, space: Space) -> Refused:
+    said = str(error).splitlines()[0]
+    wrong = isinstance(error, LanguageFails)
+    what = f"language_by {space.language_by} does not work for it" if wrong else "the server cannot store it"
+    return Refused(BadRecord(record.origin or record.external_id, f"{what}: {said}"), said if wrong else None)
 
 
 _DOCUMENT_TYPES = ["text", "text", "text", "bytea", "text", "text"]  # bytea: JSON in the form of `_jsonb`
@@ -226,7 +286,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS pgneural_staged (
 
 _SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
 
-_SPACE = "SELECT 1 FROM neural.spaces WHERE id = %s"
+_SPACE = "SELECT mean_length FROM neural.spaces WHERE id = %s"
 
 _TAKE_OFF = """
 WITH noted AS (
@@ -270,7 +330,7 @@ SELECT c.hash, c.embedding
  WHERE d.collection = %s AND d.external_id = ANY(%s)"""
 
 _DELETE_CHUNKS = "DELETE FROM {chunks} WHERE source_id = ANY(%s)"
-_DELETE_TERMS = "DELETE FROM {terms} WHERE source_id = ANY(%s)"  # `lexical.complete` makes them anew
+_DELETE_TERMS = "DELETE FROM {terms} WHERE source_id = ANY(%s)"
 
 _COPY_CHUNKS = """
 COPY {chunks} (source_id, ordinal, text, locator, hash, source_hash, embedding) FROM STDIN (FORMAT binary)"""
