@@ -393,7 +393,7 @@ AS $$
            LATERAL (SELECT least(greatest(coalesce(sum(c.documents), 0), 0), t.total)::bigint AS documents
                       FROM neural.term_counts c
                      WHERE c.space_id = space AND c.language = t.language AND c.lexeme = t.lexeme) df
-     ORDER BY t.occurrences * ln(1 + (t.total - df.documents + 0.5) / (df.documents + 0.5)) DESC
+     ORDER BY t.occurrences * ln(1 + (t.total - df.documents + 0.5) / (df.documents + 0.5)) DESC, t.lexeme, t.language
      LIMIT 16000  -- a sparsevec holds no more
 $$;
 
