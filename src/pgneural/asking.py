@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -101,9 +100,6 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
 def _require_fitting(mode: Mode, aggregate: Aggregate, threshold: Threshold, options: SearchOptions) -> None:
     """Refuse options that would be ignored."""
     fusion = options.get("fusion")
-    for name in ("max_distance", "min_score"):
-        if not isinstance(getattr(threshold, name), Real | None):
-            raise InvalidQuery(f"{name} is {getattr(threshold, name)!r}, expected a number")
     if fusion is not None and not isinstance(fusion, Fusion):
         raise InvalidQuery(f"fusion is {fusion!r}, expected a WeightedSum or an RRF")
     if fusion is not None and mode is not Mode.HYBRID and not options.get("boosts"):
@@ -240,10 +236,10 @@ def _mode(mode: Mode | str | None, query: Asked) -> Mode:
 
 def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if isinstance(boosts, Mapping):
-        boosts = [Boost(by, number("the weight of a boost", weight)) for by, weight in boosts.items()]
+        boosts = [Boost(by, weight) for by, weight in boosts.items()]
     if not isinstance(boosts, Sequence) or not all(isinstance(boost, Boost) for boost in boosts):
         raise InvalidQuery(f"boosts is {boosts!r}, expected a list of Boost, or a mapping of expressions to weights")
-    return tuple(replace(boost, weight=number("the weight of a boost", boost.weight)) for boost in boosts)
+    return tuple(boosts)
 
 
 def vector_of(query: Asked, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:

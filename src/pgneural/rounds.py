@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import EncoderMismatch
 from pgneural.store import lexical, queue
-from pgneural.store.failures import cause_of, sqlstate
+from pgneural.store.failures import BUSY, cause_of, sqlstate
 from pgneural.store.kept import Kept, Made
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
@@ -41,9 +41,6 @@ BUSY_SECONDS = 1.0
 
 NOT_OF_A_ROW = {"08", "25", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
 """Classes of errors, and errors, that no row is to blame for: of the server, of rights, of a table that is another."""
-
-BUSY = {"55P03", "40P01", "40001"}
-"""The SQLSTATEs of who waits for a lock, of a deadlock, and of a transaction that another one got in the way of."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pgneural.errors import InvalidQuery
 from pgneural.store import lexical, queue
 from pgneural.store.copying import commits_at_once
 from pgneural.store.kept import Changed, Kept, Made
-from pgneural.store.owner import Transactions, Within
+from pgneural.store.owner import Nested, Transactions, Within
 from pgneural.store.remembered import recall, remember
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
@@ -144,7 +144,7 @@ class Syncing:
         while self._batch(connection, own):
             pass
         if not own:  # which would lock the words of rows that others are writing
-            lexical.refresh_within(connection, self._kept.space.id)
+            lexical.refresh_all(Nested(connection), self._kept.space.id)
             lexical.settle(connection, self._kept.space.id, self._kept.terms, self.report.rows)
             if self.report.rows >= WORTH_ANALYZING:
                 self._kept.analyze(connection)

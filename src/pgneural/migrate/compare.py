@@ -28,6 +28,7 @@ from pgneural.migrate.operations import (
 )
 from pgneural.store.declared import Declared, searches_of
 from pgneural.store.engine import quoted_table
+from pgneural.store.failures import sqlstate
 from pgneural.store.schema import SCHEMA
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
@@ -263,7 +264,7 @@ class _Comparison:
                 made = _definition(rows.one(), found.schema)
                 savepoint.rollback()
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", "") == "42703":  # it is over a column that the table has not yet
+            if sqlstate(error) == "42703":  # it is over a column that the table has not yet
                 return False
             return replace(wanted, expression="", where=None) == replace(found, expression="", where=None)
         return replace(made, table=found.table, name=found.name) == found

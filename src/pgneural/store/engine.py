@@ -26,6 +26,7 @@ from pgneural.errors import (
     UnsupportedEncoding,
 )
 from pgneural.printable import warn
+from pgneural.store.failures import sqlstate
 from pgneural.store.failures import translated as translated
 from pgneural.store.vectors import register
 
@@ -324,7 +325,7 @@ def _create_extension(connection: sa.Connection) -> None:
         with connection.begin_nested():
             connection.execute(sa.text("CREATE EXTENSION IF NOT EXISTS vector"))
     except DBAPIError as error:
-        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+        if sqlstate(error) != "42501":
             raise
         raise MissingPrivilege(
             f"pgvector {offered} is on the server, but this role may not create it; "

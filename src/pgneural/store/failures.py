@@ -36,6 +36,9 @@ Result = TypeVar("Result")
 MOST_PARAMETERS = {"asyncpg": 32_767}
 """Values that a statement may have, by driver; the protocol ends at 65,535."""
 
+BUSY = frozenset({"55P03", "40P01", "40001"})
+"""The SQLSTATEs of who waits for a lock, of a deadlock, and of a transaction that another one got in the way of."""
+
 NAMED: dict[str, tuple[type[DatabaseError], str]] = {
     "25006": (ReadOnlyDatabase, "write on the primary, or as a role whose transactions are not read-only"),
     "40": (TransactionConflict, "run the transaction again"),

@@ -15,7 +15,6 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -23,8 +22,10 @@ from sqlalchemy.orm import Session
 from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
+from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space, terms_index
+from pgneural.store.work import NAMED
 
 BATCH_ROWS = 2000
 """Rows of a transaction: enough that counting their words is shared, few enough not to lock many."""
@@ -53,8 +54,7 @@ def complete(engine: sa.Engine, space: Space, changed: int = 0) -> int:
     Returns:
         How many had none.
     """
-    while more := refresh_words(engine, space.id):
-        changed += more
+    changed += refresh_all(engine, space.id)
     parameters = {"collection": space.attribute, "space": space.id, "rows": BATCH_ROWS, "sample": SAMPLE_ROWS}
     completed = 0
     with engine.begin() as connection:
@@ -152,12 +152,9 @@ def outdated(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]
         connection: Where.
         only: Names of searches or collections; empty for all.
     """
-    earlier = sa.select(Space).where(Space.kind == "dense", Space.words_version < sa.func.neural.words_version())
-    table = sa.func.parse_ident(Space.source, type_=ARRAY(sa.Text))[2]
-    names = [Space.attribute, Space.source + "." + Space.attribute, table + "." + Space.attribute]
-    named = earlier.where(sa.or_(*(name.in_(only) for name in names))) if only else earlier
+    ids = connection.scalars(_OUTDATED, {"only": list(only)}).all()
     with Session(connection, expire_on_commit=False) as session:
-        return list(session.scalars(named.order_by(Space.id)))
+        return list(session.scalars(sa.select(Space).where(Space.id.in_(ids)).order_by(Space.id)))
 
 
 def refresh_words(where: Transactions, space: int) -> int:
@@ -166,17 +163,16 @@ def refresh_words(where: Transactions, space: int) -> int:
         return connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
 
 
-def refresh_within(connection: sa.Connection, space: int) -> None:
-    """Make the words of an earlier version anew in a transaction; where a row is locked, the next one goes on."""
-    more = 1
-    while more:
-        try:
-            with connection.begin_nested():
-                more = connection.scalar(sa.text("SELECT neural.refresh_words(:space)"), {"space": space}) or 0
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in ("55P03", "40P01"):
-                raise
-            return
+def refresh_all(where: Transactions, space: int) -> int:
+    """Make all words of an earlier version anew; where somebody has locked a row, the next run goes on."""
+    done = 0
+    try:
+        while more := refresh_words(where, space):
+            done += more
+    except DBAPIError as error:
+        if sqlstate(error) not in BUSY:
+            raise
+    return done
 
 
 @contextlib.contextmanager
@@ -264,6 +260,11 @@ WITH missing AS (
     SELECT documents.id, documents.title, documents.content, ({{language_by}}
            )::text AS said FROM neural.documents WHERE documents.id = ANY(CAST(:ids AS bigint[]))
 ), {_MAKE} SELECT count(*) FROM completed"""  # noqa: S608
+
+_OUTDATED = sa.text(f"""
+SELECT s.id FROM neural.spaces s
+ WHERE s.kind = 'dense' AND s.words_version < neural.words_version()
+   AND (CAST(:only AS text[]) = '{{}}' OR {NAMED})""")  # noqa: S608
 
 _DRIFTED = """
 SELECT abs(c.mean / s.mean_length - 1) > :drift

@@ -33,6 +33,19 @@ class Within:
         return contextlib.nullcontext(self.connection)
 
 
+@dataclass(frozen=True)
+class Nested:
+    """Begins parts of a transaction that may fail alone."""
+
+    connection: sa.Connection
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """Begin a savepoint, which ends with the block."""
+        with self.connection.begin_nested():
+            yield self.connection
+
+
 class AsOwner:
     """Begins transactions that are those of the owner of a source.
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from pgneural.printable import logger as logger_of
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.schema import Space
+from pgneural.store.work import NAMED
 
 logger = logger_of("pgneural.worker")
 
@@ -160,14 +161,12 @@ class Reconciling:
             logger.info("%s.%s: %s", space.source, space.attribute, found)
 
 
-_SEARCHES = sa.text("""
+_SEARCHES = sa.text(f"""
 SELECT s.id FROM neural.spaces s
  WHERE s.kind = 'dense' AND s.reads IS NOT NULL
-   AND CASE WHEN CAST(:only AS text[]) = '{}'
+   AND CASE WHEN CAST(:only AS text[]) = '{{}}'
             THEN :manual OR s.sync <> 'manual' OR s.state <> 'serving' OR s.source = 'neural.documents'
-            ELSE s.source || '.' || s.attribute = ANY(CAST(:only AS text[]))
-              OR (parse_ident(s.source))[2] || '.' || s.attribute = ANY(CAST(:only AS text[]))
-              OR (s.source = 'neural.documents' AND s.attribute = ANY(CAST(:only AS text[]))) END""")
+            ELSE {NAMED} END""")  # noqa: S608
 
 _SLICE = sa.text(
     "SELECT missing, stale, orphans, last::text FROM neural.reconcile_slice(:space, (:after)::jsonb, :rows, :repair)"

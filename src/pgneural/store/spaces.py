@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.store.engine import execute_script, quoted, translated
+from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.indexes import WORTH_INDEXING, choose, one_builder
 from pgneural.store.owner import session_of
 from pgneural.store.schema import DOCUMENTS, Space
@@ -232,13 +232,11 @@ def _again(do: Callable[[], T]) -> T:
         try:
             return do()
         except DBAPIError as error:
-            state = getattr(error.orig, "sqlstate", "")
-            if state == "PN400":
+            if sqlstate(error) == "PN400":
                 diagnosis: Any = error.orig.diag  # type: ignore[union-attr]
                 hint = f"; {diagnosis.message_hint}" if diagnosis.message_hint else ""
                 raise InvalidSpace(f"{diagnosis.message_primary}{hint}") from error
-            busy = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
-            if not isinstance(error.orig, busy) or time.monotonic() > deadline:
+            if sqlstate(error) not in BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(LOCK_MILLISECONDS / 1000)
 

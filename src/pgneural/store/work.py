@@ -120,16 +120,17 @@ def add(connection: sa.Connection, space: int, worker: str, done: Sequence[float
     connection.execute(_ADD, {**values, "encode_seconds": encode_seconds, "write_seconds": write_seconds})
 
 
-_NAMED = """
+NAMED = """
        coalesce(s.attribute = ANY(CAST(:only AS text[])) AND s.source = 'neural.documents', false)
     OR s.source || '.' || s.attribute = ANY(CAST(:only AS text[]))
     OR (parse_ident(s.source))[2] || '.' || s.attribute = ANY(CAST(:only AS text[]))"""
+"""The condition on ``neural.spaces s`` that a space is of one of these searches or collections."""
 
 _WITH_WORK = sa.text(f"""
 SELECT s.id FROM neural.spaces s
  WHERE s.kind = 'dense' AND s.reads IS NOT NULL
    AND CASE WHEN CAST(:only AS text[]) = '{{}}' THEN s.sync <> 'manual' OR s.state <> 'serving'
-            OR s.source = 'neural.documents' ELSE {_NAMED} END
+            OR s.source = 'neural.documents' ELSE {NAMED} END
    AND (EXISTS (SELECT FROM neural.changes c WHERE c.space_id = s.id)
         OR EXISTS (SELECT FROM neural.pending p WHERE p.space_id = s.id AND p.due <= now()))
    AND (s.state = 'serving' OR coalesce(s.resumes_at, now()) <= now())
@@ -137,7 +138,7 @@ SELECT s.id FROM neural.spaces s
 
 _UNKNOWN = sa.text(f"""
 SELECT name FROM unnest(CAST(:only AS text[])) AS name
- WHERE NOT EXISTS (SELECT FROM neural.spaces s WHERE {_NAMED.replace(":only AS text[])", "ARRAY[name] AS text[])")})""")  # noqa: S608
+ WHERE NOT EXISTS (SELECT FROM neural.spaces s WHERE {NAMED.replace(":only AS text[])", "ARRAY[name] AS text[])")})""")  # noqa: S608
 
 _SEEN = sa.text("""
 INSERT INTO neural.workers (id, host, process) VALUES (:id, :host, :process)
