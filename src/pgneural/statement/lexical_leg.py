@@ -1,4 +1,4 @@
-"""The lexical leg: BM25 over the words of each row (design 5.2; ``sql/20_lexical.sql`` makes both sides).
+"""The lexical leg: BM25 over the words of each row (design 5.2; ``sql/20_lexical.sql``, ``sql/21_lexical_query.sql``).
 
 ::
 

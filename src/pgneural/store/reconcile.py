@@ -1,4 +1,4 @@
-"""What no trigger saw: comparing sources with what is kept of them (``sql/46_reconcile.sql``).
+"""What no trigger saw: comparing sources with what is kept of them (``sql/46_follow.sql``, ``sql/46_reconcile.sql``).
 
 An attached partition, rows that came by replication or while a trigger was off, a restore without chunks: nothing noted
 them. So tables are compared from time to time, and what differs is noted like any other change.
