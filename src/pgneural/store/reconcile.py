@@ -23,14 +23,13 @@ from pgneural.store.work import NAMED
 logger = logger_of("pgneural.worker")
 
 FOLLOW_SECONDS = 60.0
-"""So often a worker looks whether names, keys, triggers and rights of a table are as they were: some milliseconds."""
+"""So often a worker looks whether names, keys, triggers and rights of a table are as they were."""
 
 RECONCILE_SECONDS = 600.0
-"""So often it compares rows, where any were written meanwhile: a million keys take a second, and their texts some
-more."""
+"""So often it compares rows, where any were written meanwhile."""
 
 SLICE_ROWS = 10_000
-"""Rows that are compared in one transaction: some tenths of a second."""
+"""Rows that are compared in one transaction, so that none is long."""
 
 
 @dataclass
