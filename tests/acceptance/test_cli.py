@@ -248,8 +248,8 @@ def test_every_option_names_its_variable() -> None:
 
 
 def until_it_says(connection: psycopg.Connection[Any], statement: str) -> None:
-    """Wait until another client of the database has executed a statement that begins so."""
-    others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    """Wait until a program of ours has executed a statement in the database that begins so; autovacuum is none."""
+    others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgneural'"
     asked = f"{others} AND query LIKE %s"
     until(lambda: connection.execute(asked.encode(), [f"{statement}%"]).fetchone() is not None, 60)
 

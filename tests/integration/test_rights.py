@@ -310,9 +310,10 @@ def test_a_schema_that_others_have_made_is_refused(empty_url: str, admin: psycop
 
 
 def test_a_database_does_not_say_which_models_are_loaded(
-    notes: Execute, url: str, tmp_path: Path, tiny_model: Path
+    notes: Execute, url: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor that their own code is run."""
+    monkeypatch.setattr("pgneural.encoders.permitted._models", {})  # other tests name models, too
     for name in (str(tiny_model), "owner/model", str(tmp_path)):
         with pytest.raises(UnpermittedModel, match="which this host does not permit"):
             permitted(name)
