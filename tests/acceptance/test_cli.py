@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ def run(url: str) -> Run:
 
 
 @pytest.fixture
-def process(url: str) -> Process:
-    """Return a function that starts the program, as a shell does."""
+def process(url: str) -> Iterator[Process]:
+    """Return a function that starts the program, as a shell does in the foreground: Ctrl-C is not ignored there."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
     def start(*arguments: str | Path) -> subprocess.Popen[str]:
         environment = {**os.environ, "PGNEURAL_DATABASE_URL": url}
@@ -53,7 +54,8 @@ def process(url: str) -> Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    return start
+    yield start
+    signal.signal(signal.SIGINT, inherited)
 
 
 def printed(result: subprocess.CompletedProcess[str]) -> Any:
