@@ -418,7 +418,8 @@ def _defined(attempt: Attempt, origin: Place) -> list[str]:
         p.drop()
 
 
-PARTS = (_triggers, _types, _shadows, _squatting, _ours, _catalog, _forged, _notes)
+# what takes over a superuser comes last: memberships of roles are the server's, and would help what comes after
+PARTS = (_triggers, _types, _shadows, _ours, _catalog, _forged, _notes, _squatting)
 
 GROUP = Group(
     "rights",
