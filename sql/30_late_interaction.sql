@@ -4,12 +4,12 @@
 CREATE OR REPLACE FUNCTION neural.max_sim(document halfvec[], query halfvec[])
 RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     SELECT sum(best)
       FROM (SELECT max(-(said <#> asked.token)) AS best
               FROM unnest(query) WITH ORDINALITY AS asked (token, place), unnest(document) AS said
-             GROUP BY asked.place) nearest
-$$;
+             GROUP BY asked.place) nearest;
+END;
 
 COMMENT ON FUNCTION neural.max_sim(halfvec[], halfvec[]) IS
 'MaxSim: for each token of the query the inner product with the token of the document that is most like it, summed up';

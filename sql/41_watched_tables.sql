@@ -150,9 +150,8 @@ BEGIN
     SELECT relrowsecurity AS enabled, relforcerowsecurity AS forced INTO secured FROM pg_catalog.pg_class WHERE oid = source;
     EXECUTE format('DROP POLICY IF EXISTS as_its_source ON %s', kept);
     IF secured.enabled THEN
-        SELECT string_agg(format('s.%I = %s.%I', a.attname, kept, 'source_' || a.attname), ' AND ') INTO visible
-          FROM pg_catalog.pg_index i, pg_catalog.pg_attribute a
-         WHERE i.indrelid = source AND i.indisprimary AND a.attrelid = source AND a.attnum = ANY (i.indkey);
+        SELECT string_agg(format('s.%I OPERATOR(%s) %s.%I', k.name, k.equal, kept, 'source_' || k.name), ' AND ') INTO visible
+          FROM unnest(neural.key_columns(source), neural.equality(source)) AS k(name, equal);
         -- a plain subquery and not EXISTS, which might be computed for the whole source at once
         EXECUTE format('CREATE POLICY as_its_source ON %s USING ((SELECT true FROM %s s WHERE %s))', kept, source, visible);
     END IF;

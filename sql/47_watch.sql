@@ -1,9 +1,22 @@
 -- A search of a table, without Python: `SELECT neural.watch('articles', '{title,body}')`.
 -- It makes what `Searchable` and `op.create_search` make (store/schema.py, store/declared.py; a test compares them).
 
+CREATE OR REPLACE FUNCTION neural.vector_name(name text)
+RETURNS text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('%I.%I', CASE WHEN name = 'bit' THEN 'pg_catalog' ELSE n.nspname END, name)
+      FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+$$;
+
+COMMENT ON FUNCTION neural.vector_name(text) IS
+'The name of a type, a function or an operator class of pgvector with its schema, whatever the search_path';
+
 CREATE OR REPLACE FUNCTION neural.make_tables(space bigint)
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     s neural.spaces;
@@ -29,12 +42,12 @@ BEGIN
         'CREATE TABLE %1$s (%2$s, ordinal integer NOT NULL, text text NOT NULL, locator jsonb NOT NULL, hash bytea NOT NULL,
                             source_hash bytea NOT NULL, embedding %3$s(%4$s) NOT NULL,
                             CONSTRAINT %5$I PRIMARY KEY (%6$s, ordinal))',
-        chunks, typed, s.storage, s.dimensions, s.chunk_table || '_pkey', followed);
+        chunks, typed, neural.vector_name(s.storage), s.dimensions, s.chunk_table || '_pkey', followed);
     EXECUTE format(
         'CREATE TABLE %1$s (%2$s, language text NOT NULL, lexemes tsvector NOT NULL, length double precision NOT NULL,
-                            weights sparsevec(1000000000) NOT NULL, parts tsvector[],
-                            more_weights sparsevec(1000000000)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
-        terms, typed, s.chunk_table || '_terms_pkey', followed);
+                            weights %5$s(1000000000) NOT NULL, parts tsvector[],
+                            more_weights %5$s(1000000000)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
+        terms, typed, s.chunk_table || '_terms_pkey', followed, neural.vector_name('sparsevec'));
     EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', s.chunk_table || '_terms_idx', terms);
     IF (s.dimensions * CASE s.storage WHEN 'vector' THEN 4 WHEN 'halfvec' THEN 2 ELSE 0.125 END <= 7600) THEN  -- it fits the row
         EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN', chunks);
@@ -66,23 +79,23 @@ CREATE OR REPLACE FUNCTION neural.index_definition(space bigint)
 RETURNS text
 LANGUAGE sql STABLE STRICT
 AS $$
-    SELECT format('%I ON %I.%I USING %I (%s %I)%s', s.chunk_table || '_embedding_idx', (parse_ident(s.source))[1],
+    SELECT format('%I ON %I.%I USING %I (%s %s)%s', s.chunk_table || '_embedding_idx', (parse_ident(s.source))[1],
                   s.chunk_table, i.method,
                   CASE WHEN i.kept = s.storage AND i.length = s.dimensions THEN 'embedding'
-                       WHEN i.kept = 'bit' THEN format('(binary_quantize(%s)::bit(%s))', i.part, i.length)
+                       WHEN i.kept = 'bit' THEN format('(%s(%s)::bit(%s))', neural.vector_name('binary_quantize'), i.part, i.length)
                        WHEN i.kept = 'halfvec' AND s.distance = 'cosine'
-                       THEN format('(l2_normalize(%s)::halfvec(%s))', i.part, i.length)
-                       ELSE format('(%s::%I(%s))', i.part, i.kept, i.length) END,
-                  format('%s_%s_ops', i.kept,
+                       THEN format('(%s(%s)::%s(%s))', neural.vector_name('l2_normalize'), i.part, neural.vector_name('halfvec'), i.length)
+                       ELSE format('(%s::%s(%s))', i.part, neural.vector_name(i.kept), i.length) END,
+                  neural.vector_name(format('%s_%s_ops', i.kept,
                          CASE WHEN i.kept = 'bit' AND s.storage <> 'bit' THEN 'hamming'
-                              WHEN s.distance = 'inner_product' THEN 'ip' ELSE s.distance END),
+                              WHEN s.distance = 'inner_product' THEN 'ip' ELSE s.distance END)),
                   CASE WHEN i.options <> '' THEN ' WITH (' || i.options || ')' ELSE '' END)
       FROM neural.spaces s
      CROSS JOIN LATERAL (
            SELECT s.vector_index ->> 'method' AS method,
                   coalesce((s.vector_index ->> 'dimensions')::integer, s.dimensions) AS length,
                   CASE WHEN s.vector_index ->> 'dimensions' IS NULL THEN 'embedding'
-                       ELSE format('subvector(embedding, 1, %s)', (s.vector_index ->> 'dimensions')::integer) END AS part,
+                       ELSE format('%s(embedding, 1, %s)', neural.vector_name('subvector'), (s.vector_index ->> 'dimensions')::integer) END AS part,
                   CASE s.vector_index ->> 'precision' WHEN 'binary' THEN 'bit' WHEN 'half' THEN 'halfvec' ELSE s.storage END AS kept,
                   (SELECT coalesce(string_agg(format('%I = %s', o.key, o.value::numeric), ', ' ORDER BY o.key), '')
                      FROM jsonb_each_text(CASE s.vector_index ->> 'method' WHEN 'hnsw' THEN '{"ef_construction": 128}'::jsonb
@@ -96,6 +109,7 @@ COMMENT ON FUNCTION neural.index_definition(bigint) IS
 CREATE OR REPLACE FUNCTION neural.make_index(space bigint)
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF neural.index_definition(space) IS NOT NULL THEN
@@ -124,6 +138,7 @@ CREATE OR REPLACE FUNCTION neural.watch(
 )
 RETURNS bigint
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     schema text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = source);
@@ -198,7 +213,7 @@ BEGIN
     RETURNING id INTO space;
     PERFORM neural.make_tables(space);
     PERFORM neural.make_index(space);
-    PERFORM neural.watch_table(source, name, '', watched);
+    PERFORM neural.watch_table(source, name, '', watched, ARRAY[schema]::name[]);
     PERFORM neural.mark_all(space, source);
     RETURN space;
 END
@@ -222,14 +237,13 @@ $$;
 COMMENT ON FUNCTION neural.lock_search(regclass, text) IS
 'Has those who make, switch and drop spaces of a table wait for each other';
 
-CREATE OR REPLACE FUNCTION neural.unwatch(source text, attribute text DEFAULT 'search')
+CREATE OR REPLACE FUNCTION neural.unwatch_named(table_now regclass, names text[], attribute text)
 RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     space record;
-    table_now regclass := to_regclass(source);
-    names text[] := parse_ident(source);
     ids bigint[];
 BEGIN
     PERFORM neural.lock_search(table_now, attribute);
@@ -237,9 +251,9 @@ BEGIN
                   WHERE (s.relation = table_now
                          OR (NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation)
                              AND (parse_ident(s.source))[3 - cardinality(names):] = names))
-                    AND s.attribute = unwatch.attribute AND s.source <> 'neural.documents');
+                    AND s.attribute = unwatch_named.attribute AND s.source <> 'neural.documents');
     IF ids = '{}' THEN
-        RAISE EXCEPTION 'table % has no search %', source, attribute
+        RAISE EXCEPTION 'table % has no search %', array_to_string(names, '.'), attribute
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
     END IF;
     PERFORM neural.unwatch_spaces(ids);
@@ -254,15 +268,25 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION neural.unwatch_named(regclass, text[], text) IS
+'Drops a search of a table, or of one that is gone, by the parts of the name that it had';
+
+CREATE OR REPLACE FUNCTION neural.unwatch(source text, attribute text DEFAULT 'search')
+RETURNS void
+LANGUAGE sql
+BEGIN ATOMIC
+    SELECT neural.unwatch_named(to_regclass(source), parse_ident(source), attribute);
+END;
+
 COMMENT ON FUNCTION neural.unwatch(text, text) IS
 'The reverse of watch: drops a search of a table with its chunks and words; the table stays as it is. The table may be gone already';
 
 CREATE OR REPLACE FUNCTION neural.unwatch(source regclass, attribute text DEFAULT 'search')
 RETURNS void
 LANGUAGE sql
-AS $$
-    SELECT neural.unwatch(neural.qualified(source), attribute)
-$$;
+BEGIN ATOMIC
+    SELECT neural.unwatch_named(source, parse_ident(neural.qualified(source)), attribute);
+END;
 
 COMMENT ON FUNCTION neural.unwatch(regclass, text) IS
 'The reverse of watch: drops a search of a table with its chunks and words; the table stays as it is';

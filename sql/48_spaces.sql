@@ -83,6 +83,7 @@ CREATE OR REPLACE FUNCTION neural.create_space(
 )
 RETURNS bigint
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     s neural.spaces;

@@ -148,7 +148,9 @@ def _squatting() -> Iterator[tuple[str, Attempt]]:
         "grants": (
             "postgres",
             lambda p: _do(
-                p, "postgres", *(f"SELECT neural.grant_{g}('reading')" for g in ("reader", "owner", "worker"))
+                p,
+                "postgres",  # what they have already: the grants themselves change nothing
+                *(f"SELECT neural.grant_{g}" for g in ("reader('guest')", "owner('mine')", "worker('encoding')")),
             ),
         ),
         "a search of a table": (

@@ -122,7 +122,7 @@ def test_a_child_without_a_key_of_its_own(execute: Execute, url: str) -> None:
 
 def test_a_table_without_a_key_gets_no_search(execute: Execute) -> None:
     execute("CREATE TABLE notes (id int, body text)")
-    with pytest.raises(psycopg.Error, match="table notes has no primary key"):
+    with pytest.raises(psycopg.Error, match="table public.notes has no primary key"):
         execute("SELECT neural.watch('notes', '{body}')")
 
 

@@ -231,7 +231,7 @@ def test_a_table_that_was_restored_is_taken_for_the_one_before(notes: Execute, u
 
 
 def test_watching_twice_and_watching_a_view_are_refused_by_name(notes: Execute) -> None:
-    with pytest.raises(psycopg.Error, match="table notes has a search search already"):
+    with pytest.raises(psycopg.Error, match="table public.notes has a search search already"):
         notes("SELECT neural.watch('notes', '{title,body}', encoder => 'hash')")
     notes("CREATE VIEW seen AS TABLE notes")
     with pytest.raises(psycopg.Error, match="seen is a view, and changes of its rows go unnoticed"):

@@ -67,15 +67,13 @@ def test_no_function_with_more_rights_is_for_everybody(execute: Execute) -> None
 
 
 def test_nothing_resolves_by_a_path_that_others_can_write_to(execute: Execute) -> None:
-    """But for what needs pgvector's names, or reads what an owner has written: workers do that as the owner."""
+    """But for what reads what an owner has written: workers do that as the owner."""
     found = execute(
         "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'neural'::regnamespace AND prosqlbody IS NULL"
         " AND NOT coalesce(proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}' ORDER BY 1"
     )
-    words = {"bm25_weights", "fresh_score", "lexical_query", "max_sim"}
-    tables = {"make_tables", "make_index", "watch", "create_space", "unwatch"}
     reads = {"index_words", "index_words_singly", "collect", "take", "reconcile", "reconcile_space", "reconcile_slice"}
-    assert {name for (name,) in found} <= words | tables | reads | {"changed_counts", "unreadable"}
+    assert {name for (name,) in found} <= reads | {"changed_counts", "unreadable"}
 
 
 def test_a_schema_named_like_a_role_is_left_out_where_another_made_it(url: str, login: Login) -> None:
@@ -101,6 +99,36 @@ def test_a_schema_named_like_a_role_is_left_out_where_another_made_it(url: str, 
     own = make_conninfo(libpq_url(url), user="stranger")
     with Database(own) as db, db.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT current_schema()").scalar() == "stranger"
+
+
+def test_a_function_in_the_schema_of_a_source_does_not_stand_in_for_the_server_s(owner: str, login: Login) -> None:
+    """Whoever may make functions there had the owner call them: by watch, unwatch and spaces."""
+    guest = login("guest")
+    run(owner, "GRANT USAGE, CREATE ON SCHEMA mine TO guest")
+    trap = "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'taken by %', current_user; END $$"
+    signatures = [
+        f"{name}({', '.join(['text'] * length)}) RETURNS {returns}"
+        for name, returns in (("format", "text"), ("concat_ws", "text"), ("jsonb_build_array", "jsonb"))
+        for length in range(1, 9)
+    ]
+    signatures += [
+        "cardinality(text[]) RETURNS int", "unnest(text[]) RETURNS SETOF text", "count(text) RETURNS bigint",
+        "array_agg(text) RETURNS text[]", "to_jsonb(text) RETURNS jsonb", "array_length(text[], int) RETURNS int",
+    ]  # fmt: skip
+    run(guest, *(f"CREATE FUNCTION mine.{signature} {trap}" for signature in signatures))
+    run(
+        owner,
+        "ALTER TABLE mine.notes ADD title text, ADD further text",
+        "SELECT neural.unwatch('mine.notes')",
+        "SELECT neural.watch('mine.notes', '{title,body,further}', encoder => 'hash')",
+        "SELECT neural.create_space('mine.notes', 'search', 'new', 'hash', 64)",
+        "SELECT neural.take(s.id, 100, false) FROM neural.spaces s WHERE s.source = 'mine.notes' ORDER BY s.id",
+        "SELECT neural.switch_space('mine.notes', 'search', 'new', true)",
+        "SELECT neural.rollback_space('mine.notes', 'search')",
+        "SELECT neural.drop_space('mine.notes', 'search', 'new')",
+        "SELECT * FROM neural.reconcile('mine.notes')",
+        "SELECT neural.unwatch('notes')",
+    )
 
 
 @pytest.mark.parametrize("function", ["forget_changes", "note_documents", "note_changes", "count_terms", "guard_space"])

@@ -22,6 +22,7 @@ from pgneural.errors import (
     SchemaNotInstalled,
 )
 from pgneural.migrate import own
+from pgneural.store.declared import Declared
 from pgneural.store.schema import SCHEMA, Catalog
 
 
@@ -86,6 +87,25 @@ def test_who_encoded_before_may_use_the_queue(db: Database) -> None:
             assert connection.scalar(sa.select(may)), table
         execute("DROP OWNED BY pgneural_before")
         execute("DROP ROLE pgneural_before")
+
+
+def test_fields_are_joined_by_the_server_s_own_function(db: Database) -> None:
+    """Searches of earlier versions found it by the path of the source; nothing is encoded anew for it."""
+    joined = r"SELECT s.id, concat_ws(E'\n\n', s.a, s.b) AS content FROM notes s"
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (id int PRIMARY KEY, a text, b text, c text)")
+        connection.exec_driver_sql("SELECT neural.watch('notes', '{a,b,c}', encoder => 'hash')")
+        migrate.downgrade(connection, "0008")
+        connection.execute(sa.text("UPDATE neural.spaces SET reads = :reads, fields = NULL"), {"reads": joined})
+        connection.exec_driver_sql("DELETE FROM neural.changes")
+        migrate.upgrade(connection)
+        reads, waiting = connection.exec_driver_sql(
+            "SELECT s.reads, (SELECT count(*) FROM neural.changes) FROM neural.spaces s"
+        ).one()
+    key = (sa.Column("id", sa.Integer),)
+    assert reads == Declared("notes", "search", key, joined, "hash", 64).reads
+    assert "pg_catalog.concat_ws" in reads
+    assert waiting == 0
 
 
 def test_no_way_back_with_several_spaces(db: Database) -> None:

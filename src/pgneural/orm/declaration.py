@@ -45,7 +45,7 @@ class Content:
         heading, rest = (expressions[:1], expressions[1:]) if len(expressions) > 1 else ([], expressions)
         self.title = heading[0] if heading else None
         between = sa.literal_column(r"E'\n\n'", sa.Text)
-        self.content = rest[0] if len(rest) == 1 else sa.func.concat_ws(between, *rest)
+        self.content = rest[0] if len(rest) == 1 else sa.func.pg_catalog.concat_ws(between, *rest)
         self.language = None if language is None else self._expression(language)
 
     def select(self) -> sa.Select[Any]:

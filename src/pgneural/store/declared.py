@@ -25,6 +25,9 @@ from pgneural.types import Distance, Sync
 CONTENT = ("reads", "max_tokens", "overlap", "language", "title_boost")
 """What decides the chunks and words of a row."""
 
+_QUALIFIED = (" concat_ws(E'", " pg_catalog.concat_ws(E'")
+"""How fields are joined; migrations of earlier versions have the first, by which another role's function may be found."""
+
 Statement = sa.Executable | sa.schema.ExecutableDDLElement
 
 
@@ -72,6 +75,10 @@ class Declared:
     sync: Sync = Sync.QUEUE
     column: str | None = None
     schema: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reads is not None:
+            object.__setattr__(self, "reads", self.reads.replace(*_QUALIFIED))
 
     @property
     def name(self) -> str:
