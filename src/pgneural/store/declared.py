@@ -26,7 +26,7 @@ CONTENT = ("reads", "max_tokens", "overlap", "language", "title_boost")
 """What decides the chunks and words of a row."""
 
 _QUALIFIED = (" concat_ws(E'", " pg_catalog.concat_ws(E'")
-"""How fields are joined; migrations of earlier versions have the first, by which another role's function may be found."""
+"""How fields are joined; migrations of earlier versions have the first, by which that of others may be found."""
 
 Statement = sa.Executable | sa.schema.ExecutableDDLElement
 
