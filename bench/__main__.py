@@ -15,6 +15,7 @@ from bench import (
     indexes,
     ingest,
     kill,
+    loading,
     orm,
     overhead,
     pooler,
@@ -31,7 +32,7 @@ def main() -> None:
 
 for module in (
     *(encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors),
-    *(sync, switch, faults, attack),
+    *(sync, switch, loading, faults, attack),
 ):
     main.add_command(module.command)
 

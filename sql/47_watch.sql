@@ -1,5 +1,5 @@
 -- A search of a table, without Python: `SELECT neural.watch('articles', '{title,body}')`.
--- It makes what `Searchable` and `op.create_search` make (store/schema.py, store/declared.py; a test compares them).
+-- It makes what `Searchable` and `op.create_search` make (store/tables.py, store/declared.py; a test compares them).
 
 CREATE OR REPLACE FUNCTION neural.vector_name(name text)
 RETURNS text
@@ -120,6 +120,42 @@ $$;
 
 COMMENT ON FUNCTION neural.make_index(bigint) IS
 'Makes the vector index of a space at once; CREATE INDEX CONCURRENTLY with index_definition lets others write meanwhile';
+
+CREATE OR REPLACE FUNCTION neural.set_index_aside(space bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+AS $$
+DECLARE
+    s neural.spaces;
+    chunks regclass := to_regclass((SELECT k.chunks FROM neural.kept_tables(space) k));
+    found record;
+    few boolean;
+BEGIN
+    SELECT * INTO s FROM neural.spaces WHERE id = space;
+    SELECT i.indexrelid::regclass AS index INTO found FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+     WHERE i.indrelid = chunks AND c.relname = s.chunk_table || '_embedding_idx'
+       AND a.amname = s.vector_index ->> 'method' AND i.indpred IS NULL;  -- as it will be made again
+    IF found IS NULL OR s.index_waits OR NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = chunks), 'USAGE')
+       OR (SELECT count(*) FROM (SELECT FROM neural.pending WHERE space_id = space LIMIT 2000) p)
+          + (SELECT coalesce(sum(rows), 0) FROM neural.changes WHERE space_id = space) < 2000 THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT count(*) < 2000 FROM (SELECT FROM %s LIMIT 2000) c', chunks) INTO few;
+    IF NOT few THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP INDEX %s', found.index);
+    UPDATE neural.spaces SET index_waits = true WHERE id = space;
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;  -- somebody searches: each row is put into the index then
+END
+$$;
+
+COMMENT ON FUNCTION neural.set_index_aside(bigint) IS
+'Drops the vector index of a space that has next to nothing in it while thousands of rows wait: building it once over all of them
+takes a fraction of the time. Who encodes the last of them makes it again (neural.spaces.index_waits)';
 
 CREATE OR REPLACE FUNCTION neural.watch(
     source regclass,

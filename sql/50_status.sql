@@ -51,7 +51,8 @@ SELECT s.id,
        coalesce(w.rows, 0) AS rows_per_second,
        coalesce(w.encoded, 0) AS encoded_per_second,
        s.problem,
-       s.words_version < neural.words_version() AS words_behind
+       s.words_version < neural.words_version() AS words_behind,
+       s.index_waits
   FROM neural.spaces s
   LEFT JOIN (SELECT space_id, count(*) AS rows, min(changed_at) AS since FROM neural.pending GROUP BY space_id) p
        ON p.space_id = s.id
@@ -70,5 +71,5 @@ GRANT SELECT ON neural.collections, neural.status TO PUBLIC;
 
 COMMENT ON VIEW neural.status IS
 'Each space: how many changed rows are not encoded yet and for how long the oldest has waited, how many were given up
-(neural.failed says why), what workers did in the last five minutes, why they leave it alone, if they do, and whether
-an earlier version made its words, which workers make anew';
+(neural.failed says why), what workers did in the last five minutes, why they leave it alone, if they do, whether
+an earlier version made its words, which workers make anew, and whether its vector index is made when the rows that wait are encoded';

@@ -240,9 +240,8 @@ def _watched(p: Place, name: str) -> str:
         try:
             space = "SELECT neural.watch((quote_ident(%s) || '.' || quote_ident(%s))::regclass, ARRAY['body', %s], %s, 'hash')"
             connection.execute(space.encode(), [name[:50], name[:50], name[:50], name[:10]])
-            connection.execute(
-                run("SELECT 1") and psycopg.sql.SQL("INSERT INTO {0}.{0} VALUES (%s, 'fox')").format(named), [name]
-            )
+            value = psycopg.sql.Literal(name)  # no parameter: psycopg would look for more of them in the name
+            connection.execute(psycopg.sql.SQL("INSERT INTO {0}.{0} VALUES ({1}, 'fox')").format(named, value))
             worker = Worker(p.url, concurrency=1, as_superuser=True)
             worker.run(once=True)
             failed = connection.execute("SELECT error FROM neural.failed").fetchall()

@@ -19,8 +19,9 @@ from pgneural.store import spaces
 from pgneural.store.catalog import indexed_of, rows_per_key
 from pgneural.store.engine import translated
 from pgneural.store.kept import Kept
-from pgneural.store.schema import DOCUMENTS, Space, chunk_table, terms_table
+from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.spaces import SearchName
+from pgneural.store.tables import chunk_table, terms_table
 from pgneural.types import Mode
 
 SAMPLED = 100

@@ -18,7 +18,7 @@ from sqlalchemy.sql.compiler import NO_LINTING
 from pgneural.search import Hits
 from pgneural.statement import Page, Query, Target, Vectors
 from pgneural.store.contained import require_contained
-from pgneural.store.schema import index_name
+from pgneural.store.tables import index_name
 from pgneural.store.vectors import Method
 
 Plan = Mapping[str, Any]

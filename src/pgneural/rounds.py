@@ -23,6 +23,8 @@ from pgneural.store.kept import Kept, Made
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
 from pgneural.store.remembered import remember
+from pgneural.store.schema import Space
+from pgneural.store.spaces import build_index, set_index_aside
 from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, Synced, encoded, recalled
 from pgneural.types import Encoder, Vector
 
@@ -334,6 +336,8 @@ class _Others:
 def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Synced:
     """Bring a space up to date, for who waits for it; return what was done."""
     report, worker, others = Synced(), f"sync {uuid.uuid4()}", _Others(engine, kept.space.id)
+    with engine.begin() as connection:
+        set_index_aside(connection, kept.space.id)
     while True:
         with engine.begin() as connection:
             collected = queue.collect(connection, kept.space.id)
@@ -353,7 +357,10 @@ def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Sy
         report.chunks_reused += done.reused
     lexical.settle_apart(engine, kept.space.id, kept.terms)
     lexical.fold(engine, kept.space.id)
-    if report.rows >= WORTH_ANALYZING:
-        with engine.begin() as connection:
+    with engine.begin() as connection:
+        if report.rows >= WORTH_ANALYZING:
             kept.analyze(connection)
+        waits = connection.scalar(sa.select(Space.index_waits).where(Space.id == kept.space.id))
+    if waits:  # set aside now, or by a run that was stopped
+        build_index(engine, kept.space)
     return report

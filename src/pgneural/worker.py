@@ -39,7 +39,7 @@ from pgneural.store.kept import Kept
 from pgneural.store.owner import AsOwner
 from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
-from pgneural.store.spaces import build_index, to_be_indexed
+from pgneural.store.spaces import build_index, set_index_aside, to_be_indexed
 from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
 
@@ -71,6 +71,9 @@ READ_ONLY_SECONDS = 1.0
 PATIENCE_SECONDS = 10
 """For so long an index that is built waits for each transaction that is open; then it is tried again."""
 
+INDEX_SECONDS = 10.0
+"""So often a worker looks whether a vector index is to be built."""
+
 PAUSE_SECONDS = 60.0
 """For so long a space is let be after an error that is its own, such as a model that is not on this host."""
 
@@ -87,6 +90,7 @@ class _Shared:
     problems: dict[int, str] = field(default_factory=dict)
     idle: set[int] = field(default_factory=set)
     waits: bool = False
+    indexes_at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -211,6 +215,9 @@ class Worker:
                 self._wait(self._told(error, failures))
                 continue
             self._be_idle(not worked)
+            if not once and time.monotonic() >= self._shared.indexes_at:
+                self._shared.indexes_at = time.monotonic() + INDEX_SECONDS
+                self._index_what_is_filled()
             if worked:
                 pause = SHORTEST_POLL_SECONDS
             elif once and self._all_idle():
@@ -219,8 +226,6 @@ class Worker:
             elif once:  # what another collects just now is there to be claimed in a moment
                 self._wait(random.uniform(1, 2) * SHORTEST_POLL_SECONDS)
             else:
-                if pause >= POLL_SECONDS:
-                    self._index_what_is_filled()
                 self._wait(pause)
                 pause = min(2 * pause, POLL_SECONDS)
 
@@ -361,6 +366,7 @@ class Worker:
                 nonlocal round_
                 with AsOwner(self.engine, space.id).begin() as connection:
                     kept = Kept.of(connection, space)
+                    set_index_aside(connection, space.id)
                 if kept.chunks is None:
                     return 0
                 made = self._encoder(*key)  # before anything is claimed: it may take long, or fail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from decimal import Decimal
@@ -25,6 +26,7 @@ from pgneural.errors import (
     ChangedType,
     DatabaseError,
     DatabaseUnreachable,
+    InvalidDeclaration,
     InvalidFilter,
     InvalidQuery,
     LockTimeout,
@@ -387,11 +389,21 @@ def test_settings_of_a_database(url: str, execute: Execute) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"title_boost": [1]}, {"title_boost": b"1"}, {"title_boost": -1}, {"language": ["en"]}]
+    "options",
+    [{"title_boost": [1]}, {"title_boost": b"1"}, {"title_boost": -1}, {"title_boost": 1e308}, {"language": ["en"]}],
 )
 def test_options_of_words_are_of_their_kinds(url: str, options: dict[str, Any]) -> None:
     with Database(url) as db, pytest.raises(InvalidQuery, match=next(iter(options))):
         db.collection("odd", encoder="hash", **options)
+
+
+@pytest.mark.parametrize("boost", [-1, 1e308, math.nan, math.inf])
+def test_title_boosts_that_would_lose_words_are_refused_for_tables(execute: Execute, boost: float) -> None:
+    with pytest.raises(InvalidDeclaration, match="title_boost is .*, expected"):
+        Searchable("body", title_boost=boost)
+    execute("CREATE TABLE notes (id int PRIMARY KEY, title text, body text)")
+    with pytest.raises(psycopg.Error, match="title_boost is .*, expected 0 to 1000"):
+        execute("SELECT neural.watch('notes', '{title,body}', encoder => 'hash', title_boost => %s)", boost)
 
 
 def test_unknown_documents_are_named(notes: Collection) -> None:

@@ -29,7 +29,8 @@ from pgneural.statement import (
     WeightedSum,
     facets,
 )
-from pgneural.store.schema import DOCUMENTS, Document, chunk_table, terms_table
+from pgneural.store.schema import DOCUMENTS, Document
+from pgneural.store.tables import chunk_table, terms_table
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.types import Distance, Mode
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from pgneural.store.declared import Declared
-from pgneural.store.schema import Space, chunk_table, terms_table
+from pgneural.store.schema import Space
+from pgneural.store.tables import chunk_table, terms_table
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.types import Distance
 

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, deferred, foreign, relationship, remote
 
 from pgneural.chunk import CHUNK_TOKENS
-from pgneural.errors import InvalidDeclaration, SchemaNotInstalled
+from pgneural.errors import InvalidDeclaration, InvalidQuery, SchemaNotInstalled
 from pgneural.orm.bound import BoundSearch
 from pgneural.orm.declaration import Field, declared_of
 from pgneural.orm.entities import refuse_translated_schemas
 from pgneural.orm.inline import encode_inline
+from pgneural.store.catalog import require_title_boost
 from pgneural.store.declared import Declared, attach_statements, detach_statements, searches_of
 from pgneural.store.vectors import Storage, VectorIndex, register
 from pgneural.types import Distance, Encoder, Sync
@@ -79,6 +80,10 @@ class Searchable:
             raise InvalidDeclaration(f"sync is {sync!r}, expected {', '.join(Sync)}")
         if distance is not None and distance not in tuple(Distance):
             raise InvalidDeclaration(f"distance is {distance!r}, expected {', '.join(Distance)}")
+        try:
+            require_title_boost(title_boost)
+        except InvalidQuery as error:
+            raise InvalidDeclaration(str(error)) from None
         if max_tokens < 1:
             raise InvalidDeclaration(f"max_tokens is {max_tokens}, expected at least 1")
         self._options: dict[str, Any] = {

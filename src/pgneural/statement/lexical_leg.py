@@ -29,7 +29,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 
 from pgneural.statement.probe import Probe
 from pgneural.statement.target import Target, constant, count, row_by_row, scalar
-from pgneural.store.schema import TERM_DIMENSIONS
+from pgneural.store.tables import TERM_DIMENSIONS
 
 RARE_ROWS = 2000
 """About how many rows the rarest words should bring: reading and scoring so many takes a few milliseconds."""

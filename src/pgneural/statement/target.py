@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import _anonymous_label
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from pgneural.store.schema import source_columns
+from pgneural.store.tables import source_columns
 from pgneural.store.vectors import Indexed
 from pgneural.types import Distance
 

@@ -28,7 +28,8 @@ from pgneural.errors import (
 from pgneural.filter import expression
 from pgneural.store.contained import require_contained
 from pgneural.store.engine import execute_script, quoted
-from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space, chunk_table, further_table, terms_table
+from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space
+from pgneural.store.tables import chunk_table, further_table, terms_table
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.store.visibility import follow_row_security
 from pgneural.types import Distance, Encoder, FurtherEncoder
@@ -56,6 +57,10 @@ class CollectionStatus:
     indexed: bool
 
 
+MAX_TITLE_BOOST = 1000
+"""More would only drown the content, and at some point the sums overflow; `neural.guard_space` knows it, too."""
+
+
 @dataclass(frozen=True)
 class Wording:
     """How the words of a space are read.
@@ -75,9 +80,18 @@ class Wording:
         """Refuse what is no name or no number, before it is part of a statement."""
         if not isinstance(self.language, str):
             raise InvalidQuery(f"language is {self.language!r}, expected the name of a text search configuration")
-        if number("title_boost", self.title_boost) < 0:
-            raise InvalidQuery(f"title_boost is {self.title_boost}, expected 0 or more; 1 counts titles as the content")
+        require_title_boost(self.title_boost)
         object.__setattr__(self, "title_boost", float(self.title_boost))
+
+
+def require_title_boost(boost: object) -> None:
+    """Refuse what cannot be multiplied by without losing words.
+
+    Raises:
+        InvalidQuery: It is no number, or out of bounds.
+    """
+    if not 0 <= number("title_boost", boost) <= MAX_TITLE_BOOST:
+        raise InvalidQuery(f"title_boost is {boost}, expected 0 to {MAX_TITLE_BOOST}; 1 counts titles as the content")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.errors import InvalidDeclaration
 from pgneural.store.engine import literal, quoted, quoted_table
-from pgneural.store.schema import SCHEMA, chunk_table, inline_storage, terms_index, terms_table, vector_index
+from pgneural.store.schema import SCHEMA
+from pgneural.store.tables import chunk_table, inline_storage, terms_index, terms_table, vector_index
 from pgneural.store.vectors import Indexed, Method, Storage, VectorIndex
 from pgneural.types import Distance, Sync
 

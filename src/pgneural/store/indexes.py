@@ -23,7 +23,8 @@ from sqlalchemy.schema import CreateIndex
 
 from pgneural.store.catalog import chunks_of, current_space, indexed_of
 from pgneural.store.engine import execute_script, quoted
-from pgneural.store.schema import SCHEMA, Space, index_name, vector_index
+from pgneural.store.schema import SCHEMA, Space
+from pgneural.store.tables import index_name, vector_index
 from pgneural.store.vectors import WIDTHS, Indexed, Method, VectorIndex
 
 WORTH_INDEXING = 2000

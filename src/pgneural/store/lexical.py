@@ -24,7 +24,8 @@ from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.owner import Transactions
-from pgneural.store.schema import SCHEMA, Space, terms_index
+from pgneural.store.schema import SCHEMA, Space
+from pgneural.store.tables import terms_index
 from pgneural.store.work import NAMED
 
 BATCH_ROWS = 2000

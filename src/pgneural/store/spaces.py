@@ -169,6 +169,12 @@ def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
     patiently(engine, statement, {**_values(search), "name": name})
 
 
+def set_index_aside(connection: sa.Connection, space: int) -> bool:
+    """Drop the vector index while there is next to nothing in it and much to come; return whether it was dropped."""
+    statement = sa.text("SELECT neural.set_index_aside(:space)")
+    return bool(connection.scalar(statement, {"space": space}))
+
+
 def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner: bool = False) -> bool:
     """Build the vector index of a space CONCURRENTLY, where it is missing and worth it; return whether it was.
 
@@ -192,6 +198,7 @@ def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner:
         valid = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:index)")
         found = connection.scalar(valid, {"index": index})
         if found:
+            connection.execute(_INDEXED, {"id": space.id})
             return False
         if found is False:  # a build that ended early
             execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
@@ -205,11 +212,12 @@ def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner:
         execute_script(connection, f"SET lock_timeout = '{patience}s'")
         execute_script(connection, f"CREATE INDEX CONCURRENTLY {definition}")
         execute_script(connection, f"ANALYZE {quoted(str(schema), space.chunk_table)}")
+        connection.execute(_INDEXED, {"id": space.id})
     return True
 
 
 def to_be_indexed(connection: sa.Connection) -> Sequence[Space]:
-    """Return the spaces that are filled, but have no vector index yet, and whose tables are the role's own."""
+    """Return the spaces that are filled, or next to, but have no vector index, and whose tables are the role's own."""
     ids = connection.scalars(sa.text(_TO_BE_INDEXED)).all()
     with Session(connection, expire_on_commit=False) as session:
         return session.scalars(sa.select(Space).where(Space.id.in_(ids))).all()
@@ -280,8 +288,12 @@ SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s
 _TO_BE_INDEXED = """
 SELECT s.id FROM neural.spaces s
  CROSS JOIN LATERAL neural.kept_tables(s.id) k JOIN pg_class c ON c.oid = to_regclass(k.chunks)
- WHERE s.kind = 'dense' AND s.state = 'building' AND pg_has_role(c.relowner, 'USAGE')
-   AND NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = s.id)
-   AND NOT EXISTS (SELECT FROM neural.changes h WHERE h.space_id = s.id)
+ WHERE s.kind = 'dense' AND (s.state = 'building' OR s.index_waits) AND pg_has_role(c.relowner, 'USAGE')
+   AND (SELECT count(*) FROM (SELECT FROM neural.pending p WHERE p.space_id = s.id LIMIT 1000) p)
+       + (SELECT coalesce(sum(h.rows), 0) FROM neural.changes h WHERE h.space_id = s.id)
+       < CASE WHEN s.index_waits THEN 1000 ELSE 1 END
    AND neural.index_definition(s.id) IS NOT NULL
-   AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisprimary)"""
+   AND (s.index_waits OR NOT EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisprimary))"""
+
+_INDEXED = sa.text("UPDATE neural.spaces SET index_waits = false WHERE id = :id AND index_waits")

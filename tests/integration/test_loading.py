@@ -1,0 +1,143 @@
+"""A first load of a table whose vector index is there already: it is set aside, and made at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import produce_migrations
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from pgneural import Searchable
+from pgneural.encoders.hashing import HashEncoder
+from pgneural.types import Content, Vector
+from pgneural.worker import Worker
+from tests.fixtures.orm import Create
+from tests.fixtures.tables import Execute
+
+ROWS = 2500
+
+
+class Stopped(Exception):
+    """Who encodes was stopped."""
+
+
+@dataclass(frozen=True)
+class Watching(HashEncoder):
+    """Looks whether the index is there while it encodes; stops after so many calls."""
+
+    execute: Any = None
+    stops: bool = False
+
+    def encode_documents(self, items: Sequence[Content]) -> Vector:
+        seen.append(definition(self.execute))
+        if self.stops and len(seen) > 2:
+            raise Stopped
+        return super().encode_documents(items)
+
+
+seen: list[str | None] = []
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str]
+    search = Searchable("body", encoder="hash", dimensions=64)
+
+
+def definition(execute: Execute) -> str | None:
+    """Return the index of the chunks, where there is one that is valid."""
+    found = execute(
+        "SELECT pg_get_indexdef(indexrelid) FROM pg_index"
+        " WHERE indisvalid AND indexrelid = to_regclass('notes_search_embedding_idx')"
+    )
+    return str(found[0][0]) if found else None
+
+
+def waits(execute: Execute) -> bool:
+    return bool(execute("SELECT index_waits FROM neural.status")[0][0])
+
+
+@pytest.fixture
+def notes(create: Create, execute: Execute) -> Iterator[Session]:
+    seen.clear()
+    with create(Base.metadata) as session:
+        rows = sa.text("INSERT INTO notes SELECT n, 'fox ' || n FROM generate_series(1, :rows) n")
+        session.execute(rows, {"rows": ROWS})
+        session.commit()
+        yield session
+
+
+def work(url: str, encoder: HashEncoder) -> Worker:
+    worker = Worker(url, as_superuser=True, make=lambda *_, **__: encoder)
+    worker.run(once=True)
+    return worker
+
+
+def test_the_index_is_made_once_over_all_rows(notes: Session, execute: Execute, monkeypatch: Any) -> None:
+    before = definition(execute)
+    assert before is not None
+    encode = HashEncoder.encode_documents
+    monkeypatch.setattr(
+        HashEncoder, "encode_documents", lambda self, items: (seen.append(definition(execute)), encode(self, items))[1]
+    )
+    assert Note.search.sync(notes.get_bind()).rows == ROWS
+    assert set(seen) == {None}
+    assert definition(execute) == before
+    assert not waits(execute)
+    assert len(notes.execute(sa.select(Note)).all()) == ROWS
+    assert len(Note.search("fox 77").limit(5).all(notes)) == 5
+
+
+def test_a_worker_does_so_too(notes: Session, execute: Execute, url: str) -> None:
+    before = definition(execute)
+    work(url, Watching(dimensions=64, execute=execute))
+    assert None in seen
+    assert definition(execute) == before
+    assert not waits(execute)
+
+
+def test_who_comes_after_a_load_that_was_stopped_makes_it(notes: Session, execute: Execute, url: str) -> None:
+    before = definition(execute)
+    work(url, Watching(dimensions=64, execute=execute, stops=True))
+    assert waits(execute)
+    assert definition(execute) is None
+    with notes.get_bind().connect() as connection:  # type: ignore[union-attr]
+        plugins = ["alembic.autogenerate.*", "pgneural.migrate"]
+        context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
+        found = produce_migrations(context, Base.metadata).upgrade_ops
+        assert found is not None
+        assert found.is_empty()
+    execute("SELECT neural.retry(id) FROM neural.spaces")
+    work(url, HashEncoder(dimensions=64))
+    assert definition(execute) == before
+    assert not waits(execute)
+
+
+def test_it_stays_where_there_is_much_in_it_or_little_to_come(notes: Session, execute: Execute, url: str) -> None:
+    Note.search.sync(notes.get_bind())
+    execute("UPDATE notes SET body = body || ' again'")
+    space = execute("SELECT id FROM neural.spaces")[0][0]
+    assert execute(f"SELECT neural.set_index_aside({space})") == [(False,)]
+    execute("DELETE FROM notes WHERE id > 50")
+    Note.search.sync(notes.get_bind())
+    execute("UPDATE notes SET body = body || ' again'")
+    assert execute(f"SELECT neural.set_index_aside({space})") == [(False,)]
+
+
+def test_it_stays_where_another_was_made_in_its_place(notes: Session, execute: Execute) -> None:
+    execute("DROP INDEX notes_search_embedding_idx")
+    made = "CREATE INDEX notes_search_embedding_idx ON notes_search USING hnsw (embedding vector_cosine_ops)"
+    execute(f"{made} WHERE ordinal = 0")
+    before = definition(execute)
+    Note.search.sync(notes.get_bind())
+    assert definition(execute) == before
