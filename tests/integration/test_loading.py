@@ -87,9 +87,12 @@ def test_the_index_is_made_once_over_all_rows(notes: Session, execute: Execute, 
     before = definition(execute)
     assert before is not None
     encode = HashEncoder.encode_documents
-    monkeypatch.setattr(
-        HashEncoder, "encode_documents", lambda self, items: (seen.append(definition(execute)), encode(self, items))[1]
-    )
+
+    def watched(self: HashEncoder, items: Sequence[Content]) -> Vector:
+        seen.append(definition(execute))
+        return encode(self, items)
+
+    monkeypatch.setattr(HashEncoder, "encode_documents", watched)
     assert Note.search.sync(notes.get_bind()).rows == ROWS
     assert set(seen) == {None}
     assert definition(execute) == before
@@ -117,7 +120,7 @@ def test_who_comes_after_a_load_that_was_stopped_makes_it(notes: Session, execut
         found = produce_migrations(context, Base.metadata).upgrade_ops
         assert found is not None
         assert found.is_empty()
-    execute("SELECT neural.retry(id) FROM neural.spaces")
+    execute("UPDATE neural.pending SET due = now()")  # what failed waits for a while
     work(url, HashEncoder(dimensions=64))
     assert definition(execute) == before
     assert not waits(execute)
