@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pgneural.encoders.readable import reader_of
 from pgneural.errors import EncoderUnavailable, InvalidQuery
 from pgneural.extras import needed
 from pgneural.types import Vector
@@ -106,8 +107,11 @@ class CrossEncoderReranker:
                 f"cross-encoder {model} gives {self._model.num_labels} scores, expected 1; use one trained for ranking"
             )
 
+        self._read = reader_of(self._model.tokenizer)
+
     def score(self, query: str, texts: Sequence[str]) -> Vector:
         """Return one score for each text, shape (n,)."""
+        query, *texts = self._read([query, *texts])
         pairs = [(query, text) for text in texts]
         scores = self._model.predict(pairs, batch_size=BATCH, show_progress_bar=False)
         return np.asarray(scores, dtype=np.float32).reshape(-1)

@@ -12,7 +12,7 @@ from alembic.autogenerate import produce_migrations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgneural import Searchable
+from pgneural import Database, Searchable
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.types import Content, Vector
 from pgneural.worker import Worker
@@ -124,6 +124,19 @@ def test_who_comes_after_a_load_that_was_stopped_makes_it(notes: Session, execut
     work(url, HashEncoder(dimensions=64))
     assert definition(execute) == before
     assert not waits(execute)
+
+
+def test_an_index_that_is_missing_after_a_load_is_told_of(notes: Session, execute: Execute, url: str) -> None:
+    space = execute("SELECT id FROM neural.spaces")[0][0]
+    assert execute(f"SELECT neural.set_index_aside({space})") == [(True,)]
+    with Database(url) as database:
+        assert database.check().current, "rows wait: it comes"
+        execute("DELETE FROM neural.changes")
+        execute("DELETE FROM notes")
+        execute("DELETE FROM neural.changes")
+        assert "its vector index was set aside" in database.check().differences[0]
+        assert database.index_space("notes.search", "main")
+        assert database.check().current
 
 
 def test_it_stays_where_there_is_much_in_it_or_little_to_come(notes: Session, execute: Execute, url: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgneural import Record
+from pgneural import CrossEncoderReranker, Record
 from pgneural.chunk import chunk, chunk_spans
+from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
 from pgneural.encoders.minilm import minilm as make
 from pgneural.encoders.transformer import SentenceTransformerEncoder
 
@@ -64,3 +67,20 @@ def test_a_query_of_megabytes_is_shortened(minilm: SentenceTransformerEncoder) -
     with pytest.warns(UserWarning, match="the query has 10000000 characters; minilm reads 25"):
         minilm.encode_query("a" * 10_000_000)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("kind", ["sparse", "tokens", "reranker"])
+def test_other_models_read_every_word_too(
+    kind: str, tiny_sparse: Path, tiny_late: Path, tiny_cross_encoder: Path
+) -> None:
+    """One unknown token stood for all of a word of more than 100 letters, so that any two such words were the same."""
+    one, other = "abcdefgh" * 20, "hgfedcba" * 20
+    if kind == "reranker":
+        scores = CrossEncoderReranker(tiny_cross_encoder).score("a fox", [one, other])
+        assert scores[0] != scores[1]
+        return
+    encoder = SparseTransformerEncoder(tiny_sparse) if kind == "sparse" else TokenEncoder(tiny_late)
+    documents = encoder.encode_documents([one, other])
+    queries = [encoder.encode_query(text) for text in (one, other)]
+    for first, second in (documents, queries):
+        assert first.shape != second.shape or not np.allclose(first, second)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pgneural.encoders.loading import load, revision_of
+from pgneural.encoders.readable import reader_of
 from pgneural.extras import needed
 from pgneural.types import Vector
 
@@ -33,18 +34,19 @@ class SparseTransformerEncoder:
             from sentence_transformers import SparseEncoder
 
         self._model = load(SparseEncoder, model, device, trust_remote_code)
+        self._read = reader_of(self._model.tokenizer)
         self.name, self.revision = str(model), revision_of(model, _config(self._model))
         self.dimensions = len(self.encode_query("a"))  # some models state the width of a layer before
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
         """Return for each text its weights, shape (dimensions,), most of them 0."""
-        texts = list(items)
+        texts = self._read(items)
         found = self._model.encode_document(texts, show_progress_bar=False, convert_to_sparse_tensor=False)
         return [weights.float().cpu().numpy() for weights in found]
 
     def encode_query(self, item: str) -> Vector:
         """Return weights, shape (dimensions,), most of them 0."""
-        found = self._model.encode_query([item], show_progress_bar=False, convert_to_sparse_tensor=False)
+        found = self._model.encode_query(self._read([item]), show_progress_bar=False, convert_to_sparse_tensor=False)
         weights: Vector = found[0].float().cpu().numpy()
         return weights
 
@@ -66,12 +68,13 @@ class TokenEncoder:
             from sentence_transformers import MultiVectorEncoder
 
         self._model = load(MultiVectorEncoder, model, device, trust_remote_code)
+        self._read = reader_of(self._model.tokenizer)
         self.name, self.revision = str(model), revision_of(model, _config(self._model))
         self.dimensions = self.encode_query("a").shape[1]
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
         """Return for each text its tokens, shape (tokens, dimensions), each of length 1."""
-        texts = list(items)
+        texts = self._read(items)
         found = self._model.encode_document(
             texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
         )
@@ -80,7 +83,7 @@ class TokenEncoder:
     def encode_query(self, item: str) -> Vector:
         """Return the tokens of a query, shape (tokens, dimensions), each of length 1."""
         (found,) = self._model.encode_query(
-            [item], show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+            self._read([item]), show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
         )
         return np.asarray(found, dtype=np.float32)
 

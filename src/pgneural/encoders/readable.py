@@ -12,8 +12,8 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tokenizers
@@ -109,6 +109,15 @@ class ReadableTokenizer:
     def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         encoded: list[tokenizers.Encoding] = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return encoded
+
+
+def reader_of(tokenizer: Any) -> Callable[[Sequence[str]], list[str]]:
+    """Return what makes texts readable for a model by its tokenizer; a slow one leaves them as they are."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "num_special_tokens_to_add"):
+        return list
+    readable = ReadableTokenizer(backend)
+    return lambda texts: [text for text, _ in readable.read(texts)]
 
 
 def _unknown_token(backend: tokenizers.Tokenizer) -> int | None:

@@ -148,6 +148,7 @@ def check(connection: sa.Connection) -> SchemaState:
         *rights.differences(connection),
         *_broken(connection),
         *_unlike_their_sources(connection),
+        *connection.scalars(sa.text(_SET_ASIDE)),
     ]
     return SchemaState(revision, _head(), tuple(differences))
 
@@ -339,6 +340,11 @@ def _unlike_their_sources(connection: sa.Connection) -> list[str]:
             found.append(f"{name}: {differing}; a worker mends that, or in psql: SELECT * FROM {by_hand}")  # noqa: S608
     return found
 
+
+_SET_ASIDE = """
+SELECT format('%s.%s: its vector index was set aside for a load that did not end; a worker or sync() ends it, or run: '
+              'pgneural space index %1$s.%2$s %s', t.source, t.attribute, t.space)
+  FROM neural.status t WHERE t.index_waits AND t.pending = 0 ORDER BY 1"""
 
 _FOREIGN = """
 SELECT format('%s %s belongs to role %s, and schema neural to %s; who owns it can change what it does: drop it, '
