@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from pgneural.encoders.shared import shared
+from pgneural.encoders.permitted import permitted
 from pgneural.errors import InvalidSpace
 from pgneural.evaluation import measured
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
@@ -139,7 +139,7 @@ class _Asked:
         self._encoding: list[float] = []
 
     def ask(self, queries: Queries) -> None:
-        encoder = shared(self.space.encoder, self.space.options)
+        encoder = permitted(self.space.encoder, **self.space.options)
         with translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             target = _target(connection, self.space)
             for id_, text in [next(iter(queries.items())), *queries.items()]:  # the first pays for caches

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pgneural.encoders import canonical
+from pgneural.encoders import get_other
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.store.catalog import require_encoder
 from pgneural.store.further import missing, store
@@ -27,12 +27,8 @@ def made(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
     """
     if not isinstance(encoder, (str, Path)):
         return encoder
-    from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
-
-    name = canonical(encoder)
-    permit(name)
-    found: FurtherEncoder = SparseTransformerEncoder(name) if kind == "sparse" else TokenEncoder(name)
-    return found
+    permit(encoder)
+    return get_other(kind, encoder)
 
 
 class Derived:

@@ -6,7 +6,6 @@ budget does not reach keeps its order, below what it does.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
+from pgneural.encoders import canonical
 from pgneural.encoders.readable import reader_of
+from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, InvalidQuery
 from pgneural.extras import needed
 from pgneural.types import Vector
@@ -117,7 +118,7 @@ class CrossEncoderReranker:
         return np.asarray(scores, dtype=np.float32).reshape(-1)
 
 
-@functools.lru_cache(maxsize=2)
 def cross_encoder(model: str) -> CrossEncoderReranker:
     """Return a cross-encoder by folder or name, loaded once."""
-    return CrossEncoderReranker(model)
+    name = canonical(model)
+    return MODELS.get(key_of("reranker", name, {}), lambda: CrossEncoderReranker(name))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from pgneural.encoders.shared import shared
+from pgneural.encoders.permitted import permitted
 from pgneural.printable import logger as logger_of
 from pgneural.store.catalog import chunks_of, dropped, require_encoder, space_of
 from pgneural.store.schema import Space
@@ -65,7 +65,7 @@ class Serving:
             with self._making:
                 encoder = self._encoders.get(space.id) or self._made(space, self._make())
         else:
-            encoder = self._encoders.get(space.id) or self._made(space, shared(space.encoder, space.options))
+            encoder = self._encoders.get(space.id) or self._made(space, permitted(space.encoder, **space.options))
         return encoder
 
     def _made(self, space: Space, encoder: Encoder) -> Encoder:

@@ -46,6 +46,14 @@ class Mode(enum.StrEnum):
     HYBRID = "hybrid"
 
 
+class Kind(enum.StrEnum):
+    """What an encoder makes of a text: one vector, a weight for each word that it knows, or a vector for each token."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    TOKENS = "tokens"
+
+
 class Sync(enum.StrEnum):
     """When rows that changed are encoded."""
 
@@ -154,43 +162,24 @@ class Tokenizer(Protocol):
         """Return the number of tokens of each text, without special tokens."""
 
 
-class FurtherEncoder(Protocol):
-    """What an encoder of sparse vectors or of tokens has in common with an `Encoder`."""
+class AnyEncoder(Protocol):
+    """A named, versioned function from content to vectors (design 5.6); `kind` says of which form.
 
-    @property
-    def name(self) -> str:
-        """The folder or name of the model."""
-
-    @property
-    def revision(self) -> str:
-        """Identifies the weights."""
-
-    @property
-    def dimensions(self) -> int:
-        """The length of a vector."""
-
-    def encode_documents(self, items: Sequence[str]) -> Sequence[Vector]:
-        """Return a vector, shape (d,), or vectors of tokens, shape (t, d), for each text."""
-
-    def encode_query(self, item: str) -> Vector:
-        """Return the same for a query."""
-
-
-class Encoder(Protocol):
-    """A named, versioned function from content to vector (design 5.6).
-
-    ``revision`` changes whenever the same content would give another vector; vectors of two
-    revisions are never compared. ``max_tokens`` is how many tokens of content fit, special tokens
-    and prompts already taken off; ``None`` where there is no limit.
+    ``revision`` changes whenever the same content would give other vectors; vectors of two revisions are never
+    compared.
     """
 
     @property
     def name(self) -> str:
-        """The name under which the registry finds this encoder."""
+        """The name under which the registry finds this encoder, or the folder of its model."""
 
     @property
     def revision(self) -> str:
-        """Identifies the weights and everything else that decides the vector."""
+        """Identifies the weights and everything else that decides the vectors."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it makes of a content."""
 
     @property
     def dimensions(self) -> int:
@@ -203,6 +192,24 @@ class Encoder(Protocol):
     @property
     def modalities(self) -> frozenset[Modality]:
         """The kinds of content it accepts."""
+
+
+class FurtherEncoder(AnyEncoder, Protocol):
+    """An encoder of sparse vectors, or of vectors of tokens; what is beyond a model's length is cut."""
+
+    def encode_documents(self, items: Sequence[str]) -> Sequence[Vector]:
+        """Return a vector, shape (d,), or vectors of tokens, shape (t, d), for each text."""
+
+    def encode_query(self, item: str) -> Vector:
+        """Return the same for a query."""
+
+
+class Encoder(AnyEncoder, Protocol):
+    """An encoder of one vector for each content.
+
+    ``max_tokens`` is how many tokens of content fit, special tokens and prompts already taken off; ``None`` where
+    there is no limit.
+    """
 
     @property
     def max_tokens(self) -> int | None:

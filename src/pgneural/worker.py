@@ -101,7 +101,7 @@ class Worker:
         url: Where the server is.
         concurrency: How many threads work: with two, one encodes while the other stores.
         only: Names of searches, ``articles.search``, or of collections; all by default.
-        make: Makes an encoder by its name and options; by default only of those that this host permits
+        make: Returns an encoder by its name and options; by default only of those that this host permits
             (`pgneural.encoders.permits`).
         as_superuser: Whether it may connect as a superuser.
     """
@@ -123,8 +123,7 @@ class Worker:
         self._stopping, self._woken = threading.Event(), threading.Condition()
         self._shared = _Shared()
         sa.event.listen(self.engine, "checkout", self._make_anew)
-        self._encoders: dict[tuple[str, str], Encoder] = {}
-        self._making, self._indexing, self._following = threading.Lock(), threading.Lock(), threading.RLock()
+        self._indexing, self._following = threading.Lock(), threading.RLock()
         self._reconciling = Reconciling(self.engine, self.only)
         self._checked = False
 
@@ -369,7 +368,7 @@ class Worker:
                     set_index_aside(connection, space.id)
                 if kept.chunks is None:
                     return 0
-                made = self._encoder(*key)  # before anything is claimed: it may take long, or fail
+                made = self._make(key[0], **json.loads(key[1]))  # before anything is claimed: it may take long, or fail
                 with self.engine.begin() as connection:
                     kept.claim_revision(connection, made.name, made.revision)
                 if round_ is None or not round_.shares:  # the space before may have had nothing, and another encoder
@@ -409,12 +408,6 @@ class Worker:
         """Say in the catalog why a space is left alone, as far as the server can be reached."""
         with contextlib.suppress(SQLAlchemyError, psycopg.Error), self.engine.begin() as connection:
             work.explain(connection, space, problem)
-
-    def _encoder(self, name: str, options: str) -> Encoder:
-        with self._making:
-            if (name, options) not in self._encoders:
-                self._encoders[name, options] = self._make(name, **json.loads(options))
-            return self._encoders[name, options]
 
     def _listen(self) -> None:
         """Wake the others when something was noted, and say that the worker lives, until it stops."""

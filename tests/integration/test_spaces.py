@@ -26,7 +26,8 @@ ANIMALS = ["fox", "owl", "ibis", "gnu", "zebra", "wolf"]
 
 
 def work(db: Database) -> None:
-    Worker(db.url, as_superuser=True).run(once=True)
+    """Have a worker work, which in real life is another process with encoders of its own."""
+    Worker(db.url, as_superuser=True, make=encoders.make).run(once=True)
 
 
 @pytest.fixture
@@ -51,14 +52,14 @@ def until_it_searches(collection: Collection, space: str) -> None:
 
 def slowly(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Have encoders loaded from now on when the event is set."""
-    loading, get = threading.Event(), encoders.get
+    loading, get = threading.Event(), encoders.make
 
     def slow(name: str, **options: Any) -> Encoder:
         loading.wait(30)
         made: Encoder = get(name, **options)
         return made
 
-    monkeypatch.setattr(encoders, "get", slow)
+    monkeypatch.setattr(encoders, "make", slow)
     return loading
 
 
@@ -247,7 +248,7 @@ def test_who_searches_makes_nothing_ready_for_a_switch(
     work(db)
     first(notes, "owl number 7")
     built: list[tuple[Any, bool]] = []
-    get, joined = encoders.get, documents.with_documents
+    get, joined = encoders.make, documents.with_documents
 
     def noted(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
         built.append((target.space, threading.current_thread() is threading.main_thread()))
@@ -261,7 +262,7 @@ def test_who_searches_makes_nothing_ready_for_a_switch(
         made: Encoder = get(name, **options)
         return made
 
-    monkeypatch.setattr(encoders, "get", load)
+    monkeypatch.setattr(encoders, "make", load)
     ids = {space.name: space.id for space in db.spaces("notes")}
     db.switch_space("notes", "b")
     until_it_searches(notes, "b")

@@ -1,4 +1,4 @@
-"""From a name to an encoder.
+"""From a name to an encoder, which a process loads once.
 
 A name is looked up among the entry points of group ``pgneural.encoders`` (ours and third parties'),
 then as ``vectors:<dimensions>`` for vectors made elsewhere, then as a sentence-transformers model: a folder,
@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.given import GivenVectors
+from pgneural.encoders.info import EncoderInfo
+from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, MissingExtra, UnknownEncoder
-from pgneural.types import Distance, Encoder, Modality
+from pgneural.types import Distance, Encoder, FurtherEncoder, Kind
 
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
@@ -27,31 +28,8 @@ IDENTITY = ("dimensions", "distance", "query_prompt", "document_prompt")
 """The options that decide what vectors an encoder makes; the others (device, precision) only how fast."""
 
 
-@dataclass(frozen=True)
-class EncoderInfo:
-    """What can be said of an encoder without loading it.
-
-    Attributes:
-        name: The name to give to `get`.
-        dimensions: The length of its vectors; None where only loading would tell.
-        max_tokens: How many tokens it reads; None for no limit, or where only loading would tell.
-        modalities: What it accepts.
-        ready: Whether it can be used here without a network.
-        note: Why it is not ready, or where it comes from.
-        distance: How its vectors are compared.
-    """
-
-    name: str
-    dimensions: int | None
-    max_tokens: int | None
-    modalities: tuple[Modality, ...] = (Modality.TEXT,)
-    ready: bool = True
-    note: str = ""
-    distance: Distance = Distance.COSINE
-
-
 def get(name: str | Path, **options: Any) -> Encoder:
-    """Make the encoder of this name.
+    """Return the encoder of this name; a process has one for a name and options, and its threads share it.
 
     Args:
         name: ``minilm``, another registered name, ``vectors:768``, or a sentence-transformers model
@@ -68,6 +46,32 @@ def get(name: str | Path, **options: Any) -> Encoder:
         >>> get("hash").dimensions
         256
     """
+    text = canonical(name)
+    return MODELS.get(key_of(Kind.DENSE, text, options), lambda: make(text, **options))
+
+
+def get_other(kind: Kind | str, name: str | Path, **options: Any) -> FurtherEncoder:
+    """Return the encoder of sparse vectors, or of vectors of tokens, of this name; shared as of `get`.
+
+    Raises:
+        EncoderUnavailable: The model's files are not here, or are not such a model's.
+    """
+    text = canonical(name)
+
+    def load() -> FurtherEncoder:
+        from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+
+        made: dict[Kind, Callable[..., FurtherEncoder]] = {
+            Kind.SPARSE: SparseTransformerEncoder,
+            Kind.TOKENS: TokenEncoder,
+        }
+        return made[Kind(kind)](text, **options)
+
+    return MODELS.get(key_of(kind, text, options), load)
+
+
+def make(name: str, **options: Any) -> Encoder:
+    """Load an encoder anew; arguments and errors are those of `get`."""
     text = canonical(name)
     if point := _registered().get(text):
         factory: Callable[..., Encoder] = point.load()

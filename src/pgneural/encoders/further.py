@@ -14,7 +14,7 @@ import numpy as np
 from pgneural.encoders.loading import load, revision_of
 from pgneural.encoders.readable import reader_of
 from pgneural.extras import needed
-from pgneural.types import Vector
+from pgneural.types import Distance, Kind, Modality, Vector
 
 
 class SparseTransformerEncoder:
@@ -28,6 +28,10 @@ class SparseTransformerEncoder:
     Raises:
         EncoderUnavailable: The model's files are not here, or are not such a model's.
     """
+
+    kind = Kind.SPARSE
+    distance = Distance.INNER_PRODUCT
+    modalities = frozenset({Modality.TEXT})
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
         with needed(f"encoder {str(model)!r}", "sentence-transformers"):
@@ -62,6 +66,10 @@ class TokenEncoder:
     Raises:
         EncoderUnavailable: The model's files are not here, or are not such a model's.
     """
+
+    kind = Kind.TOKENS
+    distance = Distance.INNER_PRODUCT
+    modalities = frozenset({Modality.TEXT})
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
         with needed(f"encoder {str(model)!r}", "sentence-transformers"):

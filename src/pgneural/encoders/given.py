@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from pgneural.encoders.words import WordTokenizer
 from pgneural.errors import EncoderUnavailable, InvalidIndex, UnknownEncoder
-from pgneural.types import Content, Distance, Modality, Tokenizer
+from pgneural.types import Content, Distance, Kind, Modality, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class GivenVectors:
     def revision(self) -> str:
         """Always ``given``: where such vectors come from is the caller's to know."""
         return "given"
+
+    @property
+    def kind(self) -> Kind:
+        """One vector for a content."""
+        return Kind.DENSE
 
     @property
     def modalities(self) -> frozenset[Modality]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pgneural.encoders.info import EncoderInfo
 from pgneural.encoders.words import WordTokenizer
-from pgneural.types import Content, Distance, Modality, Tokenizer, Vector
+from pgneural.types import Content, Distance, Kind, Modality, Tokenizer, Vector
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class HashEncoder:
 
     dimensions: int = 256
     name: str = "hash"
+    kind: Kind = Kind.DENSE
     distance: Distance = Distance.COSINE
     max_tokens: int | None = 256
     modalities: frozenset[Modality] = frozenset({Modality.TEXT})
@@ -33,10 +35,8 @@ class HashEncoder:
         return f"1-{self.dimensions}"
 
     @classmethod
-    def describe(cls) -> object:
+    def describe(cls) -> EncoderInfo:
         """Describe it for `pgneural.encoders.available`."""
-        from pgneural.encoders import EncoderInfo
-
         made = cls()
         return EncoderInfo(made.name, made.dimensions, made.max_tokens, note="no model: words and letter trigrams")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgneural.encoders.folder import ModelFolder
+from pgneural.encoders.info import EncoderInfo
 from pgneural.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from pgneural.encoders import EncoderInfo
     from pgneural.encoders.transformer import SentenceTransformerEncoder
 
 NAME = "minilm"
@@ -27,8 +27,6 @@ def minilm(**options: Any) -> SentenceTransformerEncoder:
 
 
 def _describe() -> EncoderInfo:
-    from pgneural.encoders import EncoderInfo
-
     folder = ModelFolder(_folder())
     return EncoderInfo(NAME, folder.dimensions, folder.max_tokens, note="all-MiniLM-L6-v2, installed with the package")
 

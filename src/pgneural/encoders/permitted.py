@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pgneural import encoders
+from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import UnpermittedModel
-from pgneural.types import Encoder
+from pgneural.types import Encoder, Kind
 
 HARMLESS = frozenset({*encoders.IDENTITY, "device", "precision"})
 """The options that a database may give: what vectors are made, where and how exactly. None of them runs anything."""
@@ -38,13 +39,25 @@ def permit(*models: str | Path, trust_remote_code: bool = False) -> None:
 
 
 def permitted(name: str, /, **options: Any) -> Encoder:
-    """Make the encoder that a database names, if this host permits that.
+    """Return the encoder that a database names, if this host permits that.
 
     Raises:
         UnpermittedModel: It does not, or not with these options.
         UnknownEncoder, EncoderUnavailable, MissingExtra: See `pgneural.encoders.get`.
     """
     return encoders.get(name, **permitted_options(name, options))
+
+
+def ready(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the encoder that a database names is loaded; if not, a thread loads it from now on.
+
+    True also where it cannot be loaded here: who asks for it then gets the error.
+    """
+    try:
+        key = key_of(Kind.DENSE, encoders.canonical(name), permitted_options(name, options))
+    except UnpermittedModel:
+        return True
+    return MODELS.ready(key, lambda: permitted(name, **options))
 
 
 def permitted_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

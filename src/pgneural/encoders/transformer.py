@@ -24,7 +24,7 @@ from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
 from pgneural.extras import needed
 from pgneural.printable import logger as logger_of
 from pgneural.printable import warn
-from pgneural.types import Content, Distance, Modality, Vector
+from pgneural.types import Content, Distance, Kind, Modality, Vector
 
 if TYPE_CHECKING:
     import tokenizers
@@ -78,6 +78,7 @@ class SentenceTransformerEncoder:
         DimensionMismatch: More dimensions are asked for than the model has.
     """
 
+    kind = Kind.DENSE
     modalities = frozenset({Modality.TEXT})
 
     def __init__(

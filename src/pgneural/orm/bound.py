@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_sessio
 
 from pgneural import encoders
 from pgneural.asking import Asked
-from pgneural.encoders.shared import at_hand, shared
+from pgneural.encoders.permitted import permitted, ready
 from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
 from pgneural.orm.answer import Answer
 from pgneural.orm.asynchronous import asynchronous
@@ -143,7 +142,7 @@ class BoundSearch(Generic[E]):
             return self._parent.encoder
         if not isinstance(self._encoder, (str, Path)):
             return self._encoder
-        return _encoder(self.declared.encoder, json.dumps(dict(self.declared.options), sort_keys=True))
+        return encoders.get(self.declared.encoder, **self.declared.options)
 
     @property
     def answer(self) -> Answer:
@@ -181,7 +180,7 @@ class BoundSearch(Generic[E]):
         same = before.space is None and serving.chunk_table == before.name and before.fits(serving)
         known = same or (serving.encoder, serving.options) == (self.declared.encoder, dict(self.declared.options))
         there = before.space is not None and space_of(connection, before.space.id) is not None
-        if there and not known and not at_hand(serving.encoder, serving.options):
+        if there and not known and not ready(serving.encoder, serving.options):
             if not before.waiting:
                 self._turn_to(replace(before, waiting=True))
             return not before.waiting
@@ -345,7 +344,7 @@ class BoundSearch(Generic[E]):
     def _encoder_of(self, space: Space) -> Encoder:
         if (space.encoder, space.options) == (self.declared.encoder, dict(self.declared.options)):
             return self.encoder
-        return shared(space.encoder, space.options)
+        return permitted(space.encoder, **space.options)
 
     @overload
     def pending(self, where: Session | sa.Connection) -> int: ...
@@ -395,8 +394,3 @@ class BoundSearch(Generic[E]):
 
     def _kept(self, connection: sa.Connection) -> Kept:
         return Kept.of(connection, self.space(connection))
-
-
-@functools.cache
-def _encoder(name: str, options: str) -> Encoder:
-    return encoders.get(name, **json.loads(options))
