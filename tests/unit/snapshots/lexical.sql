@@ -75,6 +75,6 @@ FROM (SELECT lexical.source_id AS source_id, lexical.bm25 AS bm25
 FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
 LIMIT 10) AS best LEFT OUTER JOIN LATERAL (SELECT neural.documents_notes.ordinal AS ordinal
 FROM neural.documents_notes JOIN neural.documents_notes_terms ON neural.documents_notes_terms.source_id = neural.documents_notes.source_id
-WHERE neural.documents_notes.source_id = best.source_id ORDER BY ts_rank(neural.query_words(neural.documents_notes_terms.language, neural.documents_notes.text), (SELECT question.every
-FROM question)) DESC, neural.documents_notes.ordinal
+WHERE neural.documents_notes.source_id = best.source_id ORDER BY CASE WHEN (count(*) OVER () > 1) THEN ts_rank(neural.query_words(neural.documents_notes_terms.language, neural.documents_notes.text), (SELECT question.every
+FROM question)) END DESC, neural.documents_notes.ordinal
 LIMIT 1) AS chunk ON true
