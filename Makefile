@@ -32,6 +32,6 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	$(BIN)/pip install --quiet --no-deps --target .venv/sqlalchemy-2.0 sqlalchemy==2.0.58
 	touch $(READY)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators, visitors
 
 from pgneural.amounts import number, whole
-from pgneural.errors import DimensionMismatch, InvalidQuery
+from pgneural.errors import DimensionMismatch, InvalidQuery, MissingExtra
 from pgneural.filter import Expression, Filter, condition, expression, settled
 from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
@@ -240,6 +240,21 @@ def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     if not isinstance(boosts, Sequence) or not all(isinstance(boost, Boost) for boost in boosts):
         raise InvalidQuery(f"boosts is {boosts!r}, expected a list of Boost, or a mapping of expressions to weights")
     return tuple(boosts)
+
+
+def with_vector(query: Query, encode: Callable[[], Vector]) -> Query:
+    """Return a query with its vector; a hybrid one goes on by words, with a warning, where the model cannot be used.
+
+    Raises:
+        MissingExtra: What the model needs is not installed, and the query is nothing without a vector.
+    """
+    try:
+        return replace(query, vector=encode())
+    except MissingExtra as error:
+        if query.mode is not Mode.HYBRID or query.threshold != Threshold() or query.aggregate != Aggregate():
+            raise
+        warn(f"the search goes on by words alone: {error}", stacklevel=2)
+        return replace(query, mode=Mode.LEXICAL)
 
 
 def vector_of(query: Asked, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:

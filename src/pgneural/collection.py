@@ -29,6 +29,7 @@ from pgneural.asking import (
     text_of,
     vector_of,
     with_arrays,
+    with_vector,
 )
 from pgneural.derive import Derived
 from pgneural.diversify import hashable
@@ -435,7 +436,7 @@ class Collection:
     def _asked(self, query: Asked, options: SearchOptions) -> Query:
         asked = query_of(query, options)
         if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
-            asked = replace(asked, vector=self._encoded(query))
+            asked = with_vector(asked, lambda: self._encoded(query))
         if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self._further):
             asked = replace(asked, sparse=self._derived("sparse").encode_query(asked.text or ""))
         return asked

@@ -105,7 +105,7 @@ def evaluate(
         >>> evaluate(notes, {"q": "foxes"}, {"q": {"1": 1}}, modes=["lexical"]).modes["lexical"].mean["mrr@10"]
         1.0
     """
-    require("an evaluation", "ir_measures", "ir-measures")
+    require("an evaluation", "ir_measures", "evaluate")
     texts = read_queries(queries) if isinstance(queries, (str, Path)) else queries
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     asked = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}

@@ -93,7 +93,7 @@ class CrossEncoderReranker:
     """
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        with needed(f"cross-encoder {str(model)!r}", "sentence-transformers"):
+        with needed(f"cross-encoder {str(model)!r}", "local"):
             from sentence_transformers import CrossEncoder
 
         try:

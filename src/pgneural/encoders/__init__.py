@@ -17,6 +17,7 @@ from typing import Any
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.given import GivenVectors
 from pgneural.encoders.info import EncoderInfo
+from pgneural.encoders.light import of_folder
 from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, MissingExtra, UnknownEncoder
 from pgneural.types import Distance, Encoder, FurtherEncoder, Kind
@@ -80,9 +81,7 @@ def make(name: str, **options: Any) -> Encoder:
         return _made(text, functools.partial(GivenVectors.from_name, text), options)
     if not Path(text).is_dir() and "/" not in text:
         raise _unknown(text)
-    from pgneural.encoders.transformer import SentenceTransformerEncoder
-
-    return _made(text, functools.partial(SentenceTransformerEncoder, text), options)
+    return _made(text, functools.partial(of_folder, text), options)
 
 
 def described(name: str, options: Mapping[str, Any]) -> tuple[int | None, Distance]:

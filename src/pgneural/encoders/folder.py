@@ -28,6 +28,43 @@ class ModelFolder:
     path: Path
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The ``config.json`` of its network."""
+        return _json(self.path / "config.json")
+
+    @property
+    def modules(self) -> set[str]:
+        """The kinds of its parts: ``Transformer``, ``Pooling``, ``Normalize`` and others."""
+        listed = json.loads((self.path / "modules.json").read_text(encoding="utf-8"))
+        return {str(module["type"]).rpartition(".")[2] for module in listed}
+
+    @property
+    def pooling(self) -> str | None:
+        """How the vectors of tokens become one, where that is a matter of one word: ``mean``, ``cls`` or another."""
+        said = _json(self.path / "1_Pooling" / "config.json")
+        if not said.get("include_prompt", True):
+            return None
+        flags = {name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+                 for name, on in said.items() if name.startswith("pooling_mode_") and on is True}  # fmt: skip
+        modes = {str(said["pooling_mode"])} if "pooling_mode" in said else flags
+        return modes.pop() if len(modes) == 1 else None
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """What is put before queries, and before documents."""
+        own = _json(self.path / "config_sentence_transformers.json").get("prompts") or {}
+        return own.get("query") or "", own.get("document") or own.get("passage") or ""
+
+    @property
+    def limit(self) -> int | None:
+        """How many tokens the library lets it read, special tokens included; None where only loading would tell."""
+        said = _json(self.path / "sentence_bert_config.json")
+        if said.get("do_lower_case"):
+            return None  # the text is changed before it is cut into tokens
+        limit = said.get("max_seq_length") or _json(self.path / "tokenizer_config.json").get("model_max_length")
+        return int(limit) if limit and limit <= self.config.get("max_position_embeddings", 0) else None
+
+    @property
     def dimensions(self) -> int | None:
         """The length of its vectors, where its configuration says so."""
         for module in sorted(self.path.glob("*_*/config.json"), reverse=True):
@@ -35,14 +72,14 @@ class ModelFolder:
             for key in ("out_features", "word_embedding_dimension", "embedding_dimension"):
                 if key in content:
                     return int(content[key])
-        hidden = _json(self.path / "config.json").get("hidden_size")
+        hidden = self.config.get("hidden_size")
         return int(hidden) if hidden else None
 
     @property
     def max_tokens(self) -> int | None:
         """How many tokens it reads, special tokens included, where its configuration says so."""
         limit = _json(self.path / "sentence_bert_config.json").get("max_seq_length")
-        limit = limit or _json(self.path / "config.json").get("max_position_embeddings")
+        limit = limit or self.config.get("max_position_embeddings")
         return int(limit) if limit else None
 
     @property

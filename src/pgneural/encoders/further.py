@@ -34,7 +34,7 @@ class SparseTransformerEncoder:
     modalities = frozenset({Modality.TEXT})
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        with needed(f"encoder {str(model)!r}", "sentence-transformers"):
+        with needed(f"encoder {str(model)!r}", "local"):
             from sentence_transformers import SparseEncoder
 
         self._model = load(SparseEncoder, model, device, trust_remote_code)
@@ -72,7 +72,7 @@ class TokenEncoder:
     modalities = frozenset({Modality.TEXT})
 
     def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        with needed(f"encoder {str(model)!r}", "sentence-transformers"):
+        with needed(f"encoder {str(model)!r}", "local"):
             from sentence_transformers import MultiVectorEncoder
 
         self._model = load(MultiVectorEncoder, model, device, trust_remote_code)

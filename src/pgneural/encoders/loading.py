@@ -40,3 +40,10 @@ def revision_of(model: str | Path, config: Any = None) -> str:
     if Path(model).is_dir():
         return ModelFolder(Path(model)).revision
     return getattr(config, "_commit_hash", None) or "unknown"
+
+
+def changed_revision(revision: str, dimensions: int | None, prompts: tuple[str | None, str | None]) -> str:
+    """Return the revision of a model that keeps so many dimensions, with prompts for queries and documents."""
+    changes = [f"{dimensions}d"] if dimensions else []
+    changes += [f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None]
+    return " ".join([revision, *changes])

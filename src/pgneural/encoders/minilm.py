@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.info import EncoderInfo
+from pgneural.encoders.light import of_folder
 from pgneural.errors import MissingExtra
-
-if TYPE_CHECKING:
-    from pgneural.encoders.transformer import SentenceTransformerEncoder
+from pgneural.types import Encoder
 
 NAME = "minilm"
 
 
-def minilm(**options: Any) -> SentenceTransformerEncoder:
+def minilm(**options: Any) -> Encoder:
     """Make the encoder; the options are those of `SentenceTransformerEncoder`.
 
     Raises:
         MissingExtra: The package with the model is not installed.
     """
-    from pgneural.encoders.transformer import SentenceTransformerEncoder
-
-    return SentenceTransformerEncoder(_folder(), name=NAME, **options)
+    return of_folder(_folder(), name=NAME, **options)
 
 
 def _describe() -> EncoderInfo:

@@ -15,11 +15,18 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pgneural.errors import TextTooLong
+from pgneural.printable import warn
+from pgneural.types import Content
+
 if TYPE_CHECKING:
     import tokenizers
 
 PIECE = 50
 """Characters of a piece of a long word: half of what WordPiece reads, and some tokens of what it knows."""
+
+LONGEST_TOKEN = 100
+"""Characters of a token with what stands before it, or more: what lies behind is not even looked at."""
 
 Piece = tuple[int, int, str]
 """A part of a text, from and to, and how it is read."""
@@ -70,6 +77,30 @@ class ReadableTokenizer:
                 known[at] = read, len(self._encode([read])[0])
         return known
 
+    def shortened(self, text: str, limit: int | None, name: str) -> str:
+        """Return a query as a model is to read it; of one that is too long, which is told of, what the model reads."""
+        endless = limit is not None and len(text) > limit * LONGEST_TOKEN
+        if limit is not None and endless:
+            warn(f"the query has {len(text)} characters; {name} reads {limit} tokens", stacklevel=3)
+            text = text[: limit * LONGEST_TOKEN]
+        ((read, length),) = self.read([text])
+        if limit is not None and length > limit and not endless:
+            warn(f"the query has {length} tokens; {name} reads the first {limit}", stacklevel=3)
+        return read
+
+    def checked(self, items: Sequence[Content], limit: int | None, name: str) -> tuple[list[str], list[int]]:
+        """Return documents as a model is to read them, and how many tokens each has.
+
+        Raises:
+            TextTooLong: One has more than the model reads.
+            TypeError: One is no text.
+        """
+        read = self.read([text_of(item) for item in items])
+        lengths = [length for _, length in read]
+        if limit is not None and max(lengths, default=0) > limit:
+            raise TextTooLong(f"a text has {max(lengths)} tokens, but {name} reads {limit}; cut it into chunks first")
+        return [text for text, _ in read], lengths
+
     def _pieces(self, text: str, encoding: tokenizers.Encoding) -> Iterator[Piece]:
         """Partition a text into what is read as it stands, and what is cut up or spelt out."""
         done = 0
@@ -109,6 +140,17 @@ class ReadableTokenizer:
     def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         encoded: list[tokenizers.Encoding] = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return encoded
+
+
+def text_of(item: Content) -> str:
+    """Return what a text encoder was given.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if not isinstance(item, str):
+        raise TypeError(f"a text encoder got {type(item).__name__}, expected str")
+    return item
 
 
 def reader_of(tokenizer: Any) -> Callable[[Sequence[str]], list[str]]:

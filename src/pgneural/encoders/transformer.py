@@ -18,12 +18,11 @@ import numpy as np
 
 from pgneural.encoders import packed, parallel
 from pgneural.encoders.folder import DISTANCES
-from pgneural.encoders.loading import load, revision_of
-from pgneural.encoders.readable import ReadableTokenizer
-from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong
+from pgneural.encoders.loading import changed_revision, load, revision_of
+from pgneural.encoders.readable import ReadableTokenizer, text_of
+from pgneural.errors import DimensionMismatch, EncoderUnavailable
 from pgneural.extras import needed
 from pgneural.printable import logger as logger_of
-from pgneural.printable import warn
 from pgneural.types import Content, Distance, Kind, Modality, Vector
 
 if TYPE_CHECKING:
@@ -46,9 +45,6 @@ GPU_BATCH_TOKENS = 65_536
 
 UNLIMITED = 1_000_000
 """Tokenizers of models without a limit claim a length beyond this."""
-
-LONGEST_TOKEN = 100
-"""Characters of a token with what stands before it, or more: what lies behind is not even looked at."""
 
 _PROBE = (
     "search",
@@ -119,14 +115,9 @@ class SentenceTransformerEncoder:
         Raises:
             TextTooLong: An item has more than `max_tokens` tokens.
         """
-        read = self.tokenizer.read([_text(item) for item in items])
-        texts = [text for text, _ in read]
+        texts, counted = self.tokenizer.checked(items, self.max_tokens, self.name)
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        lengths = np.asarray([length for _, length in read], dtype=np.int64)
-        if self.max_tokens is not None and len(texts) and lengths.max() > self.max_tokens:
-            raise TextTooLong(
-                f"a text has {lengths.max()} tokens, but {self.name} reads {self.max_tokens}; cut it into chunks first"
-            )
+        lengths = np.asarray(counted, dtype=np.int64)
 
         def encode(batch: Sequence[int]) -> None:
             vectors[batch] = self._forward([texts[at] for at in batch], self._document_prompt, "document")
@@ -141,15 +132,7 @@ class SentenceTransformerEncoder:
 
     def encode_query(self, item: Content) -> Vector:
         """Return one float32 vector, shape (dimensions,); a query that is too long is cut with a warning."""
-        text = _text(item)
-        limit = self._usable(self._query_prompt)
-        endless = limit is not None and len(text) > limit * LONGEST_TOKEN
-        if limit is not None and endless:
-            warn(f"the query has {len(text)} characters; {self.name} reads {limit} tokens", stacklevel=2)
-            text = text[: limit * LONGEST_TOKEN]
-        ((text, length),) = self.tokenizer.read([text])
-        if limit is not None and length > limit and not endless:
-            warn(f"the query has {length} tokens; {self.name} reads the first {limit}", stacklevel=2)
+        text = self.tokenizer.shortened(text_of(item), self._usable(self._query_prompt), self.name)
         vector: Vector = self._forward([text], self._query_prompt, "query")[0]
         return vector
 
@@ -187,21 +170,11 @@ class SentenceTransformerEncoder:
 
     def _revision(self, model: str, dimensions: int | None, prompts: tuple[str | None, str | None]) -> str:
         config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
-        changes = [f"{dimensions}d" if dimensions else ""]
-        changes += [
-            f"{kind}={prompt!r}" for kind, prompt in zip(("q", "d"), prompts, strict=True) if prompt is not None
-        ]
-        return " ".join([revision_of(model, config), *filter(None, changes)])
-
-
-def _text(item: Content) -> str:
-    if not isinstance(item, str):
-        raise TypeError(f"a text encoder got {type(item).__name__}, expected str")
-    return item
+        return changed_revision(revision_of(model, config), dimensions, prompts)
 
 
 def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
-    with needed(f"encoder {model!r}", "sentence-transformers"):
+    with needed(f"encoder {model!r}", "local"):
         from sentence_transformers import SentenceTransformer
 
     return load(SentenceTransformer, model, device, trust_remote_code).eval()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pgneural.errors import MissingExtra, UnreadableInput
+from pgneural.errors import UnreadableInput
+from pgneural.extras import require
 from pgneural.load.extract import LENGTH
 
 SECONDS = 30.0
@@ -187,8 +187,7 @@ def _end_all() -> None:
 
 def _python() -> str:
     """Return the interpreter, also where a program that embeds one is what runs."""
-    if importlib.util.find_spec("trafilatura") is None:
-        raise MissingExtra("trafilatura, which reads HTML, is not installed; run: pip install trafilatura")
+    require("HTML", "trafilatura", "html")
     beside = Path(sys.exec_prefix) / ("python.exe" if os.name == "nt" else "bin/python3")
     embedded = "py" not in Path(sys.executable or "").name.lower()
     return str(beside) if embedded and beside.exists() else sys.executable

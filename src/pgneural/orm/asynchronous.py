@@ -1,8 +1,4 @@
-"""Sessions of asyncio, told from others without importing what they alone need.
-
-SQLAlchemy's asyncio needs greenlet, which SQLAlchemy 2.1 installs only when it is asked to. Who searches without
-asyncio needs neither.
-"""
+"""Sessions of asyncio, told from others without importing what they alone need."""
 
 from __future__ import annotations
 

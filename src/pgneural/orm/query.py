@@ -20,6 +20,7 @@ from pgneural.asking import (
     refinement_of,
     vector_of,
     with_arrays,
+    with_vector,
 )
 from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.explain import Explanation, explain
@@ -291,7 +292,7 @@ class SearchQuery(Generic[E]):
         query = replace(query, where=self._where(asked))
         if isinstance(asked, Similar):
             return replace(query, vector=self._mean(asked))
-        return replace(query, vector=self._vector(asked)) if query.mode is not Mode.LEXICAL else query
+        return with_vector(query, lambda: self._vector(asked)) if query.mode is not Mode.LEXICAL else query
 
     def _mode(self) -> Mode:
         worded = isinstance(self.asked, (str, Mapping)) and self.search.terms is not None
