@@ -132,6 +132,9 @@ DECLARE
     found record;
     few boolean;
 BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('pgneural index aside ' || space, 0)) THEN
+        RETURN false;  -- somebody else is at it
+    END IF;
     SELECT * INTO s FROM neural.spaces WHERE id = space;
     SELECT i.indexrelid::regclass AS index INTO found FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
      WHERE i.indrelid = chunks AND c.relname = s.chunk_table || '_embedding_idx'
@@ -145,7 +148,7 @@ BEGIN
     IF NOT few THEN
         RETURN false;
     END IF;
-    EXECUTE format('DROP INDEX %s', found.index);
+    EXECUTE format('DROP INDEX IF EXISTS %s', found.index);
     UPDATE neural.spaces SET index_waits = true WHERE id = space;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN

@@ -20,6 +20,7 @@ from pgneural.statement import RRF, Boost, WeightedSum
 from pgneural.store.columns import HALFVEC, VECTOR
 from pgneural.store.schema import Document
 from pgneural.store.vectors import VectorIndex
+from pgneural.table import TableSearch
 from pgneural.types import BadRecord, Chunk, Distance, Encoder, Modality, Mode, Record
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Rerank",
     "Searchable",
     "Stage",
+    "TableSearch",
     "VectorIndex",
     "WeightedSum",
     "connect",

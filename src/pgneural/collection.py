@@ -31,25 +31,25 @@ from pgneural.asking import (
     with_arrays,
     with_vector,
 )
+from pgneural.counting import Counting
 from pgneural.derive import Derived
-from pgneural.diversify import hashable
 from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
 from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
 from pgneural.explain import Explanation, explain
-from pgneural.filter import Expression, Filter, condition, expression
+from pgneural.filter import Expression, Filter, condition
 from pgneural.incoming import Incoming, Indexable
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refined, Refinement, filter_errors, run
 from pgneural.serving import Serving
-from pgneural.statement import Page, Query, Target, facets
+from pgneural.statement import Page, Query, Target
 from pgneural.store import fresh
 from pgneural.store.catalog import STATISTICS_SECONDS, find_space, further_spaces, indexed_of, space_of
 from pgneural.store.engine import translated
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
 from pgneural.store.pruning import now
-from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
@@ -104,6 +104,10 @@ class Collection:
     def modes(self) -> Sequence[Mode]:
         """The modes in which it can be searched: sparse only with a sparse encoder."""
         return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self._further]
+
+    def id_of(self, document: Document) -> str:
+        """Return what a document is known by."""
+        return document.external_id
 
     def index(
         self,
@@ -401,15 +405,25 @@ class Collection:
             >>> notes.facets("title LIKE 'T%'")
             {False: 1}
         """
-        counted, narrowed = expression(by), condition(where)
-        with translated(), self._engine.begin() as connection, filter_errors(True, "filter or expression"):
+        with self._counting(query, where) as counting:
+            return counting.facets(by, limit)
+
+    def total(self, *, query: str | None = None, where: Filter | None = None) -> int:
+        """Count documents; arguments and errors are those of `facets`.
+
+        Example:
+            >>> notes.total(where="title LIKE 'T%'")
+            0
+        """
+        with self._counting(query, where) as counting:
+            return counting.total()
+
+    @contextlib.contextmanager
+    def _counting(self, query: str | None, where: Filter | None) -> Iterator[Counting]:
+        with translated(), self._engine.begin() as connection:
             self._look(connection)
             target = self._searching(connection).target
-            narrowed = None if narrowed is None else with_arrays(contained(connection, narrowed))
-            text = None if query is None else text_of(query)
-            value = contained(connection, counted, "expression")
-            counting = facets(target, value, text, narrowed, page_of(limit).limit)
-            return {hashable(row[0]): row[1] for row in connection.execute(counting)}
+            yield Counting(target, connection, query, where, "the columns of documents")
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """Delete documents by id or by filter (both: those that meet both); return how many.

@@ -17,7 +17,7 @@ from pgneural.comparison import Comparison, compare
 from pgneural.derive import Derived
 from pgneural.derive import made as further_encoder
 from pgneural.encoders.permitted import permit, permitted_options
-from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage
+from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage, UnknownSpace
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import (
@@ -29,10 +29,11 @@ from pgneural.store.engine import (
     translated,
 )
 from pgneural.store.indexes import one_builder
-from pgneural.store.schema import Space
+from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.spaces import SearchName, SpaceInfo
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.store.work import SpaceStatus, WorkerStatus, statuses, workers
+from pgneural.table import TableSearch, table_search
 from pgneural.types import Distance, Encoder, FurtherEncoder, Mode
 
 
@@ -198,6 +199,42 @@ class Database:
             migrate.require_current(connection)
             space = catalog.require_space(connection, name)
         return self._opened(space, None, options)
+
+    def table(self, name: str) -> TableSearch[Any]:
+        """Return the search of a table, to be asked as a collection is; no mapped class is needed.
+
+        Args:
+            name: ``table.search``, or ``schema.table.search``.
+
+        Raises:
+            UnknownSpace: There is no such search.
+
+        Example:
+            >>> db.table("articles.search").search("foxes", where="id < 10", limit=1)[0].entity.title
+            'Foxes'
+        """
+        with translated():
+            with self.engine.begin() as connection:
+                migrate.require_current(connection)
+                found = spaces.named(connection, name)
+                if found.source == DOCUMENTS.fullname:
+                    raise UnknownSpace(f"{name!r} is a collection and not the search of a table; see existing()")
+                space = spaces.spaces_of(connection, found)[0]
+            return table_search(self.engine, space)
+
+    def find(self, name: str) -> Collection | TableSearch[Any]:
+        """Return a collection, or the search of a table, that must exist.
+
+        Raises:
+            UnknownCollection: There is neither; the message names those that there are.
+        """
+        with translated(), self.engine.begin() as connection:
+            migrate.require_current(connection)
+            collection = catalog.find_space(connection, name)
+        if collection is None and "." in name:
+            with contextlib.suppress(UnknownSpace):
+                return self.table(name)
+        return self.existing(name)
 
     def spaces(self, search: str) -> list[SpaceInfo]:
         """Return the spaces of a search, the one that serves first.

@@ -1,4 +1,4 @@
-"""Judging a collection: how good are its answers, and how quick, in each mode.
+"""Judging a search: how good are its answers, and how quick, in each mode.
 
 The measures are computed by `ir_measures <https://ir-measur.es>`_ (trec_eval's code): nDCG@10 (Järvelin and
 Kekäläinen 2002, gain = the judged relevance), recall@100, MRR@10 and MAP over the first 100 hits.
@@ -6,23 +6,26 @@ Kekäläinen 2002, gain = the judged relevance), recall@100, MRR@10 and MAP over
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Unpack
 
 import numpy as np
+from sqlalchemy.orm import Session
 
-from pgneural.asking import mode_of
-from pgneural.collection import Collection
-from pgneural.errors import EncoderUnavailable, UnreadableInput
+from pgneural.asking import SearchOptions, mode_of
+from pgneural.errors import EncoderUnavailable, InvalidQuery, UnreadableInput
 from pgneural.extras import require
 from pgneural.filter import Filter
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
+from pgneural.orm.bound import BoundSearch
 from pgneural.search import Hits
-from pgneural.types import Mode
+from pgneural.table import TableSearch
+from pgneural.types import Encoder, Mode
 
 DEPTH = 100
 """Hits taken for each query: as many as recall@100 looks at."""
@@ -76,25 +79,49 @@ class Evaluation:
         return {"collection": self.collection, "queries": self.queries, "modes": modes}
 
 
+class Searched(Protocol):
+    """What can be judged: a `pgneural.Collection`, or a `pgneural.TableSearch`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def modes(self) -> Sequence[Mode]:
+        """The modes in which it can be searched."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes its queries."""
+
+    def search(self, query: Any, /, **options: Unpack[SearchOptions]) -> Hits[Any]:
+        """Return what answers a query best."""
+
+    def id_of(self, entity: Any, /) -> str:
+        """Return what a hit is known by in judgements."""
+
+
 def evaluate(
-    collection: Collection,
+    searched: Searched | BoundSearch[Any],
     queries: str | Path | Queries,
     qrels: str | Path | Qrels,
     *,
     modes: Iterable[Mode | str] | None = None,
     where: Filter | None = None,
     progress: Callable[[int], None] | None = None,
+    session: Session | None = None,
     **search: Any,
 ) -> Evaluation:
     """Search every judged query in each mode, and measure.
 
     Args:
-        collection: What to judge.
+        searched: What to judge: a collection, `Database.table`, or the search of a mapped class.
         queries: A file (see `pgneural.judgements`), or texts by id.
-        qrels: A file, or relevance by query id and external id.
+        qrels: A file, or relevance by query id and external id; of a table's row, the text of its primary key.
         modes: By default all three.
         where: A filter for every search.
         progress: Called after every search with how many are done.
+        session: Where a mapped class is searched.
         **search: Passed to `Collection.search`.
 
     Raises:
@@ -106,6 +133,7 @@ def evaluate(
         1.0
     """
     require("an evaluation", "ir_measures", "evaluate")
+    collection = _over(searched, session)
     texts = read_queries(queries) if isinstance(queries, (str, Path)) else queries
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     asked = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}
@@ -114,18 +142,26 @@ def evaluate(
     relevant = {id_: judged[id_] for id_ in asked}
     done = itertools.count(1)
 
-    def find(text: str, mode: str) -> Hits:
+    def find(text: str, mode: str) -> Hits[Any]:
         hits = collection.search(text, mode=mode, where=where, limit=DEPTH, **search)
         if progress:
             progress(next(done))
         return hits
 
     chosen = [mode_of(mode) for mode in modes] if modes else _usable(collection)
-    results = {str(mode): _judge(asked, relevant, find, mode) for mode in chosen}
+    results = {str(mode): _judge(asked, relevant, find, mode, collection.id_of) for mode in chosen}
     return Evaluation(collection.name, len(asked), results, len(texts) - len(asked))
 
 
-def _usable(collection: Collection) -> Sequence[Mode]:
+def _over(searched: Searched | BoundSearch[Any], session: Session | None) -> Searched:
+    if not isinstance(searched, BoundSearch):
+        return searched
+    if session is None:
+        raise InvalidQuery(f"{searched!r} is searched in a session; give session=")
+    return TableSearch(searched, lambda: contextlib.nullcontext(session))
+
+
+def _usable(collection: Searched) -> Sequence[Mode]:
     """Return all modes of a collection; where nothing can encode a text, only the lexical one."""
     try:
         collection.encoder.encode_query("a")
@@ -134,7 +170,13 @@ def _usable(collection: Collection) -> Sequence[Mode]:
     return collection.modes
 
 
-def _judge(queries: Queries, qrels: Qrels, find: Callable[[str, str], Hits], mode: Mode) -> ModeResult:
+def _judge(
+    queries: Queries,
+    qrels: Qrels,
+    find: Callable[[str, str], Hits[Any]],
+    mode: Mode,
+    id_of: Callable[[Any], str],
+) -> ModeResult:
     find(next(iter(queries.values())), mode)  # the first search pays for plans and caches
     run: dict[str, dict[str, float]] = {}
     seconds = []
@@ -142,7 +184,7 @@ def _judge(queries: Queries, qrels: Qrels, find: Callable[[str, str], Hits], mod
         started = time.perf_counter()
         hits = find(text, mode)
         seconds.append(time.perf_counter() - started)
-        run[id_] = {hit.entity.external_id: float(-hit.rank) for hit in hits}  # ranks, since ties are decided already
+        run[id_] = {id_of(hit.entity): float(-hit.rank) for hit in hits}  # ranks, since ties are decided already
     p50, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
     per_query = _measure(qrels, run)
     mean = _mean(per_query)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from typing_extensions import TypeVar
 
 from pgneural.diversify import agreement, few_of_each, hashable, mmr
-from pgneural.errors import InvalidFilter
+from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.rerank import LateInteraction, Rerank
 from pgneural.statement import Page, Query, Target, late_interaction, one_of
 from pgneural.store.failures import first_line, of_the_caller
@@ -248,6 +248,25 @@ class Refined(Generic[E]):
         found = {tuple(key): storage.parse(vector) for *key, vector in rows}
         nothing = np.zeros(dimensions, dtype=np.float32)
         return np.array([found.get(key, nothing) for key in wanted], dtype=np.float32).reshape(-1, len(nothing))
+
+
+def mean_vectors(
+    target: Target, connection: sa.Connection, keys: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], Vector]:
+    """Return the mean vector of each of some rows, by their keys.
+
+    Raises:
+        InvalidQuery: One of them has none.
+    """
+    chunks, storage = target.chunks, target.dense.indexed.storage
+    columns = target.keys_of(chunks)
+    found: dict[tuple[Any, ...], list[Vector]] = {}
+    for *key, embedding in connection.execute(sa.select(*columns, chunks.c.embedding).where(one_of(columns, keys))):
+        found.setdefault(tuple(key), []).append(storage.parse(embedding))
+    for wanted in keys:
+        if wanted not in found:
+            raise InvalidQuery(f"the row with the key {', '.join(map(str, wanted))} has no vectors yet; call sync()")
+    return {key: np.mean(several, axis=0) for key, several in found.items()}
 
 
 @contextlib.contextmanager

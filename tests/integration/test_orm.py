@@ -403,3 +403,55 @@ def test_chunks_and_words_are_as_visible_as_their_rows(articles: Session, db: Da
     session.execute(sa.text("DROP OWNED BY reader"))
     session.execute(sa.text("DROP ROLE reader"))
     session.commit()
+
+
+# counting, discovering
+
+
+def test_facets_and_totals(articles: Session) -> None:
+    everything = Article.search.facets(articles, Article.title.like("%fox%"))
+    assert everything == {False: 48, True: 12}
+    assert Article.search.total(articles) == 60
+    assert Article.search("fox").total(articles) == 12
+    narrowed = Article.search("fox").where(Article.views < 20)
+    assert narrowed.total(articles) == 4
+    assert narrowed.facets(articles, "views % 2") == {0: 2, 1: 2}
+    assert narrowed.facets(articles, Article.author_id, limit=1) != narrowed.facets(articles, Article.author_id)
+    assert Article.search.where(Article.author.has(Author.name == "author 1")).total(articles) == 20
+    assert Article.search.where(("views < :most", {"most": 20})).total(articles) == 20
+    assert Article.search([1.0] * 256).total(articles) == 60
+    with pytest.raises(InvalidFilter, match="it may use the columns of articles"):
+        Article.search("fox").facets(articles, "nothing_like_that")
+    with pytest.raises(InvalidFilter):
+        Article.search.where("true) OR (true").total(articles)
+
+
+def test_discover(articles: Session) -> None:
+    foxes, cats = (
+        articles.scalars(sa.select(Article).where(Article.title.like(f"%{animal}%")).order_by(Article.id)).all()
+        for animal in ("fox", "cat")
+    )
+    query = Article.search.discover("body", [(foxes[0], cats[0]), (foxes[1], cats[1])]).limit(8)
+    hits = query.all(articles)
+    assert len(hits) == 8
+    assert all("fox" in hit.entity.title for hit in hits)
+    assert not {hit.entity.id for hit in hits} & {row.id for row in (*foxes[:2], *cats[:2])}
+    assert hits[0].legs["context"] == 2
+    nearest = Article.search.discover(None, [(foxes[0], cats[0])]).where(Article.views > 30).limit(3).all(articles)
+    assert all("fox" in hit.entity.title and hit.entity.views > 30 for hit in nearest)
+    with pytest.raises(InvalidQuery, match="discover needs a pair"):
+        Article.search.discover("fox", [])
+    with pytest.raises(InvalidQuery, match="come after the statement"):
+        query.select()
+
+
+def test_counting_with_asyncio(articles: Session, url: str) -> None:
+    async def count() -> tuple[int, dict[Any, int]]:
+        engine = create_async_engine("postgresql+psycopg://", async_creator=lambda: _connect(url))
+        async with AsyncSession(engine) as session:
+            query = Article.search("fox")
+            counted = await query.total(session), await query.facets(session, Article.views > 30)
+        await engine.dispose()
+        return counted
+
+    assert asyncio.run(count()) == (12, {False: 7, True: 5})

@@ -10,6 +10,8 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import click
+import sqlalchemy as sa
+from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,6 +23,7 @@ from pgneural.pipeline import Report
 from pgneural.printable import printable, printable_json
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
+from pgneural.store.schema import Document
 
 PIPE_WIDTH = 200
 """The width of a table that no terminal shows."""
@@ -67,21 +70,17 @@ def _cell(value: Any) -> str:
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def hits_as_json(hits: Hits) -> dict[str, Any]:
+def hits_as_json(hits: Hits[Any]) -> dict[str, Any]:
     """Return what ``search --json`` prints."""
     found = [_hit_as_json(hit) for hit in hits]
     return {"exhausted": hits.exhausted, "relaxed": hits.relaxed, "strategy": hits.strategy, "hits": found}
 
 
-def _hit_as_json(hit: Hit) -> dict[str, Any]:
-    row = hit.entity
+def _hit_as_json(hit: Hit[Any]) -> dict[str, Any]:
     return {
         "rank": hit.rank,
         "score": hit.score,
-        "external_id": row.external_id,
-        "title": row.title,
-        "uri": row.uri,
-        "metadata": row.metadata_,
+        **_row_as_json(hit.entity),
         "snippet": hit.chunk.snippet(),
         "chunk": {"ordinal": hit.chunk.ordinal, "text": hit.chunk.text, "locator": hit.chunk.locator},
         "legs": dict(hit.legs),
@@ -89,14 +88,34 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def print_hits(hits: Hits, *, title: str | None = None) -> None:
+def _row_as_json(row: Any) -> dict[str, Any]:
+    """Return what is to be known of a document, or the columns of a table's row."""
+    if isinstance(row, Document):
+        return {"external_id": row.external_id, "title": row.title, "uri": row.uri, "metadata": row.metadata_}
+    columns = sa.inspect(type(row)).column_attrs
+    return {"row": {each.key: getattr(row, each.key) for each in columns if not _is_vector(each.columns[0].type)}}
+
+
+def _is_vector(type_: Any) -> bool:
+    return isinstance(type_, (VECTOR, HALFVEC, SPARSEVEC, BIT))
+
+
+def _heading(row: Any) -> str:
+    """Return what names a document, or the primary key of a table's row."""
+    if isinstance(row, Document):
+        return row.title or row.external_id
+    return ",".join(map(str, sa.inspect(type(row)).primary_key_from_instance(row)))
+
+
+def print_hits(hits: Hits[Any], *, title: str | None = None) -> None:
     """Print hits as a table."""
-    rows = [(hit.rank, hit.score, hit.entity.title or hit.entity.external_id, hit.chunk.snippet(160)) for hit in hits]
-    print_table(("rank", "score", "title", "snippet"), rows, title=title)
+    named = "key" if hits and not isinstance(hits[0].entity, Document) else "title"
+    rows = [(hit.rank, hit.score, _heading(hit.entity), hit.chunk.snippet(160)) for hit in hits]
+    print_table(("rank", "score", named, "snippet"), rows, title=title)
     if hits.relaxed:
         say("too few documents have the phrase in quotation marks; those without it follow", err=True)
     if hits.exhausted:
-        say(f"these are all: {len(hits)} documents pass", err=True)
+        say(f"these are all: {len(hits)} {'rows' if named == 'key' else 'documents'} pass", err=True)
 
 
 def explanation_as_json(explanation: Explanation) -> dict[str, Any]:

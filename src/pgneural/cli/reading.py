@@ -35,7 +35,8 @@ def where_option(command: F) -> F:
     predicate = click.option(
         "--where",
         metavar="SQL",
-        help="A predicate over the columns of documents, e.g. metadata->>'lang' = 'en'. It runs with your rights.",
+        help="A predicate over the columns of documents, or of the table, e.g. metadata->>'lang' = 'en'."
+        " It runs with your rights.",
         cls=Option,
     )
     parameter = click.option(
@@ -80,7 +81,7 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("searched", metavar="NAME")
 @click.argument("query")
 @where_option
 @limit_option
@@ -122,7 +123,7 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 @target_options
 def search(
     target: Target,
-    collection: str,
+    searched: str,
     query: str,
     rerank: str | None,
     late: bool,
@@ -130,7 +131,7 @@ def search(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Search a collection.
+    """Search a collection, or a table by TABLE.SEARCH or SCHEMA.TABLE.SEARCH.
 
     By meaning, by words (BM25: "a phrase" first, nothing with -word, word* is a beginning), or both.
     """
@@ -140,12 +141,12 @@ def search(
     if explained and (again or options["diversity"] or options["group_by"]):
         raise click.UsageError("--explain is of the statement; leave out --rerank, --late, --diversity and --group-by")
     with target.open() as database:
-        asked = database.existing(collection)
+        asked = database.find(searched)
         explanation = asked.explain(query, **options) if explained else None
         hits = explanation.hits if explanation else asked.search(query, rerank=again, **options)
     if as_json:
         explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
-        output.print_json({"collection": collection, "query": query, **output.hits_as_json(hits), **explained_as})
+        output.print_json({"collection": searched, "query": query, **output.hits_as_json(hits), **explained_as})
         return
     output.print_hits(hits)
     if explanation:
@@ -153,7 +154,7 @@ def search(
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("searched", metavar="NAME")
 @click.argument("external_ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--unlike", multiple=True, metavar="ID", help="A document to be unlike.", cls=Option)
 @where_option
@@ -162,20 +163,20 @@ def search(
 @target_options
 def like(
     target: Target,
-    collection: str,
+    searched: str,
     external_ids: tuple[str, ...],
     unlike: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find documents like stored ones, and unlike others."""
+    """Find documents or rows like stored ones, and unlike others."""
     with target.open() as database:
-        hits = database.existing(collection).recommend(external_ids, unlike, **options)
-    output.print_json({"collection": collection, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
+        hits = database.find(searched).recommend(external_ids, unlike, **options)
+    output.print_json({"collection": searched, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("searched", metavar="NAME")
 @click.argument("query", required=False)
 @click.option(
     "--pair",
@@ -193,39 +194,39 @@ def like(
 @target_options
 def discover(
     target: Target,
-    collection: str,
+    searched: str,
     query: str | None,
     pairs: tuple[tuple[str, str], ...],
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find documents on the right side of pairs of examples, nearest to a query."""
+    """Find documents or rows on the right side of pairs of examples, nearest to a query."""
     with target.open() as database:
-        hits = database.existing(collection).discover(query, pairs, **options)
-    output.print_json({"collection": collection, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
+        hits = database.find(searched).discover(query, pairs, **options)
+    output.print_json({"collection": searched, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("searched", metavar="NAME")
 @click.argument("by", metavar="SQL")
 @click.option("--query", help="Count only documents with any of these words.", cls=Option)
 @where_option
 @click.option("--limit", type=click.IntRange(min=1), default=20, help="How many values.", cls=Option)
 @json_option
 @target_options
-def facets(target: Target, collection: str, by: str, as_json: bool, **options: Any) -> None:
-    """Count documents by the value of an expression, e.g. metadata->>'lang'."""
+def facets(target: Target, searched: str, by: str, as_json: bool, **options: Any) -> None:
+    """Count documents or rows by the value of an expression, e.g. metadata->>'lang'."""
     with target.open() as database:
-        counts = database.existing(collection).facets(by, **options)
+        counts = database.find(searched).facets(by, **options)
     rows = [{"value": value, "documents": documents} for value, documents in counts.items()]
     if as_json:
-        output.print_json({"collection": collection, "facets": rows})
+        output.print_json({"collection": searched, "facets": rows})
     else:
         output.print_table(("value", "documents"), [tuple(row.values()) for row in rows])
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("searched", metavar="NAME")
 @click.option("--queries", required=True, metavar="FILE", help="BEIR JSONL, or lines of id<TAB>text.", cls=Option)
 @click.option("--qrels", required=True, metavar="FILE", help="BEIR or TREC judgements.", cls=Option)
 @click.option("--modes", metavar="MODE,…", help="By default all it has: semantic,lexical,hybrid.", cls=Option)
@@ -243,7 +244,7 @@ def facets(target: Target, collection: str, by: str, as_json: bool, **options: A
 @target_options
 def evaluate(
     target: Target,
-    collection: str,
+    searched: str,
     queries: str,
     qrels: str,
     modes: str | None,
@@ -252,10 +253,10 @@ def evaluate(
     fail_below: tuple[Bar, ...],
     as_json: bool,
 ) -> None:
-    """Measure how good and how quick the answers of a collection are, in each mode."""
+    """Measure how good and how quick the answers of a collection, or of a table, are in each mode."""
     chosen = modes.replace(",", " ").split() if modes else None
     with target.open() as database, output.counting_bar(interactive(), "searches") as progress:
-        result = judge(database.existing(collection), queries, qrels, modes=chosen, where=where, progress=progress)
+        result = judge(database.find(searched), queries, qrels, modes=chosen, where=where, progress=progress)
     output.print_json(result.as_json(per_query=per_query)) if as_json else output.print_evaluation(result)
     if missed := [message for bar in fail_below for message in bar.missed(result)]:
         raise click.ClickException("; ".join(missed))

@@ -18,6 +18,7 @@ from pgneural import encoders
 from pgneural.asking import Asked
 from pgneural.encoders.permitted import permitted, ready
 from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
+from pgneural.filter import Expression, Filter
 from pgneural.orm.answer import Answer
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.declaration import single_table_condition
@@ -34,7 +35,7 @@ from pgneural.store.kept import Kept
 from pgneural.store.schema import Space
 from pgneural.store.vectors import Storage
 from pgneural.sync import Synced, Syncing
-from pgneural.types import Encoder
+from pgneural.types import Encoder, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -69,10 +70,11 @@ class BoundSearch(Generic[E]):
         *,
         title: str | None = None,
         parent: BoundSearch[Any] | None = None,
+        catalogued: bool = False,
     ) -> None:
         self.mapper, self.declared, self.terms = mapper, declared, terms
         self._chunks = chunks
-        self._encoder, self._title, self._parent = encoder, title, parent
+        self._encoder, self._title, self._parent, self._catalogued = encoder, title, parent, catalogued
         self._searched: dict[str, Statements] = {}
         self._believed, self._per_row, self._looked = 0.0, 1.0, 0.0
         self._answer = Answer(declared, chunks, terms)
@@ -108,6 +110,55 @@ class BoundSearch(Generic[E]):
         keys = ([self.key(entity) for entity in positive], [self.key(entity) for entity in negative])
         return SearchQuery(self, Similar(*keys))
 
+    def discover(self, target: Asked | E | None, context: Sequence[tuple[E, E]]) -> SearchQuery[E]:
+        """Return the search for rows on the right side of pairs of examples, and among these the nearest to a target.
+
+        As of `pgneural.Collection.discover`; the examples are not among the hits.
+
+        Args:
+            target: As of a search; None for what is like the first of each pair.
+            context: Stored rows, in pairs of a good and a bad example.
+
+        Raises:
+            InvalidQuery: There is no pair.
+        """
+        if not context:
+            raise InvalidQuery("discover needs a pair of examples at least; give a good and a bad row")
+        pairs = tuple((self.key(good), self.key(bad)) for good, bad in context)
+        query = self.recommend([good for good, _ in context]) if target is None else self(target)
+        return replace(query, pairs=pairs)
+
+    @overload
+    def facets(self, session: Session, by: Expression, limit: int = 20) -> dict[Any, int]: ...
+    @overload
+    def facets(self, session: AsyncSession, by: Expression, limit: int = 20) -> Awaitable[dict[Any, int]]: ...
+    def facets(
+        self, session: Session | AsyncSession, by: Expression, limit: int = 20
+    ) -> dict[Any, int] | Awaitable[dict[Any, int]]:
+        """Count all rows of the class by the value of an expression; a query (`SearchQuery.facets`) narrows them."""
+        return self._everything.facets(session, by, limit)
+
+    @overload
+    def total(self, session: Session) -> int: ...
+    @overload
+    def total(self, session: AsyncSession) -> Awaitable[int]: ...
+    def total(self, session: Session | AsyncSession) -> int | Awaitable[int]:
+        """Count all rows of the class; a query (`SearchQuery.total`) narrows them."""
+        return self._everything.total(session)
+
+    def where(self, *conditions: Filter) -> SearchQuery[E]:
+        """Return what has `facets` and a `total` of the rows that pass a filter; it asks for nothing."""
+        return self._everything.where(*conditions)
+
+    @property
+    def _everything(self) -> SearchQuery[E]:
+        return SearchQuery(self, None)
+
+    @property
+    def modes(self) -> Sequence[Mode]:
+        """The modes in which it can be searched."""
+        return [Mode.SEMANTIC] if self.terms is None else [Mode.SEMANTIC, Mode.LEXICAL, Mode.HYBRID]
+
     @property
     def chunks(self) -> sa.Table:
         """The chunk table, for statements of your own.
@@ -142,6 +193,8 @@ class BoundSearch(Generic[E]):
             return self._parent.encoder
         if not isinstance(self._encoder, (str, Path)):
             return self._encoder
+        if self._catalogued:  # only the database names it
+            return permitted(self.declared.encoder, **self.declared.options)
         return encoders.get(self.declared.encoder, **self.declared.options)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,17 +18,19 @@ from pgneural.asking import (
     patience_of,
     query_of,
     refinement_of,
+    text_of,
     vector_of,
     with_arrays,
     with_vector,
 )
+from pgneural.counting import Counting
 from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, read_by, require_plain
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
-from pgneural.search import Hit, Hits, Refined, run
+from pgneural.search import Hit, Hits, Refined, Refinement, mean_vectors, run
 from pgneural.statement import Boost, Fusion, Query, one_of
 from pgneural.store import fresh
 from pgneural.store.engine import require_driver, translated
@@ -62,17 +64,19 @@ class SearchQuery(Generic[E]):
 
     Attributes:
         search: What is searched.
-        asked: A text, a vector, several texts with weights, or stored rows.
+        asked: A text, a vector, several texts with weights, or stored rows; None where rows are only counted.
         given: Options, as of `pgneural.Collection.search`.
         conditions: The filter.
         loading: Loader options.
+        pairs: Keys of rows in pairs: a hit is the better, the more pairs there are of which it is nearer to the first.
     """
 
     search: BoundSearch[E]
-    asked: Asked | Similar
+    asked: Asked | Similar | None
     given: SearchOptions = field(default_factory=SearchOptions)
     conditions: tuple[sa.ColumnElement[bool], ...] = ()
     loading: tuple[ExecutableOption, ...] = ()
+    pairs: tuple[tuple[Key, Key], ...] = ()
 
     def where(self, *conditions: Filter) -> SearchQuery[E]:
         """Narrow the rows: conditions over the class as in any ``Select``, or SQL predicates as text.
@@ -151,6 +155,10 @@ class SearchQuery(Generic[E]):
                 )
         return found
 
+    def with_options(self, **given: Unpack[SearchOptions]) -> SearchQuery[E]:
+        """Set several options at once, as of `pgneural.Collection.search`; the filter is for `where`."""
+        return self._with(**given)
+
     def _with(self, **given: Any) -> SearchQuery[E]:
         merged: Any = {**self.given, **given}
         return replace(self, given=merged)
@@ -170,8 +178,10 @@ class SearchQuery(Generic[E]):
                 execute the statement.
         """
         query = self._query
-        if refinement_of(query, self.given):
-            raise InvalidQuery("rerank, diverse and group_by come after the statement; use all(), or leave them out")
+        if self.pairs or refinement_of(query, self.given):
+            raise InvalidQuery(
+                "rerank, diverse, group_by and discover come after the statement; use all(), or leave them out"
+            )
         for what, each in query.given():
             require_plain(each, what)
         target = self.search.target(self._revision, composed=True)
@@ -222,9 +232,17 @@ class SearchQuery(Generic[E]):
     def _hits_of(self, session: Session) -> Hits[E]:
         query = self._filtered(session)
         rows = Entities(self.search, session, self._revision, self.loading)
-        if refinement := refinement_of(query, self.given):
+        if refinement := self._refinement(query, self.search.connected(session)):
             return Refined(rows, query, refinement).hits()
         return run(rows, query, f"the columns of {self.search.declared.source}")
+
+    def _refinement(self, query: Query, connection: sa.Connection) -> Refinement | None:
+        refinement = refinement_of(query, self.given)
+        if not self.pairs:
+            return refinement
+        known = mean_vectors(self.search.target(), connection, [key for pair in self.pairs for key in pair])
+        context = np.array([[known[good], known[bad]] for good, bad in self.pairs], dtype=np.float32)
+        return replace(refinement or Refinement(), context=context)
 
     def _filtered(self, session: Session) -> Query:
         query = self._query
@@ -243,6 +261,51 @@ class SearchQuery(Generic[E]):
         return next(iter(self.limit(1).all(session)), None)
 
     @overload
+    def facets(self, session: Session, by: Expression, limit: int = 20) -> dict[Any, int]: ...
+    @overload
+    def facets(self, session: AsyncSession, by: Expression, limit: int = 20) -> Awaitable[dict[Any, int]]: ...
+    def facets(
+        self, session: Session | AsyncSession, by: Expression, limit: int = 20
+    ) -> dict[Any, int] | Awaitable[dict[Any, int]]:
+        """Count the rows that pass the filter by the value of an expression, the most frequent first.
+
+        Of a query by text only rows that match it by their words are counted: a phrase, or any of the words.
+
+        Args:
+            session: Where; with an `AsyncSession`, await the counts.
+            by: An expression over the class, or SQL as text as of `where`.
+            limit: How many values.
+
+        Raises:
+            InvalidFilter: PostgreSQL does not accept the filter or the expression.
+
+        Example:
+            >>> Article.search("foxes").facets(session, Article.title)
+            {'Foxes': 1}
+        """
+        if asynchronous(session):
+            return session.run_sync(lambda synchronous: self._counting(synchronous).facets(by, limit))
+        return self._counting(session).facets(by, limit)
+
+    @overload
+    def total(self, session: Session) -> int: ...
+    @overload
+    def total(self, session: AsyncSession) -> Awaitable[int]: ...
+    def total(self, session: Session | AsyncSession) -> int | Awaitable[int]:
+        """Count the rows that pass the filter and, of a query by text, match it by their words; as of `facets`."""
+        if asynchronous(session):
+            return session.run_sync(lambda synchronous: self._counting(synchronous).total())
+        return self._counting(session).total()
+
+    def _counting(self, session: Session) -> Counting:
+        connection = self.search.connected(session)
+        text = text_of(self.asked) if isinstance(self.asked, (str, Mapping)) and self.search.terms is not None else None
+        where, noun = self._where(self.asked), f"the columns of {self.search.declared.source}"
+        with translated(), self.search.installed():
+            self.search.look(connection)
+            return Counting(self.search.target(), connection, text, where, noun)
+
+    @overload
     def explain(self, session: Session) -> Explanation: ...
     @overload
     def explain(self, session: AsyncSession) -> Awaitable[Explanation]: ...
@@ -251,7 +314,7 @@ class SearchQuery(Generic[E]):
         if asynchronous(session):
             return session.run_sync(self.explain)
         query = self._query
-        if refinement_of(query, self.given):
+        if self.pairs or refinement_of(query, self.given):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
         hits: Any = self.all(session)
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
@@ -298,13 +361,15 @@ class SearchQuery(Generic[E]):
         worded = isinstance(self.asked, (str, Mapping)) and self.search.terms is not None
         return Mode.HYBRID if worded else Mode.SEMANTIC
 
-    def _where(self, asked: Asked | Similar) -> sa.ColumnElement[bool] | None:
+    def _where(self, asked: Asked | Similar | None) -> sa.ColumnElement[bool] | None:
         conditions = [*self.conditions]
         if (restricted := self.search.restricted()) is not None:
             conditions.append(restricted)
+        examples = {key for pair in self.pairs for key in pair}
         if isinstance(asked, Similar):
-            keys = list(self.search.declared.key)
-            conditions.append(sa.not_(one_of(keys, [*asked.positive, *asked.negative])))
+            examples |= {*asked.positive, *asked.negative}
+        if examples:
+            conditions.append(sa.not_(one_of(list(self.search.declared.key), sorted(examples, key=str))))
         return with_arrays(sa.and_(*conditions)) if conditions else None
 
     def _vector(self, asked: Asked) -> Vector:

@@ -19,7 +19,7 @@ CTE by CTE::
 """
 
 from pgneural.statement.built import Statements
-from pgneural.statement.facets import facets
+from pgneural.statement.facets import facets, total
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
 from pgneural.statement.late import late_interaction, one_of
 from pgneural.statement.query import Query
@@ -44,4 +44,5 @@ __all__ = [
     "facets",
     "late_interaction",
     "one_of",
+    "total",
 ]

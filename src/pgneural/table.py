@@ -1,0 +1,202 @@
+"""The search of a table, asked as a collection is: by a name and by texts, without a mapped class or a session.
+
+The class is made of what the catalog and the table itself say, so everything that a mapped class can do is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper, Session, registry
+
+from pgneural.errors import InvalidQuery, UnknownDocument
+from pgneural.orm.bound import BoundSearch
+from pgneural.store.declared import Declared
+from pgneural.store.engine import translated
+from pgneural.store.vectors import Storage, VectorIndex
+from pgneural.types import Distance, Sync
+
+if TYPE_CHECKING:
+    from pgneural.asking import Asked, SearchOptions
+    from pgneural.explain import Explanation
+    from pgneural.filter import Expression, Filter
+    from pgneural.orm.query import SearchQuery
+    from pgneural.search import Hits
+    from pgneural.store.schema import Space
+    from pgneural.types import Encoder, Mode
+
+E = TypeVar("E")
+
+Sessions = Callable[[], contextlib.AbstractContextManager[Session]]
+
+
+class TableSearch(Generic[E]):
+    """A search of a table; its methods, options and errors are those of `pgneural.Collection`.
+
+    Rows are known by the text of their primary key, several columns with commas between.
+
+    Args:
+        bound: The search of the class.
+        sessions: Gives a session for each call.
+    """
+
+    def __init__(self, bound: BoundSearch[E], sessions: Sessions) -> None:
+        self._bound, self._sessions = bound, sessions
+
+    @property
+    def name(self) -> str:
+        """The table with its schema, and the name of the search."""
+        declared = self._bound.declared
+        return ".".join(filter(None, (declared.schema, declared.source, declared.attribute)))
+
+    @property
+    def modes(self) -> Sequence[Mode]:
+        """The modes in which it can be searched."""
+        return self._bound.modes
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the space that answers."""
+        return self._bound.asking
+
+    def id_of(self, row: E) -> str:
+        """Return the text that a row is known by."""
+        return ",".join(map(str, self._bound.key(row)))
+
+    def search(self, query: Asked, **options: Unpack[SearchOptions]) -> Hits[E]:
+        """Return the rows that answer a query best."""
+        with self._sessions() as session:
+            return self._query(self._bound(query), **options).all(session)
+
+    def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
+        """Search, and say what the search did."""
+        with self._sessions() as session:
+            return self._query(self._bound(query), **options).explain(session)
+
+    def like(self, id_: str, **options: Unpack[SearchOptions]) -> Hits[E]:
+        """Return the rows nearest to a stored one, which is not among them."""
+        return self.recommend([id_], **options)
+
+    def recommend(
+        self, positive: Sequence[str], negative: Sequence[str] = (), **options: Unpack[SearchOptions]
+    ) -> Hits[E]:
+        """Return the rows nearest to some stored ones and far from others, none of which is among them."""
+        with self._sessions() as session:
+            liked, unliked = self._rows(session, positive), self._rows(session, negative)
+            return self._query(self._bound.recommend(liked, unliked), **options).all(session)
+
+    def discover(
+        self, target: Asked | None, context: Sequence[tuple[str, str]], **options: Unpack[SearchOptions]
+    ) -> Hits[E]:
+        """Return rows on the right side of pairs of examples, and among these the nearest to a target."""
+        with self._sessions() as session:
+            pairs = [(good, bad) for good, bad in (self._rows(session, pair) for pair in context)]
+            return self._query(self._bound.discover(target, pairs), **options).all(session)
+
+    def facets(
+        self, by: Expression, *, query: str | None = None, where: Filter | None = None, limit: int = 20
+    ) -> dict[Any, int]:
+        """Count rows by the value of an expression, the most frequent first."""
+        with self._sessions() as session:
+            return self._counted(query, where).facets(session, by, limit)
+
+    def total(self, *, query: str | None = None, where: Filter | None = None) -> int:
+        """Count rows."""
+        with self._sessions() as session:
+            return self._counted(query, where).total(session)
+
+    def _counted(self, query: str | None, where: Filter | None) -> SearchQuery[E]:
+        everything = self._bound.where() if query is None else self._bound(query)
+        return everything if where is None else everything.where(where)
+
+    def _query(self, query: SearchQuery[E], **options: Any) -> SearchQuery[E]:
+        where = options.pop("where", None)
+        given = query.with_options(**options)
+        return given if where is None else given.where(where)
+
+    def _rows(self, session: Session, ids: Sequence[str]) -> list[E]:
+        return [self._row(session, id_) for id_ in ids]
+
+    def _row(self, session: Session, id_: str) -> E:
+        key = self._bound.declared.key
+        parts = id_.split(",") if len(key) > 1 else [id_]
+        unknown = UnknownDocument(f"{self.name} has no row {id_!r}; give the value of {_named(key)}")
+        if len(parts) != len(key):
+            raise unknown
+        same = [
+            column == sa.cast(sa.literal(part, sa.Text), column.type) for column, part in zip(key, parts, strict=True)
+        ]
+        try:
+            with translated():
+                row: E | None = session.scalar(sa.select(self._bound.mapper.class_).where(*same))
+        except sa.exc.DataError:
+            session.rollback()
+            raise unknown from None
+        if row is None:
+            raise unknown
+        return row
+
+
+def table_search(engine: sa.Engine, space: Space) -> TableSearch[Any]:
+    """Return the search of a table as the catalog has it.
+
+    Raises:
+        InvalidQuery: The table has no primary key any more, or is gone.
+    """
+    with engine.connect() as connection:
+        schema, name = connection.execute(_NAMES, {"source": space.source}).one()
+        table = _reflected(connection, schema, name)
+    row = type(name, (), {"__doc__": f"A row of {space.source}."})
+    mapper: Mapper[Any] = registry().map_imperatively(row, table)
+    declared = _declared(space, table)
+    chunks, terms = declared.tables(table, table.metadata)
+    bound: BoundSearch[Any] = BoundSearch(mapper, declared, chunks, terms, space.encoder, catalogued=True)
+    return TableSearch(bound, lambda: Session(engine))
+
+
+def _reflected(connection: sa.Connection, schema: str, name: str) -> sa.Table:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sa.exc.SAWarning)  # of types that SQLAlchemy does not know
+            table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+    except sa.exc.NoSuchTableError:
+        raise InvalidQuery(f"table {schema}.{name} is gone; neural.unwatch removes its search") from None
+    if not table.primary_key:
+        raise InvalidQuery(f"table {schema}.{name} has no primary key; give it one")
+    return table
+
+
+def _declared(space: Space, table: sa.Table) -> Declared:
+    """Return what a class would declare to have this search."""
+    watched: Mapping[str, Sequence[str]] = space.watched
+    return Declared(
+        source=table.name,
+        attribute=space.attribute,
+        key=tuple(table.primary_key),
+        reads=space.reads,
+        encoder=space.encoder,
+        dimensions=space.dimensions,
+        watched=watched,
+        options=space.options,
+        distance=Distance(space.distance),
+        storage=Storage(space.storage),
+        index=VectorIndex.of(space.vector_index),
+        max_tokens=space.max_tokens,
+        overlap=space.overlap,
+        language=space.language,
+        title_boost=space.title_boost,
+        sync=Sync.MANUAL,
+        column=space.vector_column,
+        schema=table.schema,
+    )
+
+
+def _named(key: Sequence[sa.Column[Any]]) -> str:
+    return ", ".join(column.name for column in key)
+
+
+_NAMES = sa.text("SELECT x[1], x[2] FROM parse_ident(:source) x")
