@@ -8,6 +8,7 @@ may be stopped at any point; running it again skips what is stored and completes
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from pgneural.chunk import chunk
 from pgneural.errors import InvalidFilter
 from pgneural.load import check, mistyped
 from pgneural.store.catalog import indexed_of
+from pgneural.store.remembered import forget, recall, remember
 from pgneural.store.schema import Space
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
@@ -39,6 +41,9 @@ otherwise wait the interpreter's 5 ms for every block it sends, longer than the 
 
 BATCH_CHARACTERS = 1_000_000
 """Closes a batch of long documents early."""
+
+FORGET_EVERY = 50_000
+"""Old vectors are looked for about once in so many chunks."""
 
 REPORTED = 1000
 """How many bad records are kept in a `Report`; all are counted."""
@@ -140,6 +145,7 @@ class Ingest:
                 compared = following
             self._count(written)
             writer.flush()
+        self._forget()
         return self.report
 
     def met(self, external_id: str) -> bool:
@@ -234,7 +240,11 @@ class Ingest:
         stored = reader.hashes([record.external_id for record, _ in batch])
         planned = [self._planned(record, metadata, stored.get(record.external_id)) for record, metadata in batch]
         changed = [p.record.external_id for p in planned if p.chunks is not None and p.record.external_id in stored]
-        known = reader.known(changed) if changed else _NONE_KNOWN
+        known = dict(reader.known(changed)) if changed else {}
+        wanted = {hash_ for plan in planned for hash_ in plan.to_encode()} - known.keys()
+        if wanted:
+            with self.engine.begin() as connection:
+                known |= recall(connection, self._encoder(), sorted(wanted))
         for plan in planned if known else ():
             plan.known = known
         return planned
@@ -257,14 +267,23 @@ class Ingest:
         return fingerprint(record.title, record.content, vector, self._cut)
 
     def _encoded(self, batch: Sequence[_Planned]) -> list[Encoded]:
-        """Encode, in one call for the whole batch, the chunks that have no vector yet."""
-        wanted = [text for plan in batch if plan.chunks and plan.record.embedding is None for text in plan.to_encode()]
-        vectors: Vector = np.empty((0, self._space.dimensions), dtype=np.float32)
+        """Encode, in one call for the whole batch, the chunks that have no vector yet; equal ones once."""
+        wanted = {hash_: text for plan in batch for hash_, text in plan.to_encode().items()}
+        made: dict[bytes, Vector] = {}
         if wanted:
-            vectors = self._encoder().encode_documents(wanted)
-        self.report.chunks_encoded += len(wanted)
-        fresh = iter(vectors)
-        return [plan.encoded(fresh, self.report) for plan in batch]
+            made = dict(zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True))
+            with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
+                remember(connection, self._encoder(), made)
+        self.report.chunks_encoded += len(made)
+        encoded = [plan.encoded(made) for plan in batch]
+        self.report.chunks_reused += sum(plan.vectors for plan in batch) - len(made)
+        return encoded
+
+    def _forget(self) -> None:
+        """Remove old vectors once in a while, as workers do: there may be none."""
+        if random.random() < self.report.chunks_encoded / FORGET_EVERY:
+            with self.engine.begin() as connection:
+                forget(connection)
 
 
 class SeenIds:
@@ -314,20 +333,23 @@ class _Planned:
     chunks: list[Chunk] | None
     known: Mapping[bytes, Vector]
 
-    def to_encode(self) -> list[str]:
-        assert self.chunks is not None
-        return [chunk.input for chunk in self.chunks if chunk.hash not in self.known]
+    @property
+    def vectors(self) -> int:
+        """How many vectors of our making it gets."""
+        return len(self.chunks or ()) if self.record.embedding is None else 0
 
-    def encoded(self, fresh: Iterator[Vector], report: Report) -> Encoded:
+    def to_encode(self) -> dict[bytes, str]:
+        """Return what has no vector yet, by its hash."""
+        if self.record.embedding is not None:
+            return {}
+        return {chunk.hash: chunk.input for chunk in self.chunks or () if chunk.hash not in self.known}
+
+    def encoded(self, made: Mapping[bytes, Vector]) -> Encoded:
         if self.chunks is None:
             return Encoded(self.record, self.metadata, self.source_hash, new=False)
         if self.record.embedding is not None:
             return Encoded(
                 self.record, self.metadata, self.source_hash, self.new, self.chunks, self.record.embedding[np.newaxis]
             )
-        rows = []
-        for piece in self.chunks:
-            kept = self.known.get(piece.hash)
-            report.chunks_reused += kept is not None
-            rows.append(next(fresh) if kept is None else kept)
+        rows = [made[piece.hash] if piece.hash in made else self.known[piece.hash] for piece in self.chunks]
         return Encoded(self.record, self.metadata, self.source_hash, self.new, self.chunks, np.stack(rows))

@@ -19,7 +19,8 @@ from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, RefusedRecords, UnknownCollection
 from pgneural.pipeline import Ingest
 from pgneural.types import Content, Vector
-from tests.fixtures.tables import until
+from pgneural.worker import Worker
+from tests.fixtures.tables import Execute, until
 
 
 class Counting(HashEncoder):
@@ -100,6 +101,29 @@ def test_stored_state_is_that_of_a_clean_run(db: Database, notes: Collection) ->
     clean = db.collection("clean", encoder="hash")
     clean.index([Record("1", LONG[:900] + "changed"), Record("2", "new", title="t"), Record("3", "stays")])
     assert content(notes) == content(clean)
+
+
+def test_nothing_is_encoded_twice(db: Database, execute: Execute, url: str) -> None:
+    """Not the same text in another document or collection, nor after a deletion, nor for a table."""
+    notes = db.collection("notes", encoder="hash")
+    fox, other = {"id": "1", "text": "a fox"}, {"id": "2", "text": "a fox"}
+    first = notes.index([fox, other])
+    assert (first.chunks_encoded, first.chunks_reused) == (1, 1)
+    notes.delete(["1", "2"])
+    again = notes.index([fox, other, {"id": "3", "text": "an owl"}])
+    assert (again.chunks_encoded, again.chunks_reused) == (1, 2)
+    assert len(notes.search("fox", mode="semantic", limit=2)) == 2
+    assert db.collection("copies", encoder="hash").index([fox]).chunks_encoded == 0
+    assert db.collection("short", encoder="hash", dimensions=8).index([fox]).chunks_encoded == 1, "another revision"
+    execute("CREATE TABLE pets (id int PRIMARY KEY, body text)")
+    execute("SELECT neural.watch('pets', '{body}', encoder => 'hash')")
+    execute("INSERT INTO pets VALUES (1, 'a fox'), (2, 'a new one')")
+    worker = Worker(url, as_superuser=True)
+    worker.run(once=True)
+    (done,) = worker.totals.values()
+    assert (done.encoded, done.reused) == (1, 1)
+    ids = execute("SELECT count(*) FROM neural.vectors WHERE encoder = 'hash'")
+    assert ids == [(4,)]
 
 
 @given(

@@ -1,7 +1,8 @@
 """Vectors that were made once, by encoder, revision and what was read: nothing is encoded twice.
 
-Not after a row was deleted and inserted again, and not for another table with the same text, if one role owns both:
-each role has vectors of its own, so that nobody learns from them what texts others have, or gives others wrong ones.
+Not after a row or a document was deleted and inserted again, and not for another table or collection with the same
+text, if one role owns both: each role has vectors of its own, so that nobody learns from them what texts others have,
+or gives others wrong ones.
 """
 
 from __future__ import annotations
