@@ -83,7 +83,7 @@ def compared(collection: Collection, label: str, where: str | None, vectors: Vec
     bare: list[float] = []
     for _ in range(runs + 1):
         for place, vector in enumerate(vectors):
-            values = {**parameters, **Query(Mode.SEMANTIC, Page(10), vector).parameters(target)}
+            values = {**parameters, **Query(Mode.SEMANTIC, Page(10), {"semantic": vector}).parameters(target)}
             for first in (place % 2 == 0, place % 2 == 1):  # who comes second finds the pages in memory
                 started = time.perf_counter()
                 if first:
@@ -102,6 +102,6 @@ def compiled(collection: Collection, where: str | None, vector: Vector) -> tuple
     """Return the text and the parameters of the statement."""
     with collection._engine.connect() as connection:
         target = collection._searching(connection).target
-        query = Query(Mode.SEMANTIC, Page(10), vector, where=condition(where))
+        query = Query(Mode.SEMANTIC, Page(10), {"semantic": vector}, where=condition(where))
         done = with_documents(target, query.select(target)).compile(dialect=connection.dialect)
         return str(done), dict(done.params)

@@ -22,10 +22,12 @@ from pgneural.asking import (
     Asked,
     SearchOptions,
     checked,
+    inputs_of,
     page_of,
     patience_of,
     query_of,
     refinement_of,
+    require_legs,
     text_of,
     vector_of,
     with_arrays,
@@ -196,6 +198,8 @@ class Collection:
             rerank: A cross-encoder that reads query and text together: a folder, a reranker, or with a budget a
                 `Rerank`; or `LateInteraction`, if the collection has vectors of tokens. The score of a hit is then
                 what it says.
+            inputs: What single legs are asked instead of the query, by their names: another text for ``lexical``, a
+                vector or a text for ``semantic``.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
             group_by: An expression over `Document`, or SQL as text as of `where`: of the documents with one value of
                 it, only the best `per_group` are returned.
@@ -336,7 +340,7 @@ class Collection:
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
         narrowed = others(known, where)
-        asked = Query(Mode.SEMANTIC, page, self._vector(query), where=narrowed)
+        asked = Query(Mode.SEMANTIC, page, {"semantic": self._vector(query)}, where=narrowed)
         return self._search(asked, refinement_of(asked, {"diversity": diversity}))
 
     def discover(
@@ -378,7 +382,7 @@ class Collection:
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
-        asked = Query(Mode.SEMANTIC, page, query, where=others(known, where))
+        asked = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(known, where))
         return self._search(asked, Refinement(context=pairs))
 
     def facets(
@@ -448,11 +452,13 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _asked(self, query: Asked, options: SearchOptions) -> Query:
-        asked = query_of(query, options)
+        asked, inputs = query_of(query, options), inputs_of(options)
         if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
-            asked = with_vector(asked, lambda: self._encoded(query))
+            asked = with_vector(asked, "semantic", lambda: self._encoded(inputs.get("semantic", query)))
         if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self._further):
-            asked = replace(asked, sparse=self._derived("sparse").encode_query(asked.text or ""))
+            text = text_of(inputs.get("sparse", asked.text or ""))
+            asked = asked.asking(sparse=self._derived("sparse").encode_query(text or ""))
+        require_legs(inputs, asked)
         return asked
 
     def _derived(self, kind: str) -> Derived:

@@ -14,7 +14,7 @@ from pgneural.encoders.permitted import permitted
 from pgneural.errors import InvalidSpace
 from pgneural.evaluation import measured
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
-from pgneural.statement import Page, Query, Target, Vectors
+from pgneural.statement import LEXICAL, Page, Query, Target, Vectors
 from pgneural.store import spaces
 from pgneural.store.catalog import indexed_of, rows_per_key
 from pgneural.store.engine import translated
@@ -142,11 +142,13 @@ class _Asked:
         encoder = permitted(self.space.encoder, **self.space.options)
         with translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             target = _target(connection, self.space)
+            legs = {Mode.HYBRID: target.legs, Mode.LEXICAL: [LEXICAL]}.get(self._mode, [target.dense.leg])
             for id_, text in [next(iter(queries.items())), *queries.items()]:  # the first pays for caches
                 started = time.perf_counter()
                 vector = encoder.encode_query(text)
                 encoded = time.perf_counter()
-                query = Query(self._mode, Page(max(DEPTH, self._k)), vector, text)
+                inputs = {leg: value for leg, value in (("semantic", vector), (LEXICAL, text)) if leg in legs}
+                query = Query(self._mode, Page(max(DEPTH, self._k)), inputs, text)
                 statement = query.select(target)
                 built = time.perf_counter()
                 rows = connection.execute(statement, query.parameters(target)).mappings().all()
@@ -185,7 +187,7 @@ def _target(connection: sa.Connection, space: Space) -> Target:
     terms = terms_table(source, space.attribute, metadata=metadata, chunks=space.chunk_table)
     ratio = rows_per_key(connection, str(kept.chunks))
     scope = sa.column("collection") == space.attribute if space.source == DOCUMENTS.fullname else None
-    return Target(source, Vectors("semantic", chunks, indexed_of(space), ratio), terms, space.id, scope)
+    return Target(source, (Vectors("semantic", chunks, indexed_of(space), ratio),), terms, space.id, scope)
 
 
 def _key(row: sa.RowMapping, target: Target) -> str:

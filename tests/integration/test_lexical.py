@@ -274,7 +274,7 @@ def test_bad_questions(database: Database, many: Collection) -> None:
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_candidates_come_from_the_words_index(many: Collection, where: str | None) -> None:
     with many._engine.connect() as connection:
-        asked = Query(Mode.LEXICAL, Page(10), text="wbz wcz", where=condition(where))
+        asked = Query(Mode.LEXICAL, Page(10), {"lexical": "wbz wcz"}, where=condition(where))
         select = asked.select(many._searching(connection).target)
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()

@@ -220,7 +220,7 @@ def test_the_near_branch_uses_the_vector_index(points: Collection, database: Dat
     from pgneural.statement import Page, Query
 
     with database.engine.connect() as connection:
-        asked = Query(Mode.SEMANTIC, Page(10), vectors(2, 1)[0], where=condition(where))
+        asked = Query(Mode.SEMANTIC, Page(10), {"semantic": vectors(2, 1)[0]}, where=condition(where))
         select = asked.select(points._searching(connection).target)
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
@@ -247,8 +247,9 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
         from pgneural.filter import condition
         from pgneural.statement import Page, Query
 
+        even = condition("(metadata->>'n')::int % 2 = 0")
         for _ in range(12):
-            asked = Query(Mode.SEMANTIC, Page(10), query, where=condition("(metadata->>'n')::int % 2 = 0"))
+            asked = Query(Mode.SEMANTIC, Page(10), {"semantic": query}, where=even)
             hits = Documents(points._searching(connection), connection).hits(asked)
             connection.rollback()
             assert ids(hits) == expected

@@ -179,6 +179,9 @@ def test_from_the_shell(shop: Execute, url: str, tmp_path: Path) -> None:
     assert as_json["hits"][0]["row"]["name"].startswith("owl")
     assert "photo" not in as_json["hits"][0]["row"]
     assert "rows pass the filter" in run(url, "search", "shop.pets.search", "fox", "--explain").stdout
+    asked = ("search", "shop.pets.search", "fox", "--input", "lexical=owl", "--limit", "40", "--json")
+    by_leg = json.loads(run(url, *asked).stdout)
+    assert {hit["row"]["name"][:3] for hit in by_leg["hits"] if hit["legs"]["lexical"] > 0} == {"owl"}
     assert json.loads(run(url, "like", "shop.pets.search", "0", "--json").stdout)["hits"]
     assert run(url, "discover", "shop.pets.search", "--pair", "0", "1").exit_code == 0
     counted = json.loads(run(url, "facets", "shop.pets.search", "mood", "--json").stdout)

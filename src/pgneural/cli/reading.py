@@ -67,6 +67,11 @@ limit_option: Callable[[F], F] = click.option(
 )
 
 
+def _of_legs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read ``LEG=TEXT``."""
+    return dict(_named(context, parameter, values))
+
+
 def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
     """Read ``SQL=WEIGHT``, or an expression alone, which weighs 1."""
     boosts = {}
@@ -106,6 +111,15 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     callback=_weighted,
     metavar="SQL=WEIGHT",
     help="An SQL expression that is added to the score with this weight. Repeat the option for several.",
+    cls=Option,
+)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    callback=_of_legs,
+    metavar="LEG=TEXT",
+    help="A text for one leg instead of QUERY, for example lexical=vaccine. Repeat the option for several.",
     cls=Option,
 )
 @click.option("--max-distance", type=float, help="The greatest distance of a result.", cls=Option)

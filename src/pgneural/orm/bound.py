@@ -316,7 +316,7 @@ class BoundSearch(Generic[E]):
         scope = single_table_condition(self.mapper) if self._parent is None else None
         return Target(
             self.mapper.persist_selectable,
-            Vectors("semantic", self._vectors(), answer.indexed, self._per_row),
+            (Vectors("semantic", self._vectors(), answer.indexed, self._per_row),),
             answer.terms,
             sa.select(space).scalar_subquery(),
             scope,

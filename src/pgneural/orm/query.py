@@ -15,9 +15,11 @@ from pgneural.asking import (
     PATIENCE_SECONDS,
     Asked,
     SearchOptions,
+    inputs_of,
     patience_of,
     query_of,
     refinement_of,
+    require_legs,
     text_of,
     vector_of,
     with_arrays,
@@ -31,7 +33,7 @@ from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.entities import Entities, with_entities
 from pgneural.rerank import Rerank, Reranker
 from pgneural.search import Hit, Hits, Refined, Refinement, mean_vectors, run
-from pgneural.statement import Boost, Fusion, Query, one_of
+from pgneural.statement import LEXICAL, Boost, Fusion, Query, one_of
 from pgneural.store import fresh
 from pgneural.store.engine import require_driver, translated
 from pgneural.types import Mode, Sync, Vector
@@ -135,6 +137,10 @@ class SearchQuery(Generic[E]):
         A session that sees no commits of others (REPEATABLE READ) waits in vain. Of `all` and `first`.
         """
         return self._with(fresh=fresh, patience=patience)
+
+    def inputs(self, **inputs: Asked) -> SearchQuery[E]:
+        """Ask single legs another thing than the query: ``inputs(lexical="vaccine", semantic=vector)``."""
+        return self._with(inputs={**(self.given.get("inputs") or {}), **inputs})
 
     def options(self, *options: ExecutableOption) -> SearchQuery[E]:
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
@@ -329,7 +335,8 @@ class SearchQuery(Generic[E]):
     @property
     def _revision(self) -> str:
         """The revision of the encoder, where it made the vector of the query."""
-        encoded = isinstance(self.asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
+        asked = inputs_of(self.given).get("semantic", self.asked)
+        encoded = isinstance(asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
         return self.search.asking.revision if encoded else ""
 
     @property
@@ -349,16 +356,20 @@ class SearchQuery(Generic[E]):
             raise InvalidQuery("the query is None; give a text, a vector, or a row")
         text: Asked = asked if not isinstance(asked, Similar) else np.empty(0, dtype=np.float32)
         mode = self.given.get("mode") or self._mode()
-        query = query_of(text, {**self.given, "mode": mode})
+        query, inputs = query_of(text, {**self.given, "mode": mode}), inputs_of(self.given)
         if self.search.terms is None and query.mode is not Mode.SEMANTIC:
             raise InvalidQuery(f"{self.search!r} has no words; search it with mode semantic")
         query = replace(query, where=self._where(asked))
         if isinstance(asked, Similar):
-            return replace(query, vector=self._mean(asked))
-        return with_vector(query, lambda: self._vector(asked)) if query.mode is not Mode.LEXICAL else query
+            query = query.asking(semantic=self._mean(asked))
+        elif query.mode is not Mode.LEXICAL:
+            query = with_vector(query, "semantic", lambda: self._vector(inputs.get("semantic", asked)))
+        require_legs(inputs, query)
+        return query
 
     def _mode(self) -> Mode:
-        worded = isinstance(self.asked, (str, Mapping)) and self.search.terms is not None
+        texts = isinstance(self.asked, (str, Mapping)) or LEXICAL in inputs_of(self.given)
+        worded = texts and self.search.terms is not None
         return Mode.HYBRID if worded else Mode.SEMANTIC
 
     def _where(self, asked: Asked | Similar | None) -> sa.ColumnElement[bool] | None:
