@@ -19,8 +19,8 @@ import numpy as np
 from bench.corpus import private_server
 from bench.faults import kill, started
 from pgneural import Database, encoders
+from pgneural.active import PREPARE_JITTER_SECONDS
 from pgneural.cli.output import print_table
-from pgneural.serving import HERD_SECONDS
 
 OLD: dict[str, Any] = {"dimensions": 256}
 NEW: dict[str, Any] = {"dimensions": 96}
@@ -104,7 +104,7 @@ def command(rows: int, readers: int, writers: int) -> None:
     raise SystemExit(1 if outcome.wrong or outcome.errors else 0)
 
 
-def trial(rows: int, readers: int, writers: int, *, pause: float = HERD_SECONDS + 2) -> Outcome:
+def trial(rows: int, readers: int, writers: int, *, pause: float = PREPARE_JITTER_SECONDS + 2) -> Outcome:
     """Run the test; all readers have time to follow every step."""
     outcome = Outcome()
     spawn = multiprocessing.get_context("spawn")

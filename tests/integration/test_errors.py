@@ -161,7 +161,11 @@ def test_long_lists_of_values(notes: Collection) -> None:
     assert notes.facets("collection", where=Document.external_id.in_(ids)) == {"notes": 5}
     assert notes.delete(where=Document.external_id.in_(ids)) == 5
     many = ", ".join(["%s"] * 66_000)
-    with notes._engine.connect() as connection, pytest.raises(InvalidQuery, match="66,000 values.*array"), translated():
+    with (
+        notes.searcher.engine.connect() as connection,
+        pytest.raises(InvalidQuery, match="66,000 values.*array"),
+        translated(),
+    ):
         connection.exec_driver_sql(f"SELECT ARRAY[{many}]", tuple(range(66_000)))
 
 

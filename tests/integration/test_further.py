@@ -89,7 +89,7 @@ def test_vectors_follow_their_chunks(both: Collection, db: Database) -> None:
         assert connection.execute(stored).one() == (59, 59, 59)
     again = db.existing("both")
     changed = again.search("how do vaccines work", mode="sparse", limit=59)
-    encoder: Any = both._further["sparse"].encoder
+    encoder: Any = both.searcher.further["sparse"].encoder
     own = encoder.encode_query("how do vaccines work")
     (hit,) = [hit for hit in changed if hit.entity.external_id == "7"]
     assert hit.score == pytest.approx(float(own @ own), rel=1e-3)

@@ -39,7 +39,7 @@ def distances(collection: Collection, query: str) -> dict[str, float]:
     chunks, vector = collection.chunks, collection.encoder.encode_query(query)
     nearest = sa.func.min(chunks.c.embedding.cosine_distance(vector))
     statement = sa.select(Document.external_id, nearest).join(chunks, chunks.c.source_id == Document.id)
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         rows = connection.execute(statement.where(Document.collection == collection.name).group_by(Document.id))
         return {row[0]: float(row[1]) for row in rows}
 
@@ -149,9 +149,9 @@ def test_a_threshold_that_nothing_meets_does_not_run_away(many: Collection) -> N
     vector = many.encoder.encode_query("wbz wcz")
     seen = {}
     for max_distance in (None, 1e-9):
-        with many._engine.connect() as connection:
+        with many.searcher.engine.connect() as connection:
             asked = Query(Mode.SEMANTIC, Page(10), {"semantic": vector}, threshold=Threshold(max_distance))
-            select = asked.select(many._searching(connection).target)
+            select = asked.select(many.searcher.target(connection))
             compiled = select.compile(dialect=connection.dialect)
             plan: Any = connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params

@@ -102,7 +102,7 @@ def test_more_legs_over_vectors(db: Database, notes: Collection) -> None:
     with db.engine.begin() as connection:
         spaces = {space.name: space for space in dense_spaces(connection, "notes")}
         coarse = spaces["coarse"]
-        target: Target = notes._searching(connection).target
+        target: Target = notes.searcher.target(connection)
         further = Vectors("coarse", chunks_of(coarse), indexed_of(coarse))
         target = replace(target, vectors=(*target.vectors, further))
         assert target.legs == ["semantic", "coarse", "lexical"]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgneural import Collection, Database, Searchable, documents, encoders, serving
+from pgneural import Collection, Database, Searchable, active, documents, encoders
 from pgneural.cli import main
 from pgneural.errors import DimensionMismatch, InvalidSpace, UnknownCollection, UnknownSpace
 from pgneural.statement import Target
@@ -32,7 +32,7 @@ def work(db: Database) -> None:
 
 @pytest.fixture
 def notes(db: Database, monkeypatch: pytest.MonkeyPatch) -> Collection:
-    monkeypatch.setattr(serving, "HERD_SECONDS", 0.1)
+    monkeypatch.setattr(active, "PREPARE_JITTER_SECONDS", 0.1)
     notes = db.collection("notes", encoder="hash")
     notes.index({"id": str(n), "text": f"{animal} number {n}"} for n, animal in enumerate(ANIMALS * 5))
     return notes

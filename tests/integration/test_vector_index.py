@@ -91,8 +91,8 @@ def test_kinds(database: Database, kind: str) -> None:
 def index_of(made: Collection) -> str | None:
     """Return the access method of the index that an unfiltered search scans."""
     query = vectors(3, 1, made.space.storage == "bit")[0]
-    with made._engine.connect() as connection:
-        target = made._searching(connection).target
+    with made.searcher.engine.connect() as connection:
+        target = made.searcher.target(connection)
         asked = Query(Mode.SEMANTIC, Page(10), {"semantic": query})
         compiled = asked.select(target).compile(dialect=connection.dialect)
         plan: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params).scalar()

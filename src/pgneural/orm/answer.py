@@ -39,6 +39,11 @@ class Answer:
         """The name of the chunk table."""
         return self.declared.name if self.space is None else self.space.chunk_table
 
+    @property
+    def state(self) -> tuple[int | None, str, bool]:
+        """What statements are built for."""
+        return (None if self.space is None else self.space.id), self.name, self.waiting
+
     def fits(self, space: Space) -> bool:
         """Whether a space has vectors like those of the models' tables."""
         declared = self.declared
@@ -47,7 +52,7 @@ class Answer:
     @functools.cached_property
     def chunks(self) -> sa.Table | None:
         """The chunk table; None where the vectors are in a column of the source."""
-        if self.declared_chunks is None or self._as_declared or not isinstance(self.source, sa.Table):
+        if self.declared_chunks is None or self.as_declared or not isinstance(self.source, sa.Table):
             return self.declared_chunks
         assert self.space is not None
         return chunk_table(
@@ -62,7 +67,7 @@ class Answer:
     @functools.cached_property
     def terms(self) -> sa.Table | None:
         """The terms table; None where the search has no words."""
-        if self.declared_terms is None or self._as_declared or not isinstance(self.source, sa.Table):
+        if self.declared_terms is None or self.as_declared or not isinstance(self.source, sa.Table):
             return self.declared_terms
         assert self.space is not None
         name = self.space.chunk_table
@@ -77,5 +82,6 @@ class Answer:
         return Indexed(index, Storage(self.space.storage), Distance(self.space.distance), self.space.dimensions)
 
     @property
-    def _as_declared(self) -> bool:
+    def as_declared(self) -> bool:
+        """Whether its tables are those of the models."""
         return self.space is None or (self.space.chunk_table == self.declared.name and self.fits(self.space))

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_session
 
 from pgneural import encoders
+from pgneural.active import ActiveSpace
 from pgneural.asking import Asked
 from pgneural.encoders.permitted import permitted, ready
 from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
@@ -27,7 +28,7 @@ from pgneural.orm.query import SearchQuery, Similar
 from pgneural.rounds import drained
 from pgneural.statement import Statements, Target, Vectors, about_as_many
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key, space_of
+from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key
 from pgneural.store.declared import Declared
 from pgneural.store.engine import literal, quoted_table, require_driver, translated
 from pgneural.store.failures import sqlstate
@@ -77,6 +78,7 @@ class BoundSearch(Generic[E]):
         self._encoder, self._title, self._parent, self._catalogued = encoder, title, parent, catalogued
         self._searched: dict[str, Statements] = {}
         self._believed, self._per_row, self._looked = 0.0, 1.0, 0.0
+        self._active = ActiveSpace(None, self._ready)
         self._answer = Answer(declared, chunks, terms)
 
     def __repr__(self) -> str:
@@ -210,7 +212,7 @@ class BoundSearch(Generic[E]):
 
     def look(self, connection: sa.Connection) -> None:
         """See from time to time which space serves; while another is waited for, always."""
-        if self._answer.waiting or time.monotonic() > self._looked + LOOK_SECONDS:
+        if self._active.pending or time.monotonic() > self._looked + LOOK_SECONDS:
             self.moved(connection)
 
     def moved(self, connection: sa.Connection) -> bool:
@@ -225,24 +227,25 @@ class BoundSearch(Generic[E]):
         """
         self._looked = time.monotonic()
         before, serving = self._answer, self.space(connection)
-        if before.space is not None and before.space.id == serving.id and before.name == serving.chunk_table:
+        if before.space is not None and before.space.id == serving.id:
             self._require_revision(serving)
-            if before.waiting:  # it was switched back before the other was there
-                self._turn_to(replace(before, waiting=False))
-            return False
-        same = before.space is None and serving.chunk_table == before.name and before.fits(serving)
-        known = same or (serving.encoder, serving.options) == (self.declared.encoder, dict(self.declared.options))
-        there = before.space is not None and space_of(connection, before.space.id) is not None
-        if there and not known and not ready(serving.encoder, serving.options):
-            if not before.waiting:
-                self._turn_to(replace(before, waiting=True))
-            return not before.waiting
-        self._turn_to(Answer(self.declared, self._chunks, self.terms, serving, self.mapper.local_table))
-        return not same
+        again = self._active.refresh(connection, serving)
+        now = Answer(self.declared, self._chunks, self.terms, self._active.space, self._source, self._active.pending)
+        if now.state == before.state:
+            return again
+        self._answer, self._searched, self._believed = now, {}, 0.0  # the statements are those of another
+        if before.space is None:
+            return not now.as_declared
+        return again or now.name != before.name  # the table was renamed when another space was dropped
 
-    def _turn_to(self, answer: Answer) -> None:
-        """Have it answer from now on; the statements are those of another."""
-        self._answer, self._searched, self._believed = answer, {}, 0.0
+    @property
+    def _source(self) -> sa.FromClause:
+        return self.mapper.local_table
+
+    def _ready(self, serving: Space) -> bool:
+        """Whether the encoder of another space is loaded; if not, a thread loads it from now on."""
+        same = (serving.encoder, serving.options) == (self.declared.encoder, dict(self.declared.options))
+        return same or ready(serving.encoder, serving.options)
 
     def _require_revision(self, space: Space) -> None:
         if not space.revision or not self._knows_encoder():
