@@ -14,8 +14,15 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import sqlalchemy as sa
 
-from pgneural.asking import (
-    Asked,
+from pgneural.counting import Counting
+from pgneural.documents import contained, mean_vectors, others
+from pgneural.errors import InvalidQuery
+from pgneural.explain import Explanation, explain
+from pgneural.extra_vectors import ExtraVectors
+from pgneural.filter import Expression, Filter, condition
+from pgneural.incoming import Incoming, Indexable
+from pgneural.options import (
+    QueryInput,
     SearchOptions,
     checked,
     inputs_of,
@@ -29,21 +36,14 @@ from pgneural.asking import (
     with_arrays,
     with_vector,
 )
-from pgneural.counting import Counting
-from pgneural.derive import Derived
-from pgneural.documents import contained, mean_vectors, others
-from pgneural.errors import InvalidQuery
-from pgneural.explain import Explanation, explain
-from pgneural.filter import Expression, Filter, condition
-from pgneural.incoming import Incoming, Indexable
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, filter_errors
 from pgneural.searcher import Searcher
 from pgneural.statement import Page, Query
-from pgneural.store import fresh
 from pgneural.store.catalog import indexed_of
 from pgneural.store.engine import translated
+from pgneural.store.freshness import wait_until_fresh
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
 from pgneural.store.pruning import now
@@ -62,9 +62,9 @@ class Collection:
         engine: sa.Engine,
         space: Space,
         encoder: Callable[[], Encoder],
-        further: Mapping[str, Derived] | None = None,
+        extra: Mapping[str, ExtraVectors] | None = None,
     ) -> None:
-        self.searcher = Searcher(engine, space, encoder, further)
+        self.searcher = Searcher(engine, space, encoder, extra)
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ class Collection:
     @property
     def modes(self) -> Sequence[Mode]:
         """The modes in which it can be searched: sparse only with a sparse encoder."""
-        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self.searcher.further]
+        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self.searcher.extra]
 
     def id_of(self, document: Document) -> str:
         """Return what a document is known by."""
@@ -140,8 +140,8 @@ class Collection:
             with self.searcher.engine.begin() as connection:
                 follow_row_security(connection)
             build(self.searcher.engine, self._space, build_progress)
-            for derived in self.searcher.further.values():
-                derived.complete(self.searcher.engine)
+            for extra_vectors in self.searcher.extra.values():
+                extra_vectors.complete(self.searcher.engine)
             self.searcher.forget_statements()  # the statistics are old now
             return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
@@ -162,7 +162,7 @@ class Collection:
             rebuild(self.searcher.engine, self._space, index, progress)
             self.searcher.forget_statements()
 
-    def search(self, query: Asked, **options: Unpack[SearchOptions]) -> Hits:
+    def search(self, query: QueryInput, **options: Unpack[SearchOptions]) -> Hits:
         """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
@@ -212,18 +212,18 @@ class Collection:
         """
         return self.searcher.answer(lambda: self._searched_once(query, options))
 
-    def _searched_once(self, query: Asked, options: SearchOptions) -> Hits:
+    def _searched_once(self, query: QueryInput, options: SearchOptions) -> Hits:
         if (patience := patience_of(options)) is not None:
             with self.searcher.existing(), self.searcher.engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-                fresh.require(connection, self._space.id, patience, self.name)
+                wait_until_fresh(connection, self._space.id, patience, self.name)
         asked = self._asked(query, options)
         refinement = refinement_of(asked, options)
         if refinement and isinstance(refinement.rerank, LateInteraction):
-            asked = replace(asked, tokens=self._derived("tokens").encode_query(asked.text or ""))
+            asked = replace(asked, tokens=self._extra_vectors("tokens").encode_query(asked.text or ""))
         return self.searcher.hits(asked, refinement)
 
-    def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
+    def explain(self, query: QueryInput, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
 
         Arguments and errors are those of `search`; reranking and the like are not explained.
@@ -299,7 +299,7 @@ class Collection:
 
     def discover(
         self,
-        target: Asked | None,
+        target: QueryInput | None,
         context: Sequence[tuple[str, str]],
         *,
         where: Filter | None = None,
@@ -329,7 +329,7 @@ class Collection:
         return self.searcher.answer(lambda: self._discovered(target, context, where, page_of(limit)))
 
     def _discovered(
-        self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
+        self, target: QueryInput | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
     ) -> Hits:
         if target is not None:
             text_of(target)  # refuses what is none
@@ -405,25 +405,25 @@ class Collection:
             counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
             return connection.scalar(counting) or 0
 
-    def _asked(self, query: Asked, options: SearchOptions) -> Query:
+    def _asked(self, query: QueryInput, options: SearchOptions) -> Query:
         asked, inputs = query_of(query, options), inputs_of(options)
         if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
             asked = with_vector(asked, "semantic", lambda: self._encoded(inputs.get("semantic", query)))
-        if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self.searcher.further):
+        if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self.searcher.extra):
             text = text_of(inputs.get("sparse", asked.text or ""))
-            asked = asked.asking(sparse=self._derived("sparse").encode_query(text or ""))
+            asked = asked.with_inputs(sparse=self._extra_vectors("sparse").encode_query(text or ""))
         require_legs(inputs, asked)
         return asked
 
-    def _derived(self, kind: str) -> Derived:
-        if kind not in self.searcher.further:
+    def _extra_vectors(self, kind: str) -> ExtraVectors:
+        if kind not in self.searcher.extra:
             option, what = ("sparse", "sparse vectors") if kind == "sparse" else ("late", "vectors of tokens")
             raise InvalidQuery(
                 f"collection {self.name!r} has no {what}; open it with {option}=, the folder of an encoder, and index"
             )
-        return self.searcher.further[kind]
+        return self.searcher.extra[kind]
 
-    def _encoded(self, query: Asked) -> Vector:
+    def _encoded(self, query: QueryInput) -> Vector:
         return vector_of(query, lambda: self.encoder, indexed_of(self._space), f"collection {self.name!r}")
 
     def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:

@@ -18,8 +18,8 @@ from pgneural.statement import LEXICAL, Page, Query, Target, Vectors
 from pgneural.store import spaces
 from pgneural.store.catalog import indexed_of, rows_per_key
 from pgneural.store.engine import translated
-from pgneural.store.kept import Kept
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space_tables import SpaceTables
 from pgneural.store.spaces import SearchName
 from pgneural.store.tables import chunk_table, terms_table
 from pgneural.types import Mode
@@ -111,7 +111,7 @@ def compare(
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     if not asked:
         raise InvalidSpace(f"{search} has no rows to ask for; give queries")
-    runs = [_Asked(engine, space, mode, k) for space in (serving, other)]
+    runs = [_SpaceRun(engine, space, mode, k) for space in (serving, other)]
     for run in runs:
         run.ask(asked)
     overlap = float(np.mean([len(set(runs[0].keys[id_][:k]) & set(runs[1].keys[id_][:k])) / k for id_ in asked]))
@@ -129,7 +129,7 @@ def _queries(connection: sa.Connection, space: Space, queries: str | Path | Quer
     return {str(number): text for number, text in enumerate(texts)}
 
 
-class _Asked:
+class _SpaceRun:
     """What one space answers."""
 
     def __init__(self, engine: sa.Engine, space: Space, mode: Mode, k: int) -> None:
@@ -178,7 +178,7 @@ class _Asked:
 
 def _target(connection: sa.Connection, space: Space) -> Target:
     """Return the target of any space, as the catalog describes it."""
-    kept = Kept.of(connection, space)
+    kept = SpaceTables.of(connection, space)
     schema, table = connection.execute(sa.text("SELECT x[1], x[2] FROM parse_ident(:s) x"), {"s": space.source}).one()
     names = [name.removeprefix("source_") for name in kept.keys]
     metadata = sa.MetaData()

@@ -22,7 +22,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from pgneural.errors import InvalidFilter, UnknownDocument
 from pgneural.filter import Filter, condition, require_over, settled
 from pgneural.search import Hit, HitChunk, Hits
-from pgneural.statement import Query, Statements, Target, Vectors
+from pgneural.statement import Query, StatementCache, Target, Vectors
 from pgneural.store.catalog import chunks_of, chunks_per_row, indexed_of, terms_of
 from pgneural.store.contained import require_contained
 from pgneural.store.failures import prepared_anew
@@ -35,7 +35,7 @@ MOST_PREPARED = 10
 """Statements that are built and run once before a client turns to another space: those of the shapes that came last."""
 
 
-class Searched:
+class DocumentStatements:
     """The target of a collection, with its statements.
 
     What differs only in vector and text goes straight to the driver (`bench overhead`).
@@ -44,11 +44,11 @@ class Searched:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.states = ["serving"]
-        self._statements = Statements(target, lambda target, query: with_documents(target, query.select(target)))
+        self._statements = StatementCache(target, lambda target, query: with_documents(target, query.select(target)))
 
     def rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
         """Run the statement of a query; no rows where the space is in none of `states`."""
-        built, parameters = self._statements.of(query, connection)
+        built, parameters = self._statements.get(query, connection)
         parameters["neural_states"] = self.states
         driver: Any = connection.connection.dbapi_connection
 
@@ -68,22 +68,22 @@ class Searched:
         vectors = zip(here.vectors, target.vectors, strict=False)
         return same and here.legs == target.legs and all(mine.like(theirs) for mine, theirs in vectors)
 
-    def moved_to(self, target: Target, connection: sa.Connection) -> Searched:
+    def moved_to(self, target: Target, connection: sa.Connection) -> DocumentStatements:
         """Return the same for another space, with the statements for queries like those that were asked here."""
-        other = Searched(target)
+        other = DocumentStatements(target)
         vector = np.ones(target.dense.indexed.dimensions, dtype=np.float32)
         lead = target.dense.leg
-        for query in self._statements.asked()[-MOST_PREPARED:]:
+        for query in self._statements.recent()[-MOST_PREPARED:]:
             with contextlib.suppress(DBAPIError, psycopg.Error, InvalidFilter):  # a filter that never worked
-                other.rows(connection, query.asking(**{lead: vector}) if lead in query.inputs else query)
+                other.rows(connection, query.with_inputs(**{lead: vector}) if lead in query.inputs else query)
         return other
 
 
 @dataclass(frozen=True)
-class Documents:
+class DocumentRows:
     """The documents of a collection, over one connection."""
 
-    searched: Searched
+    searched: DocumentStatements
     connection: sa.Connection
 
     @property
@@ -116,7 +116,7 @@ class Documents:
         return entity.title or ""
 
 
-def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, further: Mapping[str, Space]) -> Target:
+def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, extra: Mapping[str, Space]) -> Target:
     """Return what is searched of a collection.
 
     Args:
@@ -126,7 +126,7 @@ def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, further
         further: The spaces of further vectors, by kind.
     """
     ratio = chunks_per_row(connection, space)
-    sparse, tokens = further.get("sparse"), further.get("tokens")
+    sparse, tokens = extra.get("sparse"), extra.get("tokens")
     vectors = [Vectors("semantic", chunks, indexed_of(space), ratio)]
     if sparse is not None:
         vectors.append(Vectors("sparse", chunks_of(sparse), indexed_of(sparse), ratio))

@@ -111,12 +111,12 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
         hits: What it found.
     """
     query = query.settled()
-    require_contained(connection, target.source, query.given())
+    require_contained(connection, target.source, query.expressions())
     output: Any = connection.execute(_Explained(query.select(target))).scalar()
     output = json.loads(output) if isinstance(output, str) else output  # as some drivers give it
     stages = stages_of(target)
     ran = {stage.name: stage for stage in _stages(output[0]["Plan"], stages)}
-    said = _Words(target, query.page, hits, ran)
+    said = _Narrative(target, query.page, hits, ran)
     return Explanation(
         hits,
         hits.strategy,
@@ -196,7 +196,7 @@ def _name(table: sa.FromClause) -> str:
     return str(getattr(table, "fullname", None) or getattr(table, "name", table))
 
 
-class _Words:
+class _Narrative:
     """The sentences of an explanation."""
 
     def __init__(self, target: Target, page: Page, hits: Hits, stages: Mapping[str, Stage]) -> None:

@@ -18,19 +18,19 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from pgneural.active import ActiveSpace, Preparation
-from pgneural.derive import Derived
-from pgneural.documents import Documents, Searched, target_of
+from pgneural.active_space import ActiveSpace, Preparation
+from pgneural.documents import DocumentRows, DocumentStatements, target_of
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import DatabaseError, InvalidFilter, PgneuralError
-from pgneural.search import Hits, Refined, Refinement, run
+from pgneural.extra_vectors import ExtraVectors
+from pgneural.search import Hits, RefinedSearch, Refinement, run
 from pgneural.statement import Query, Target
 from pgneural.store.catalog import (
     STATISTICS_SECONDS,
     chunks_of,
     dropped,
+    extra_spaces,
     find_space,
-    further_spaces,
     require_encoder,
     space_of,
 )
@@ -58,16 +58,16 @@ class Searcher:
         engine: sa.Engine,
         space: Space,
         encoder: Callable[[], Encoder],
-        further: Mapping[str, Derived] | None = None,
+        extra: Mapping[str, ExtraVectors] | None = None,
     ) -> None:
-        self.engine, self.further = engine, dict(further or {})
+        self.engine, self.extra = engine, dict(extra or {})
         self._name, self._first, self._make = space.attribute, space.id, encoder
         self._own: Encoder | None = None
         self._preparation = Preparation(self._prepared_by)
         self._active = ActiveSpace(space, self._preparation)
         self._chunks: dict[int, sa.Table] = {}
-        self._statements: Searched | None = None
-        self._prepared: Searched | None = None
+        self._statements: DocumentStatements | None = None
+        self._prepared: DocumentStatements | None = None
         self._believed = 0.0
 
     @property
@@ -111,8 +111,8 @@ class Searcher:
         with self.existing(), self.engine.connect() as connection:
             # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
             connection.execution_options(isolation_level="AUTOCOMMIT")
-            rows = Documents(self.statements(connection), connection)
-            return Refined(rows, query, refinement).hits() if refinement else run(rows, query)
+            rows = DocumentRows(self.statements(connection), connection)
+            return RefinedSearch(rows, query, refinement).hits() if refinement else run(rows, query)
 
     def refresh(self, connection: sa.Connection) -> bool:
         """Look which space serves now; return whether a search has to be made again.
@@ -130,21 +130,21 @@ class Searcher:
         """Take the collection as it is now: who writes to it writes to the space that serves."""
         with self.engine.begin() as connection:
             self._active.activate(self._serving(connection))
-            for kind, space in further_spaces(connection, self._name).items():
-                self.further.setdefault(kind, Derived(space))
+            for kind, space in extra_spaces(connection, self._name).items():
+                self.extra.setdefault(kind, ExtraVectors(space))
 
     def target(self, connection: sa.Connection) -> Target:
         """Return what is searched."""
         return self.statements(connection).target
 
-    def statements(self, connection: sa.Connection) -> Searched:
+    def statements(self, connection: sa.Connection) -> DocumentStatements:
         """Return the statements over what is searched; from time to time they are built for new statistics."""
         found = self._statements
         if found is None or found.target.space != self.space.id or time.monotonic() > self._believed:
             self._active.update(space_of(connection, self.space.id))
             target = self._target(connection, self.space)
             if found is None or not found.serves(target):
-                found = Searched(target)
+                found = DocumentStatements(target)
             self._statements, self._believed = found, time.monotonic() + STATISTICS_SECONDS
         found.states = ["serving", "kept"] if self._active.pending else ["serving"]
         return found
@@ -193,8 +193,8 @@ class Searcher:
         return self._chunks[space.id]
 
     def _target(self, connection: sa.Connection, space: Space) -> Target:
-        further = {kind: each.space for kind, each in self.further.items()}
-        return target_of(connection, space, self._chunks_of(space), further)
+        extra = {kind: each.space for kind, each in self.extra.items()}
+        return target_of(connection, space, self._chunks_of(space), extra)
 
     def _prepared_by(self, space: Space) -> Callable[[], None]:
         """Return what gets the encoder and the statements for another space ready."""

@@ -20,7 +20,6 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Boost, Collection, Database, Document, LateInteraction, Record, Rerank, Searchable, connect
-from pgneural.asking import SearchOptions, page_of, patience_of, query_of, refinement_of
 from pgneural.cli import main
 from pgneural.errors import (
     ChangedType,
@@ -39,6 +38,7 @@ from pgneural.errors import (
     UnknownDocument,
     UnsupportedDriver,
 )
+from pgneural.options import SearchOptions, page_of, patience_of, query_of, refinement_of
 from pgneural.store.engine import create_engine, translated
 from tests.fixtures.tables import Execute
 

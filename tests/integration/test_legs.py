@@ -103,8 +103,8 @@ def test_more_legs_over_vectors(db: Database, notes: Collection) -> None:
         spaces = {space.name: space for space in dense_spaces(connection, "notes")}
         coarse = spaces["coarse"]
         target: Target = notes.searcher.target(connection)
-        further = Vectors("coarse", chunks_of(coarse), indexed_of(coarse))
-        target = replace(target, vectors=(*target.vectors, further))
+        extra = Vectors("coarse", chunks_of(coarse), indexed_of(coarse))
+        target = replace(target, vectors=(*target.vectors, extra))
         assert target.legs == ["semantic", "coarse", "lexical"]
         assert {"coarse_near", "coarse_exact", "coarse_fallback"} <= stages_of(target).keys()
         asked = {

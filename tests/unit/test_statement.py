@@ -137,12 +137,12 @@ def test_every_field_of_a_query_is_part_of_its_shape(field: str) -> None:
 class Longer(Query):
     """A query with one more field, which nobody has thought of."""
 
-    further: Any = None
+    extra: Any = None
 
 
 def test_a_field_that_nobody_thought_of_is_part_of_the_shape() -> None:
-    def asked(further: Any) -> Longer:
-        return Longer(Mode.SEMANTIC, Page(10), PLAIN.inputs, further=further)
+    def asked(extra: Any) -> Longer:
+        return Longer(Mode.SEMANTIC, Page(10), PLAIN.inputs, extra=extra)
 
     values = [None, 1, 2, 1.0, True, "1", ("1",), ("1", "2"), Page(1), Page(2), Threshold(), DOCUMENTS.c.id, sa.true()]
     shapes = [asked(value).shape() for value in values]

@@ -13,7 +13,9 @@ import click
 from pgneural import encoders as encoder_registry
 from pgneural import load
 from pgneural.cli import demo as demonstration
-from pgneural.cli import output, reading, spaces, working
+from pgneural.cli import output, spaces
+from pgneural.cli import search as searching
+from pgneural.cli import worker as working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
 from pgneural.filter import Filter
@@ -33,7 +35,7 @@ def main(**_: Any) -> None:
     """Neural search inside the PostgreSQL you already have."""
 
 
-for command in (reading.search, reading.like, reading.discover, reading.facets, reading.evaluate):
+for command in (searching.search, searching.like, searching.discover, searching.facets, searching.evaluate):
     main.add_command(command)
 for command in (working.worker, working.status, spaces.space):
     main.add_command(command)
@@ -228,13 +230,13 @@ def index(
         output.print_json({"collection": collection, **asdict(report)})
     else:
         output.say(output.summary(report, collection, time.monotonic() - started))
-        for line in _further(report):
+        for line in _extra(report):
             output.say(line)
     if report.rejected and bad_records == "refuse":
         raise RefusedRecords(f"{report.rejected} bad records; the other {report.documents} documents are stored")
 
 
-def _further(report: Report) -> Iterator[str]:
+def _extra(report: Report) -> Iterator[str]:
     """Say what else happened in a run, where it did."""
     if report.replaced:
         yield f"{report.replaced:,} records were replaced by later ones with the same id"
@@ -299,7 +301,7 @@ def reindex(
 @main.command()
 @click.argument("collection")
 @click.argument("external_ids", nargs=-1, metavar="[ID]...")
-@reading.where_option
+@searching.where_option
 @click.option("--all", "everything", is_flag=True, help="Drop the collection with all of its documents.", cls=Option)
 @json_option
 @target_options

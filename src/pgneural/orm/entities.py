@@ -18,16 +18,16 @@ from pgneural.store.contained import require_contained
 from pgneural.store.vectors import teach
 
 if TYPE_CHECKING:
-    from pgneural.orm.bound import BoundSearch
+    from pgneural.orm.binding import SearchBinding
 
 E = TypeVar("E")
 
 
-class Entities(Generic[E]):
+class EntityRows(Generic[E]):
     """The entities of a class, over one session."""
 
     def __init__(
-        self, search: BoundSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
+        self, search: SearchBinding[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
     ) -> None:
         self._search, self._session, self._loading = search, session, loading
         self._statements = search.statements(revision, session)
@@ -49,7 +49,7 @@ class Entities(Generic[E]):
         connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
         refuse_translated_schemas(connection)
         teach(connection)
-        built, parameters = self._statements.of(query, connection)
+        built, parameters = self._statements.get(query, connection)
         statement = built.statement.options(*self._loading) if self._loading else built.statement
         with self._search.installed():
             rows = self._session.execute(statement, parameters).unique(_rank).all()

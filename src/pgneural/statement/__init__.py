@@ -18,7 +18,7 @@ CTE by CTE::
     scored, fused                    all scores of every row of the pool, and their sum
 """
 
-from pgneural.statement.built import Statements
+from pgneural.statement.cache import StatementCache
 from pgneural.statement.facets import facets, total
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
 from pgneural.statement.late import late_interaction, one_of
@@ -35,7 +35,7 @@ __all__ = [
     "Fusion",
     "Page",
     "Query",
-    "Statements",
+    "StatementCache",
     "Target",
     "Threshold",
     "Vectors",

@@ -71,7 +71,7 @@ class Query:
         """The text whose words are looked up; None where none are."""
         return self.inputs.get(LEXICAL)
 
-    def asking(self, **inputs: Any) -> Query:
+    def with_inputs(self, **inputs: Any) -> Query:
         """Return the same with what further legs are asked."""
         return replace(self, inputs={**self.inputs, **inputs})
 
@@ -96,7 +96,7 @@ class Query:
         key = ClauseList(*expressions, group=False)._generate_cache_key()
         return (None, ()) if key is None else ((told, key.key), key.bindparams)
 
-    def given(self) -> list[tuple[str, sa.ColumnElement[Any]]]:
+    def expressions(self) -> list[tuple[str, sa.ColumnElement[Any]]]:
         """Return the expressions over the source that the caller gave, each with how an error calls it."""
         where = [] if self.where is None else [("filter", self.where)]
         return [*where, *(("boost", boost.by) for boost in self.boosts)]

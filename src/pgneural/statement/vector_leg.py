@@ -179,7 +179,7 @@ class VectorLeg:
             value = storage.readable(vector) if self.target.composed else storage.bound(vector)
             asked = storage.asked(self.target.parameter(self.vectors.leg, value, SENT), dimensions)
         read = self._named(sa.select(asked.label("vector")), "asked")
-        kept = self.vectors.indexed.kept_of(read.c.vector)
+        kept = self.vectors.indexed.index_expression(read.c.vector)
         return self._named(sa.select(read.c.vector, kept.label("kept")), "query")
 
     @staticmethod
@@ -206,7 +206,7 @@ class VectorLeg:
 
     def _near(self) -> sa.CTE:
         indexed = self.vectors.indexed
-        by = self._by(indexed.kept_of(self.table.c.embedding), indexed.operator, self.query.c.kept)
+        by = self._by(indexed.index_expression(self.table.c.embedding), indexed.operator, self.query.c.kept)
         candidates = (
             self._candidates()
             .where(sa.not_(self.probe.few), scalar(self.settings.c.applied) != "")

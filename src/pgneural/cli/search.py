@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from pgneural.cli import output
-from pgneural.cli.gate import Bar
 from pgneural.cli.options import Option, Target, interactive, json_option, target_options
+from pgneural.cli.quality_gate import QualityBar
 from pgneural.evaluation import evaluate as judge
 from pgneural.filter import Filter
 from pgneural.rerank import LateInteraction
@@ -297,7 +297,7 @@ def facets(target: Target, searched: str, by: str, as_json: bool, **options: Any
 @click.option(
     "--fail-below",
     multiple=True,
-    type=Bar.parse,
+    type=QualityBar.parse,
     metavar="[MODE:]MEASURE=VALUE",
     help="Exit 1 if a mode stays below this value, for example hybrid:ndcg@10=0.5.",
     cls=Option,
@@ -312,7 +312,7 @@ def evaluate(
     modes: str | None,
     where: Filter | None,
     per_query: bool,
-    fail_below: tuple[Bar, ...],
+    fail_below: tuple[QualityBar, ...],
     as_json: bool,
 ) -> None:
     """Measure how good and how quick the answers of a collection, or of a table, are in each mode."""

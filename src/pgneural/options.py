@@ -22,7 +22,7 @@ from pgneural.statement import LEXICAL, Aggregate, Boost, Fusion, Page, Query, T
 from pgneural.store.vectors import Indexed
 from pgneural.types import Encoder, Mode, Vector
 
-Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
+QueryInput: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
 MAX_LIMIT = 1_000_000
@@ -49,7 +49,7 @@ class SearchOptions(TypedDict, total=False):
     max_distance: float | None
     min_score: float | None
     rerank: Rerank | Reranker | LateInteraction | str | Path | None
-    inputs: Mapping[str, Asked] | None
+    inputs: Mapping[str, QueryInput] | None
     diversity: float
     group_by: Expression | None
     per_group: int
@@ -75,7 +75,7 @@ def patience_of(options: SearchOptions) -> float | None:
     return seconds if fresh == "require" else None
 
 
-def query_of(query: Asked, options: SearchOptions) -> Query:
+def query_of(query: QueryInput, options: SearchOptions) -> Query:
     """Return a query without its vectors.
 
     Raises:
@@ -102,7 +102,7 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     )
 
 
-def inputs_of(options: SearchOptions) -> Mapping[str, Asked]:
+def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
     """Return what single legs are asked instead of the query.
 
     Raises:
@@ -118,7 +118,7 @@ def inputs_of(options: SearchOptions) -> Mapping[str, Asked]:
     return inputs
 
 
-def require_legs(inputs: Mapping[str, Asked], query: Query) -> None:
+def require_legs(inputs: Mapping[str, QueryInput], query: Query) -> None:
     """Refuse what is asked of a leg that does not answer.
 
     Raises:
@@ -194,7 +194,7 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
     return Refinement(rerank, diversity, grouped, per_group)
 
 
-def text_of(query: Asked) -> str | None:
+def text_of(query: QueryInput) -> str | None:
     """Return what the lexical leg reads: of weighted texts, those that are wanted."""
     for text in [query] if isinstance(query, str) else query if isinstance(query, Mapping) else ():
         if not isinstance(text, str) or not text.strip():
@@ -257,7 +257,7 @@ def mode_of(name: Mode | str) -> Mode:
     return Mode(name)
 
 
-def _mode(mode: Mode | str | None, query: Asked, inputs: Mapping[str, Asked]) -> Mode:
+def _mode(mode: Mode | str | None, query: QueryInput, inputs: Mapping[str, QueryInput]) -> Mode:
     text = isinstance(query, (str, Mapping)) or LEXICAL in inputs
     if mode is None:
         return Mode.HYBRID if text else Mode.SEMANTIC
@@ -282,7 +282,7 @@ def with_vector(query: Query, leg: str, encode: Callable[[], Vector]) -> Query:
         MissingExtra: What the model needs is not installed, and the query is nothing without a vector.
     """
     try:
-        return query.asking(**{leg: encode()})
+        return query.with_inputs(**{leg: encode()})
     except MissingExtra as error:
         if query.mode is not Mode.HYBRID or query.threshold != Threshold() or query.aggregate != Aggregate():
             raise
@@ -290,7 +290,7 @@ def with_vector(query: Query, leg: str, encode: Callable[[], Vector]) -> Query:
         return replace(query, mode=Mode.LEXICAL)
 
 
-def vector_of(query: Asked, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:
+def vector_of(query: QueryInput, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:
     """Return the vector of a query, shape (d,): encoded, or checked where it was made elsewhere.
 
     Raises:
