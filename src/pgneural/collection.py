@@ -37,6 +37,7 @@ from pgneural.options import (
     with_vector,
 )
 from pgneural.pipeline import Ingest, Progress, Report
+from pgneural.query import Query as Asked
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, filter_errors
 from pgneural.searcher import Searcher
@@ -162,14 +163,14 @@ class Collection:
             rebuild(self.searcher.engine, self._space, index, progress)
             self.searcher.forget_statements()
 
-    def search(self, query: QueryInput, **options: Unpack[SearchOptions]) -> Hits:
+    def search(self, query: QueryInput | Asked, **options: Unpack[SearchOptions]) -> Hits:
         """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
 
         Args:
             query: A text, a vector of the collection's space, or several texts with weights, which may be
-                negative: ``{"jaguar": 1, "car": -0.5}``.
+                negative: ``{"jaguar": 1, "car": -0.5}``; or a `pgneural.Query`, whose options these here go before.
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text, alone or with parameters:
                 ``("metadata->>'lang' = :lang", {"lang": "en"})``. A text runs with your rights: write it yourself,
                 and pass what your users wrote as a parameter.
@@ -210,6 +211,9 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
+        if isinstance(query, Asked):
+            given: Any = {**query.options(), **options}
+            return self.search(query.input, **given)
         return self.searcher.answer(lambda: self._searched_once(query, options))
 
     def _searched_once(self, query: QueryInput, options: SearchOptions) -> Hits:
@@ -223,7 +227,7 @@ class Collection:
             asked = replace(asked, tokens=self._extra_vectors("tokens").encode_query(asked.text or ""))
         return self.searcher.hits(asked, refinement)
 
-    def explain(self, query: QueryInput, **options: Unpack[SearchOptions]) -> Explanation:
+    def explain(self, query: QueryInput | Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
 
         Arguments and errors are those of `search`; reranking and the like are not explained.
@@ -233,6 +237,9 @@ class Collection:
             1 rows pass the filter: few enough to compare them one by one.
             1 of these rows are the best that have words of the query.
         """
+        if isinstance(query, Asked):
+            given: Any = {**query.options(), **options}
+            return self.explain(query.input, **given)
         asked = self._asked(query, options)
         if refinement_of(asked, options):
             raise InvalidQuery(

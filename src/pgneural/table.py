@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pgneural.filter import Expression, Filter
     from pgneural.options import QueryInput, SearchOptions
     from pgneural.orm.query import SearchQuery
+    from pgneural.query import Query
     from pgneural.search import Hits
     from pgneural.store.schema import Space
     from pgneural.types import Encoder, Mode
@@ -67,12 +68,12 @@ class TableSearch(Generic[E]):
         """Return the text that a row is known by."""
         return ",".join(map(str, self._bound.key(row)))
 
-    def search(self, query: QueryInput, **options: Unpack[SearchOptions]) -> Hits[E]:
+    def search(self, query: QueryInput | Query, **options: Unpack[SearchOptions]) -> Hits[E]:
         """Return the rows that answer a query best."""
         with self._sessions() as session:
             return self._query(self._bound(query), **options).all(session)
 
-    def explain(self, query: QueryInput, **options: Unpack[SearchOptions]) -> Explanation:
+    def explain(self, query: QueryInput | Query, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did."""
         with self._sessions() as session:
             return self._query(self._bound(query), **options).explain(session)

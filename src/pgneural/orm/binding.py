@@ -26,6 +26,7 @@ from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
 from pgneural.orm.resolved_space import ResolvedSpace
+from pgneural.query import Query
 from pgneural.statement import StatementCache, Target, Vectors, about_as_many
 from pgneural.store import queue
 from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key
@@ -84,11 +85,14 @@ class SearchBinding(Generic[E]):
     def __repr__(self) -> str:
         return f"<search {self.mapper.class_.__name__}.{self.definition.attribute}, {self.definition.encoder}>"
 
-    def __call__(self, query: QueryInput | E) -> SearchQuery[E]:
-        """Return the search for a text, a vector, several texts with weights, or a stored row.
+    def __call__(self, query: QueryInput | Query | E) -> SearchQuery[E]:
+        """Return the search for a text, a vector, several texts with weights, a `pgneural.Query`, or a stored row.
 
         Nothing is encoded or executed yet.
         """
+        if isinstance(query, Query):
+            asked: SearchQuery[E] = SearchQuery(self, query.input, query.search_options)
+            return asked.where(*query.conditions)
         if isinstance(query, self.mapper.class_):
             return self.like(query)
         return SearchQuery(self, query)  # type: ignore[arg-type]

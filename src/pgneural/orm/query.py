@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import sqlalchemy as sa
@@ -16,7 +16,6 @@ from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition, read_by, require_plain
 from pgneural.options import (
-    PATIENCE_SECONDS,
     QueryInput,
     SearchOptions,
     inputs_of,
@@ -31,16 +30,14 @@ from pgneural.options import (
 )
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.entities import EntityRows, with_entities
-from pgneural.rerank import Rerank, Reranker
+from pgneural.query import Generative
 from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, run
-from pgneural.statement import LEXICAL, Boost, Fusion, Query, one_of
+from pgneural.statement import LEXICAL, Query, one_of
 from pgneural.store.engine import require_driver, translated
 from pgneural.store.freshness import wait_until_fresh
 from pgneural.types import Mode, Sync, Vector
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from pgneural.orm.binding import SearchBinding
@@ -59,7 +56,7 @@ class Similar:
 
 
 @dataclass(frozen=True, eq=False)
-class SearchQuery(Generic[E]):
+class SearchQuery(Generative, Generic[E]):
     """A search of a mapped class.
 
     Immutable: every method returns another. Nothing is encoded or executed before `select`, `all` or `explain`.
@@ -89,59 +86,6 @@ class SearchQuery(Generic[E]):
         """
         return replace(self, conditions=(*self.conditions, *map(self._coerced, conditions)))
 
-    def limit(self, limit: int) -> SearchQuery[E]:
-        """Ask for so many rows, at least 1; ten by default."""
-        return self._with(limit=limit)
-
-    def offset(self, offset: int) -> SearchQuery[E]:
-        """Pass over so many rows; pages of one length neither repeat nor lose a row."""
-        return self._with(offset=offset)
-
-    def mode(self, mode: Mode | str) -> SearchQuery[E]:
-        """Choose ``semantic``, ``lexical`` or ``hybrid``; a text is searched hybrid, a vector semantic."""
-        return self._with(mode=mode)
-
-    def fuse(self, fusion: Fusion) -> SearchQuery[E]:
-        """Join the legs of a hybrid search by a `WeightedSum` or an `RRF`."""
-        return self._with(fusion=fusion)
-
-    def boost(self, by: Boost | Expression, weight: float = 1.0) -> SearchQuery[E]:
-        """Add a score from ordinary columns."""
-        boost = by if isinstance(by, Boost) else Boost(by, weight)
-        before: Any = self.search_options.get("boosts") or ()
-        return self._with(boosts=[*before, boost])
-
-    def aggregate(self, aggregate: str) -> SearchQuery[E]:
-        """Say how the chunks of a row become one score by meaning: ``max``, ``mean``, ``sum``, ``top3``."""
-        return self._with(aggregate=aggregate)
-
-    def threshold(self, *, max_distance: float | None = None, min_score: float | None = None) -> SearchQuery[E]:
-        """Leave out what is farther, or scores less."""
-        return self._with(max_distance=max_distance, min_score=min_score)
-
-    def rerank(self, rerank: Rerank | Reranker | str | Path) -> SearchQuery[E]:
-        """Let a cross-encoder read query and text together."""
-        return self._with(rerank=rerank)
-
-    def diverse(self, diversity: float) -> SearchQuery[E]:
-        """Prefer hits that differ from those before them: from 0 (not at all) to 1."""
-        return self._with(diversity=diversity)
-
-    def group_by(self, by: Expression, per_group: int = 1) -> SearchQuery[E]:
-        """Of the rows with one value of an expression, take only the best."""
-        return self._with(group_by=by, per_group=per_group)
-
-    def fresh(self, fresh: Literal["any", "require"] = "require", patience: float = PATIENCE_SECONDS) -> SearchQuery[E]:
-        """Wait until every row that has changed so far is encoded, for so many seconds; 0 looks once.
-
-        A session that sees no commits of others (REPEATABLE READ) waits in vain. Of `all` and `first`.
-        """
-        return self._with(fresh=fresh, patience=patience)
-
-    def inputs(self, **inputs: QueryInput) -> SearchQuery[E]:
-        """Ask single legs another thing than the query: ``inputs(lexical="vaccine", semantic=vector)``."""
-        return self._with(inputs={**(self.search_options.get("inputs") or {}), **inputs})
-
     def options(self, *options: ExecutableOption) -> SearchQuery[E]:
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
         return replace(self, loading=(*self.loading, *options))
@@ -160,14 +104,6 @@ class SearchQuery(Generic[E]):
                     f"({mapper.class_.__name__}.other.has(...) or .any(...)) or a subquery"
                 )
         return found
-
-    def with_options(self, **given: Unpack[SearchOptions]) -> SearchQuery[E]:
-        """Set several options at once, as of `pgneural.Collection.search`; the filter is for `where`."""
-        return self._with(**given)
-
-    def _with(self, **given: Any) -> SearchQuery[E]:
-        merged: Any = {**self.search_options, **given}
-        return replace(self, search_options=merged)
 
     def select(self) -> sa.Select[Any]:
         """Return an ordinary ``Select`` of the entity and the columns of its rank, to compose and to execute.

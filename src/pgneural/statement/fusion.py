@@ -127,8 +127,14 @@ class Boost:
 
     def __post_init__(self) -> None:
         """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
+        object.__setattr__(self, "_said", self.by)  # as it was given, to be written down again
         object.__setattr__(self, "by", expression(self.by, "boost"))
         object.__setattr__(self, "weight", number("the weight of a boost", self.weight))
+
+    @property
+    def said(self) -> Any:
+        """The expression as it was given."""
+        return vars(self)["_said"]
 
     @classmethod
     def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:
