@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -71,3 +72,29 @@ def test_sessions_of_asyncio_without_greenlet_say_what_to_install(monkeypatch: p
     with pytest.raises(MissingExtra, match=r"needs greenlet; run: pip install 'sqlalchemy\[asyncio\]'"):
         asynchronous.asynchronous(AsyncSession())
     assert not asynchronous.asynchronous(object())
+
+
+def modules() -> dict[str, set[str]]:
+    """Return every module of ours with those of ours that it imports, for types alone or within functions, too."""
+    root = Path(pgneural.__file__).parent
+    found = {
+        ".".join(["pgneural", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+        if not {"_sql", "_migrations"} & {*path.parts}
+    }
+    graph: dict[str, set[str]] = {name: set() for name in found}
+    for name, path in found.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & found.keys()
+                graph[name] |= inner or {node.module} & found.keys()
+            elif isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & found.keys()
+    return graph
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = modules()
+    assert len(graph) > 80
+    assert graph["pgneural.collection"] >= {"pgneural.searcher"}
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
@@ -12,13 +12,11 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from pgneural.errors import InvalidQuery
 from pgneural.filter import require_over
+from pgneural.orm.contract import ClassSearch
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import Query, Target
 from pgneural.store.contained import require_contained
 from pgneural.store.vectors import teach
-
-if TYPE_CHECKING:
-    from pgneural.orm.binding import SearchBinding
 
 E = TypeVar("E")
 
@@ -27,7 +25,7 @@ class EntityRows(Generic[E]):
     """The entities of a class, over one session."""
 
     def __init__(
-        self, search: SearchBinding[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
+        self, search: ClassSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
     ) -> None:
         self._search, self._session, self._loading = search, session, loading
         self._statements = search.statements(revision, session)

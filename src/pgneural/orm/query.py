@@ -29,6 +29,7 @@ from pgneural.options import (
     with_vector,
 )
 from pgneural.orm.asynchronous import asynchronous
+from pgneural.orm.contract import ClassSearch
 from pgneural.orm.entities import EntityRows, with_entities
 from pgneural.query import Generative
 from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, run
@@ -40,7 +41,6 @@ from pgneural.types import Mode, Sync, Vector
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from pgneural.orm.binding import SearchBinding
 
 E = TypeVar("E")
 
@@ -70,7 +70,7 @@ class SearchQuery(Generative, Generic[E]):
         pairs: Keys of rows in pairs: a hit is the better, the more pairs there are of which it is nearer to the first.
     """
 
-    search: SearchBinding[E]
+    search: ClassSearch[E]
     asked: QueryInput | Similar | None
     search_options: SearchOptions = field(default_factory=SearchOptions)
     conditions: tuple[sa.ColumnElement[bool], ...] = ()
