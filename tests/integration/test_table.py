@@ -186,6 +186,7 @@ def test_from_the_shell(shop: Execute, url: str, tmp_path: Path) -> None:
     assert run(url, "discover", "shop.pets.search", "--pair", "0", "1").exit_code == 0
     counted = json.loads(run(url, "facets", "shop.pets.search", "mood", "--json").stdout)
     assert counted["facets"] == [{"value": "calm", "documents": 20}, {"value": "wild", "documents": 20}]
+    assert run(url, "count", "shop.pets.search", "--query", "fox", "--where", "id < 10").stdout == "3\n"
     (tmp_path / "q.tsv").write_text("q\tfox 4\n")
     (tmp_path / "r.txt").write_text("q 0 4 1\n")
     judged = run(url, "evaluate", "shop.pets.search", "--queries", str(tmp_path / "q.tsv"), "--qrels",

@@ -35,8 +35,9 @@ def main(**_: Any) -> None:
     """Neural search inside the PostgreSQL you already have."""
 
 
-for command in (searching.search, searching.like, searching.discover, searching.facets, searching.evaluate):
+for command in (searching.search, searching.like, searching.discover, searching.facets, searching.count):
     main.add_command(command)
+main.add_command(searching.evaluate)
 for command in (working.worker, working.status, spaces.space):
     main.add_command(command)
 

@@ -276,6 +276,19 @@ def facets(target: Target, searched: str, by: str, as_json: bool, **options: Any
 
 @click.command()
 @click.argument("searched", metavar="NAME")
+@click.option("--query", help="Count only documents or rows that match these words.", cls=Option)
+@where_option
+@json_option
+@target_options
+def count(target: Target, searched: str, as_json: bool, **options: Any) -> None:
+    """Count the documents of a collection, or the rows of a table."""
+    with target.open() as database:
+        total = database.find(searched).total(**options)
+    output.print_json({"collection": searched, "total": total}) if as_json else output.say(f"{total:,}")
+
+
+@click.command()
+@click.argument("searched", metavar="NAME")
 @click.option(
     "--queries",
     required=True,
