@@ -1,5 +1,5 @@
 -- Tables of the user's own as sources: which space belongs to one, and which of its rows are pending.
--- `op.create_search` and `MetaData.create_all` call these (store/declared.py), the ORM's searches call space_id.
+-- `op.create_search` and `MetaData.create_all` call these (store/definition.py), the ORM's searches call space_id.
 
 CREATE OR REPLACE FUNCTION neural.qualified(relation regclass)
 RETURNS text
@@ -49,7 +49,7 @@ BEGIN
         RAISE EXCEPTION 'space % has distance %, storage % and index %, which pgvector has not',
                         NEW.id, NEW.distance, NEW.storage, NEW.vector_index USING ERRCODE = 'PN400';
     END IF;
-    IF NEW.title_boost NOT BETWEEN 0 AND 1000 THEN
+    IF NEW.title_boost NOT BETWEEN 0 AND 1000 AND (TG_OP = 'INSERT' OR NEW.title_boost IS DISTINCT FROM OLD.title_boost) THEN
         RAISE EXCEPTION 'title_boost is %, expected 0 to 1000', NEW.title_boost
         USING ERRCODE = 'PN400', HINT = '1 counts the words of titles as those of the content.';
     END IF;

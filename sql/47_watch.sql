@@ -1,5 +1,5 @@
 -- A search of a table, without Python: `SELECT neural.watch('articles', '{title,body}')`.
--- It makes what `Searchable` and `op.create_search` make (store/tables.py, store/declared.py; a test compares them).
+-- It makes what `Searchable` and `op.create_search` make (store/tables.py, store/definition.py; a test compares them).
 
 CREATE OR REPLACE FUNCTION neural.vector_name(name text)
 RETURNS text
@@ -121,10 +121,33 @@ $$;
 COMMENT ON FUNCTION neural.make_index(bigint) IS
 'Makes the vector index of a space at once; CREATE INDEX CONCURRENTLY with index_definition lets others write meanwhile';
 
+CREATE OR REPLACE FUNCTION neural.index_is_there(space bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s neural.spaces;
+    valid boolean;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('pgneural index aside ' || space, 0));  -- nobody sets it aside meanwhile
+    SELECT * INTO s FROM neural.spaces WHERE id = space;
+    SELECT i.indisvalid INTO valid FROM pg_index i
+     WHERE i.indexrelid = to_regclass(format('%I.%I', (parse_ident(s.source))[1], s.chunk_table || '_embedding_idx'));
+    IF valid THEN
+        UPDATE neural.spaces SET index_waits = false WHERE id = space AND index_waits;
+    END IF;
+    RETURN valid;
+END
+$$;
+
+COMMENT ON FUNCTION neural.index_is_there(bigint) IS
+'Whether the vector index of a space is valid; NULL if there is none. One that is valid does not wait to be made any more';
+
 CREATE OR REPLACE FUNCTION neural.set_index_aside(space bigint)
 RETURNS boolean
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     s neural.spaces;
@@ -148,6 +171,7 @@ BEGIN
     IF NOT few THEN
         RETURN false;
     END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', chunks);  -- searches would queue behind a lock that waits
     EXECUTE format('DROP INDEX IF EXISTS %s', found.index);
     UPDATE neural.spaces SET index_waits = true WHERE id = space;
     RETURN true;

@@ -170,7 +170,8 @@ class Collection:
 
         Args:
             query: A text, a vector of the collection's space, or several texts with weights, which may be
-                negative: ``{"jaguar": 1, "car": -0.5}``; or a `pgneural.Query`, whose options these here go before.
+                negative: ``{"jaguar": 1, "car": -0.5}``; or a `pgneural.Query`, whose filter `where` narrows
+                and whose other options those given here replace.
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text, alone or with parameters:
                 ``("metadata->>'lang' = :lang", {"lang": "en"})``. A text runs with your rights: write it yourself,
                 and pass what your users wrote as a parameter.
@@ -212,8 +213,7 @@ class Collection:
             '1'
         """
         if isinstance(query, Asked):
-            given: Any = {**query.options(), **options}
-            return self.search(query.input, **given)
+            return self.search(query.input, **query.narrowed(options))
         return self.searcher.answer(lambda: self._searched_once(query, options))
 
     def _searched_once(self, query: QueryInput, options: SearchOptions) -> Hits:
@@ -238,8 +238,7 @@ class Collection:
             1 of these rows are the best that have words of the query.
         """
         if isinstance(query, Asked):
-            given: Any = {**query.options(), **options}
-            return self.explain(query.input, **given)
+            return self.explain(query.input, **query.narrowed(options))
         asked = self._asked(query, options)
         if refinement_of(asked, options):
             raise InvalidQuery(

@@ -91,7 +91,7 @@ def compare(
         engine: Where they are.
         search: Their search.
         name: The space that is compared with the one that serves.
-        queries: A file (see `pgneural.judgements`), or texts by id; by default titles of rows.
+        queries: A file (see `pgneural.judgements`), or texts by id; by default how rows begin.
         qrels: A file, or relevance by query id and by the row's key (of a document, its external id).
         k: How many hits of each are compared.
         mode: How they are searched.
@@ -124,9 +124,13 @@ def _queries(connection: sa.Connection, space: Space, queries: str | Path | Quer
         return read_queries(queries)
     if queries is not None:
         return queries
-    sampled = sa.text(_SAMPLE.replace("{reads}", str(space.reads).replace(":", "\\:")))
-    texts = connection.scalars(sampled, {"rows": SAMPLED})
-    return {str(number): text for number, text in enumerate(texts)}
+    if space.vector_column is not None:
+        raise InvalidSpace(f"the vectors of {space.source} are in its own rows, without a text; give queries")
+    chunks = _target(connection, space).dense.table
+    text = sa.func.left(sa.func.trim(chunks.c.text), 200).label("text")
+    first = sa.select(text).where(chunks.c.ordinal == 0, text != "")
+    sampled = first.order_by(sa.func.md5(text)).limit(SAMPLED)
+    return {str(number): text for number, text in enumerate(connection.scalars(sampled))}
 
 
 class _SpaceRun:
@@ -192,9 +196,3 @@ def _target(connection: sa.Connection, space: Space) -> Target:
 
 def _key(row: sa.RowMapping, target: Target) -> str:
     return ",".join(str(row[name]) for name in target.keys)
-
-
-_SAMPLE = """
-SELECT * FROM (
-    SELECT left(coalesce(nullif(trim(r.title::text), ''), r.content::text), 200) AS text FROM ({reads}) r) t
- WHERE trim(text) <> '' ORDER BY md5(text) LIMIT :rows"""

@@ -17,13 +17,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pgneural.errors import EncoderMismatch
+from pgneural.printable import warn
 from pgneural.store import lexical, queue
 from pgneural.store.failures import BUSY, cause_of, sqlstate
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
 from pgneural.store.schema import Space
 from pgneural.store.space_tables import EncodedRow, SpaceTables
-from pgneural.store.spaces import build_index, set_index_aside
+from pgneural.store.spaces import build_index, set_index_aside, to_be_indexed
 from pgneural.store.vector_cache import cache_vectors
 from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, SyncReport, cached_or_known, encoded
 from pgneural.types import Encoder, Vector
@@ -34,6 +35,9 @@ in a deadlock it is never the application that is cancelled."""
 
 WAIT_SECONDS = 0.1
 """Between two looks whether workers are done with what they have. That of a dead one is free when its lease ends."""
+
+INDEX_PATIENCE_SECONDS = 10
+"""For so long the build of an index waits for transactions that began before."""
 
 PATIENCE_SECONDS = 2 * queue.LEASE_SECONDS
 """A worker that has not stored its rows by then is let be."""
@@ -360,7 +364,20 @@ def drain(engine: sa.Engine, kept: SpaceTables, encoder: Callable[[], Encoder]) 
     with engine.begin() as connection:
         if report.rows >= WORTH_ANALYZING:
             kept.analyze(connection)
-        waits = connection.scalar(sa.select(Space.index_waits).where(Space.id == kept.space.id))
+        waits = any(space.id == kept.space.id for space in to_be_indexed(connection))
     if waits:  # set aside now, or by a run that was stopped
-        build_index(engine, kept.space)
+        _build_index(engine, kept.space)
     return report
+
+
+def _build_index(engine: sa.Engine, space: Space) -> None:
+    """Build the vector index, unless a transaction stays open too long: perhaps one of this very program."""
+    try:
+        build_index(engine, space, patience=INDEX_PATIENCE_SECONDS)
+    except (DBAPIError, psycopg.Error) as error:
+        if sqlstate(error) not in BUSY:
+            raise
+        warn(
+            f"the vector index of {space.source}.{space.attribute} is not built yet, because another transaction is "
+            "open; a worker, the next sync() or pgneural space index builds it"
+        )

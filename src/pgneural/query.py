@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import sqlalchemy as sa
 
-from pgneural.errors import InvalidFilter, InvalidQuery
+from pgneural.errors import InvalidQuery, PgneuralError
 from pgneural.filter import Expression, Filter, condition
 from pgneural.options import PATIENCE_SECONDS, QueryInput, SearchOptions
 from pgneural.rerank import LateInteraction, Rerank, Reranker
@@ -126,12 +126,14 @@ class Query(Generative):
         """Narrow the rows: SQLAlchemy conditions, or SQL predicates as text, alone or with parameters."""
         return replace(self, conditions=(*self.conditions, *conditions))
 
-    def options(self) -> SearchOptions:
-        """Return all options with the filter, as of `pgneural.Collection.search`."""
-        if not self.conditions:
-            return self.search_options
-        narrowed = [part for part in map(condition, self.conditions) if part is not None]
-        return {**self.search_options, "where": sa.and_(*narrowed)}
+    def narrowed(self, options: SearchOptions) -> SearchOptions:
+        """Return its options with others in their place; a further filter narrows that of the query."""
+        given: Any = {**self.search_options, **options}
+        conditions = map(condition, (*self.conditions, options.get("where")))
+        if narrowed := [part for part in conditions if part is not None]:
+            given["where"] = sa.and_(*narrowed)
+        result: SearchOptions = given
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """Return the query as JSON holds it.
@@ -148,13 +150,14 @@ class Query(Generative):
         return said
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any], *, sql: bool = False) -> Self:
+    def from_json(cls, said: Mapping[str, Any], *, sql: bool = False, models: bool = False) -> Self:
         """Read what `to_json` wrote.
 
         Args:
             said: The JSON.
             sql: Whether its SQL is read. PostgreSQL executes it with the rights of who searches, so only for
                 queries that you have written.
+            models: Whether it may name a reranker, which this host then loads; likewise.
 
         Raises:
             InvalidQuery: There is SQL that is not to be read, or something that a query has not.
@@ -162,12 +165,19 @@ class Query(Generative):
         options = dict(said)
         if found := [name for name in SQL if options.get(name) and not sql]:
             raise InvalidQuery(f"the query has SQL in {found[0]!r}; pass sql=True if you have written it yourself")
+        if options.get("rerank") is not None and not models:
+            raise InvalidQuery("the query names a model in 'rerank'; pass models=True if you have written it yourself")
         if "query" not in options:
             raise InvalidQuery("the JSON has no 'query'; give a text, a vector, or texts with weights")
         query, where = cls(options.pop("query")), options.pop("where", None) or []
         if not isinstance(where, Sequence) or isinstance(where, str):
             raise InvalidQuery(f"where is {where!r}, expected a list of SQL texts, or of texts with parameters")
-        read = {name: _read(name, value) for name, value in options.items()}
+        try:
+            read = {name: _read(name, value) for name, value in options.items()}
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            if isinstance(error, PgneuralError):
+                raise
+            raise InvalidQuery(f"the JSON is no query: {error!r}; write it as to_json does") from error
         return query.with_options(**read).where(*map(_filter, where))
 
 
@@ -190,7 +200,7 @@ def _read(name: str, value: Any) -> Any:
     if name == "fusion":
         weights = dict(value) if isinstance(value, Mapping) else {}
         kind = weights.pop("kind", None)
-        if kind not in FUSIONS:
+        if not isinstance(kind, str) or kind not in FUSIONS:
             raise InvalidQuery(f"the fusion is {value!r}, expected one with a kind of {', '.join(FUSIONS)}")
         return FUSIONS[kind](**weights)
     if name == "boosts":
@@ -208,7 +218,7 @@ def _sql(name: str, value: Any) -> Any:
         return value
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         return [value[0], _plain(name, value[1])]
-    raise InvalidFilter(f"{name} has {value!r}, which JSON cannot hold; write it as SQL text, with parameters")
+    raise InvalidQuery(f"{name} has {value!r}, which JSON cannot hold; write it as SQL text, with parameters")
 
 
 def _plain(name: str, value: Any) -> Any:

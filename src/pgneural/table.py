@@ -6,17 +6,20 @@ The class is made of what the catalog and the table itself say, so everything th
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import DOMAIN, MONEY
 from sqlalchemy.orm import Mapper, Session, registry
 
 from pgneural.errors import InvalidQuery, UnknownDocument
 from pgneural.orm.binding import SearchBinding
 from pgneural.store.definition import SearchDefinition
-from pgneural.store.engine import translated
+from pgneural.store.engine import quoted_table, translated
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
 
@@ -38,7 +41,7 @@ Sessions = Callable[[], contextlib.AbstractContextManager[Session]]
 class TableSearch(Generic[E]):
     """A search of a table; its methods, options and errors are those of `pgneural.Collection`.
 
-    Rows are known by the text of their primary key, several columns with commas between.
+    Rows are known by the text of their primary key; of several columns, by the texts as a JSON array: ``["a", "1"]``.
 
     Args:
         bound: The search of the class.
@@ -66,7 +69,8 @@ class TableSearch(Generic[E]):
 
     def id_of(self, row: E) -> str:
         """Return the text that a row is known by."""
-        return ",".join(map(str, self._bound.key(row)))
+        key = [str(value) for value in self._bound.key(row)]
+        return key[0] if len(key) == 1 else json.dumps(key, ensure_ascii=False)
 
     def search(self, query: QueryInput | Query, **options: Unpack[SearchOptions]) -> Hits[E]:
         """Return the rows that answer a query best."""
@@ -124,12 +128,14 @@ class TableSearch(Generic[E]):
 
     def _row(self, session: Session, id_: str) -> E:
         key = self._bound.definition.key
-        parts = id_.split(",") if len(key) > 1 else [id_]
-        unknown = UnknownDocument(f"{self.name} has no row {id_!r}; give the value of {_named(key)}")
+        parts = [id_] if len(key) == 1 else _array(id_)
+        wanted = "the value of" if len(key) == 1 else "a JSON array of the texts of"
+        unknown = UnknownDocument(f"{self.name} has no row {id_!r}; give {wanted} {_named(key)}")
         if len(parts) != len(key):
             raise unknown
         same = [
-            column == sa.cast(sa.literal(part, sa.Text), column.type) for column, part in zip(key, parts, strict=True)
+            column == sa.cast(sa.literal(str(part), sa.Text), column.type)
+            for column, part in zip(key, parts, strict=True)
         ]
         try:
             with translated():
@@ -151,10 +157,12 @@ def table_search(engine: sa.Engine, space: Space) -> TableSearch[Any]:
     with engine.connect() as connection:
         schema, name = connection.execute(_NAMES, {"source": space.source}).one()
         table = _reflected(connection, schema, name)
+        reads = _trusted_reads(connection, space)
     row = type(name, (), {"__doc__": f"A row of {space.source}."})
     mapper: Mapper[Any] = registry().map_imperatively(row, table)
     definition = _declared(space, table)
     chunks, terms = definition.tables(table, table.metadata)
+    definition = replace(definition, reads=reads)  # not the text of the catalog, which is its owner's to write
     bound: SearchBinding[Any] = SearchBinding(mapper, definition, chunks, terms, space.encoder, catalogued=True)
     return TableSearch(bound, lambda: Session(engine))
 
@@ -166,9 +174,25 @@ def _reflected(connection: sa.Connection, schema: str, name: str) -> sa.Table:
             table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
     except sa.exc.NoSuchTableError:
         raise InvalidQuery(f"table {schema}.{name} is gone; neural.unwatch removes its search") from None
+    for column in table.columns:
+        if isinstance(column.type, (sa.types.NullType, MONEY, DOMAIN)):
+            column.type = _Named(connection.scalar(_TYPE, {"table": quoted_table(name, schema), "column": column.name}))
     if not table.primary_key:
         raise InvalidQuery(f"table {schema}.{name} has no primary key; give it one")
     return table
+
+
+class _Named(sa.types.UserDefinedType[Any]):
+    """A type that SQLAlchemy knows nothing of but its name."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the name, as in SQL."""
+        return self.name
 
 
 def _declared(space: Space, table: sa.Table) -> SearchDefinition:
@@ -196,8 +220,53 @@ def _declared(space: Space, table: sa.Table) -> SearchDefinition:
     )
 
 
+def _trusted_reads(connection: sa.Connection, space: Space) -> str | None:
+    """Return the SELECT of what is searchable, made anew of the numbers of its columns.
+
+    That of the catalog is text of the table's owner, and would be executed with the rights of whoever searches. So
+    would be a cast of the owner's: where a column is of a type of theirs, there is no such SELECT, and words are found
+    when workers have indexed them.
+    """
+    if space.fields is None:
+        return None
+    numbers = [int(number) for number in space.fields.get("columns") or ()]
+    language = space.fields.get("language")
+    asked = {"relation": space.relation, "numbers": numbers, "language": language}
+    reads: str | None = connection.scalar(_READS, asked)
+    return reads
+
+
+def _array(text: str) -> list[Any]:
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return []
+    return read if isinstance(read, list) else []
+
+
 def _named(key: Sequence[sa.Column[Any]]) -> str:
     return ", ".join(column.name for column in key)
 
 
+_TYPE = sa.text("""
+SELECT format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
+ WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = :column""")
+
 _NAMES = sa.text("SELECT x[1], x[2] FROM parse_ident(:source) x")
+
+_READS = sa.text("""
+WITH named AS (
+    SELECT (SELECT array_agg(CAST(a.attname AS text) ORDER BY n.place)
+              FROM unnest(CAST(:numbers AS int[])) WITH ORDINALITY AS n(number, place)
+              JOIN pg_catalog.pg_attribute a
+                   ON a.attrelid = CAST(:relation AS regclass) AND a.attnum = n.number) AS texts,
+           (SELECT CAST(a.attname AS text) FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = CAST(:relation AS regclass) AND a.attnum = CAST(:language AS int)) AS language)
+SELECT neural.reads_of(CAST(:relation AS regclass), n.texts, n.language)
+  FROM named n
+ WHERE n.texts IS NOT NULL AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        WHERE a.attrelid = CAST(:relation AS regclass) AND t.typnamespace <> CAST('pg_catalog' AS regnamespace)
+          AND a.attname = ANY (
+              n.texts || n.language || CAST(neural.key_columns(CAST(:relation AS regclass)) AS text[])))
+""")

@@ -34,7 +34,7 @@ from pgneural.errors import MissingPrivilege
 from pgneural.printable import logger as logger_of
 from pgneural.store import lexical, monitoring, queue, vector_cache
 from pgneural.store.engine import create_engine, libpq_url, translated
-from pgneural.store.failures import sqlstate
+from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.owner import AsOwner
 from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
@@ -102,7 +102,7 @@ class Worker:
         concurrency: How many threads work: with two, one encodes while the other stores.
         only: Names of searches, ``articles.search``, or of collections; all by default.
         make: Returns an encoder by its name and options; by default only of those that this host permits
-            (`pgneural.encoders.permits`).
+            (`pgneural.encoders.permitted.permit`).
         as_superuser: Whether it may connect as a superuser.
     """
 
@@ -206,6 +206,7 @@ class Worker:
             self._be_idle(False)
             try:
                 worked = self._turn()
+                self._index_now_and_then(once)
                 failures = 0
             except (SQLAlchemyError, psycopg.Error) as error:
                 if once:
@@ -214,9 +215,6 @@ class Worker:
                 self._wait(self._told(error, failures))
                 continue
             self._be_idle(not worked)
-            if not once and time.monotonic() >= self._shared.indexes_at:
-                self._shared.indexes_at = time.monotonic() + INDEX_SECONDS
-                self._index_what_is_filled()
             if worked:
                 pause = SHORTEST_POLL_SECONDS
             elif once and self._all_idle():
@@ -278,6 +276,11 @@ class Worker:
         refreshed = sum(self._guarded(space, self._refresh_words) for space in earlier)
         return bool(compared or collected or claimed or refreshed)
 
+    def _index_now_and_then(self, once: bool) -> None:
+        if not once and time.monotonic() >= self._shared.indexes_at:
+            self._shared.indexes_at = time.monotonic() + INDEX_SECONDS
+            self._index_what_is_filled()
+
     def _index_what_is_filled(self, *, wait: bool = False) -> None:
         """Build the vector index of spaces that are filled."""
         if not self._indexing.acquire(blocking=wait):
@@ -286,11 +289,19 @@ class Worker:
             with self.engine.begin() as connection:
                 found = to_be_indexed(connection)
             for space in found:
-                self._guarded(
-                    space, lambda space: build_index(self.engine, space, patience=PATIENCE_SECONDS, as_owner=True)
-                )
+                self._guarded(space, self._indexed)
         finally:
             self._indexing.release()
+
+    def _indexed(self, space: Space) -> int:
+        """Build the vector index of a space; where a transaction stays open too long, the next look tries again."""
+        try:
+            return build_index(self.engine, space, patience=PATIENCE_SECONDS, as_owner=True)
+        except (SQLAlchemyError, psycopg.Error) as error:
+            if sqlstate(error) not in BUSY:
+                raise
+            logger.info("the vector index of %s.%s waits for other transactions", space.source, space.attribute)
+            return 0
 
     def _reconcile(self) -> int:
         """Compare tables with what is kept of them, from time to time; return how many differences were found."""

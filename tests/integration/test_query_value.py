@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import RRF, Boost, Database, Document, Query, Searchable, WeightedSum
-from pgneural.errors import InvalidFilter, InvalidQuery
+from pgneural.errors import InvalidQuery
 
 TEXTS = ["a red fox", "a grey owl", "a red owl", "an old fox of the woods", "a cat", "a dog that barks"]
 
@@ -60,6 +60,11 @@ def test_one_query_for_every_face(db: Database) -> None:
     assert {*by_class} == {"a grey owl", "a red owl"}
     assert len(notes.search(query, limit=5)) == 5
     assert len(notes.explain(query).hits) == 2
+    narrow = Query("owl").where("id > 0")
+    assert [hit.entity.content for hit in notes.search(narrow, where="content LIKE '%red o%'")] == ["a red owl"]
+    assert [hit.entity.text for hit in db.table("memos.search").search(narrow, where="text LIKE '%red o%'")] == [
+        "a red owl"
+    ]
     assert len(notes.search(Query("owl").where(Document.content.like("%red%")))) == 2
     again = Query.from_json(json.loads(json.dumps(query.to_json())), sql=True)
     assert [hit.entity.content for hit in notes.search(again)] == by_collection
@@ -107,9 +112,9 @@ def test_every_plain_query_comes_back(asked: Any, limit: int, mode: str) -> None
 
 def test_what_json_cannot_hold_is_named() -> None:
     for query, error, message in [
-        (Query("fox").where(Document.id > 1), InvalidFilter, "where has .*write it as SQL text"),
-        (Query("fox").boost(Document.id), InvalidFilter, "boosts has"),
-        (Query("fox").group_by(sa.func.lower(Document.title)), InvalidFilter, "group_by has"),
+        (Query("fox").where(Document.id > 1), InvalidQuery, "where has .*write it as SQL text"),
+        (Query("fox").boost(Document.id), InvalidQuery, "boosts has"),
+        (Query("fox").group_by(sa.func.lower(Document.title)), InvalidQuery, "group_by has"),
         (Query([float("nan")]), InvalidQuery, "query is .*JSON cannot hold"),
         (Query("fox").rerank(object()), InvalidQuery, "rerank is"),  # type: ignore[arg-type]
     ]:
@@ -125,6 +130,8 @@ def test_what_json_cannot_hold_is_named() -> None:
         ({"query": "fox", "group_by": "id"}, "SQL in 'group_by'"),
         ({"limit": 3}, "the JSON has no 'query'"),
         ({"query": "fox", "limt": 3}, "a query has no option 'limt'"),
+        ({"query": "fox", "rerank": "evil/model"}, "names a model in 'rerank'; pass models=True"),
+        ({"query": "fox", "fusion": {"kind": []}}, "expected one with a kind of weighted_sum, rrf"),
         ({"query": "fox", "fusion": {"kind": "magic"}}, "expected one with a kind of weighted_sum, rrf"),
     ],
 )
@@ -133,6 +140,10 @@ def test_json_that_is_no_query_or_brings_sql_is_refused(said: dict[str, Any], me
         Query.from_json(said)
     with pytest.raises(InvalidQuery, match="expected a list of SQL texts"):
         Query.from_json({"query": "fox", "where": "true"}, sql=True)
+    malformed: list[Any] = [[{}], 5, [3]]
+    for boosts in malformed:
+        with pytest.raises(InvalidQuery, match="the JSON is no query"):
+            Query.from_json({"query": "fox", "boosts": boosts}, sql=True)
 
 
 def test_a_boost_keeps_what_was_said() -> None:

@@ -131,6 +131,38 @@ def test_a_function_in_the_schema_of_a_source_does_not_stand_in_for_the_server_s
     )
 
 
+def test_who_searches_a_table_by_name_runs_nothing_that_its_owner_wrote(owner: str, execute: Execute, url: str) -> None:
+    """The SELECT of the catalog is the owner's text, and a cast the owner's function; both ran as the reader."""
+    run(
+        owner,
+        "CREATE FUNCTION mine.spy(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN"
+        " IF current_user <> 'mine' THEN RAISE EXCEPTION 'taken by %', current_user; END IF; RETURN $1; END $$",
+    )
+    execute(
+        "UPDATE neural.spaces SET reads = 'SELECT s.id AS source_id, NULL::text AS title,"
+        " mine.spy(s.body) AS content, NULL::text AS language FROM mine.notes s'"
+    )
+    with Database(url) as database:
+        assert len(database.table("mine.notes.search").search("fox", mode="lexical")) == 5
+        database.create_space("mine.notes.search", "new", encoder="hash", options={"dimensions": 64})
+        Worker(libpq_url(url), as_superuser=True).run(once=True)
+        assert database.compare_spaces("mine.notes.search", "new").queries == 5
+    run(
+        owner,
+        "CREATE TYPE mine.odd AS (text text)",
+        "CREATE FUNCTION mine.shown(mine.odd) RETURNS text LANGUAGE sql AS 'SELECT mine.spy(($1).text)'",
+        "CREATE CAST (mine.odd AS text) WITH FUNCTION mine.shown(mine.odd)",
+        "CREATE TABLE mine.odds (id int PRIMARY KEY, body mine.odd)",
+        "SELECT neural.watch('mine.odds', '{body}', encoder => 'hash')",
+        "INSERT INTO mine.odds VALUES (1, ROW('fox'))",
+    )
+    with Database(url) as database:
+        odds = database.table("mine.odds.search")
+        assert not odds.search("fox", mode="lexical")
+        Worker(libpq_url(url), as_superuser=True).run(once=True)
+        assert len(odds.search("fox", mode="lexical")) == 1
+
+
 @pytest.mark.parametrize("function", ["forget_changes", "note_documents", "note_changes", "count_terms", "guard_space"])
 def test_triggers_of_ours_are_not_for_tables_of_others(login: Login, function: str) -> None:
     stranger = login("stranger")

@@ -126,14 +126,49 @@ def test_is_judged_like_collections_and_classes(pets: TableSearch[Any], url: str
 def test_keys_of_several_columns_and_names_that_are_taken(execute: Execute, url: str) -> None:
     execute('CREATE TABLE notes (metadata text, "group" int, registry text, PRIMARY KEY (metadata, "group"))')
     execute("SELECT neural.watch('notes', '{registry}', encoder => 'hash')")
-    execute("INSERT INTO notes VALUES ('a', 1, 'a fox'), ('a', 2, 'an owl'), ('b', 1, 'a red fox')")
+    execute("INSERT INTO notes VALUES ('a', 1, 'a fox'), ('a', 2, 'an owl'), ('b, c', 1, 'a red fox')")
     work(url)
     with Database(url) as database:
         notes = database.table("notes.search")
-        assert {notes.id_of(hit.entity) for hit in notes.search("fox", mode="lexical")} == {"a,1", "b,1"}
-        assert notes.id_of(notes.like("a,1", limit=1)[0].entity) == "b,1"
-        with pytest.raises(UnknownDocument, match="the value of metadata, group"):
-            notes.like("a")
+        assert {notes.id_of(hit.entity) for hit in notes.search("fox", mode="lexical")} == {
+            '["a", "1"]',
+            '["b, c", "1"]',
+        }
+        assert notes.id_of(notes.like('["a", "1"]', limit=1)[0].entity) == '["b, c", "1"]'
+        assert notes.id_of(notes.like('["b, c", "1"]', limit=1)[0].entity) == '["a", "1"]'
+        for wrong in ("a", "1", '{"a": 1}', '["a"]', "a,1"):
+            with pytest.raises(UnknownDocument, match="a JSON array of the texts of metadata, group"):
+                notes.like(wrong)
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys"),
+    [
+        ("pg_lsn", ("0/1", "0/2", "0/3", "0/9")),
+        ("macaddr", ("08:00:2b:01:02:03", "08:00:2b:01:02:04", "08:00:2b:01:02:05", "08:00:2b:01:02:06")),
+        ("money", ("$1.00", "$2.00", "$3.00", "$9.00")),
+        ("number", ("1", "2", "3", "9")),
+        ("mood", ("calm", "wild", "odd", "calmer")),
+        ("char(3)", ("a  ", "b  ", "c  ", "d  ")),
+        ("bit(3)", ("001", "010", "011", "111")),
+    ],
+)
+def test_keys_of_types_that_are_seldom(execute: Execute, url: str, type_: str, keys: tuple[str, ...]) -> None:
+    """Those of which the driver has no binary form could not be copied."""
+    execute("CREATE TYPE mood AS ENUM ('calm', 'wild', 'odd')")
+    execute("CREATE DOMAIN number AS int CHECK (VALUE > 0)")
+    execute(f"CREATE TABLE odd (at {type_} PRIMARY KEY, body text)")
+    execute("SELECT neural.watch('odd', '{body}', encoder => 'hash')")
+    for key, text in zip(keys, ("a fox", "an owl", "a red fox"), strict=False):
+        execute(f"INSERT INTO odd VALUES (%s::text::{type_}, %s)", key, text)  # noqa: S608
+    work(url)
+    with Database(url) as database:
+        odd = database.table("odd.search")
+        first, _, third, none = keys
+        assert odd.id_of(odd.like(first, limit=1)[0].entity) == third
+        for wrong in (none, "x y"):
+            with pytest.raises(UnknownDocument):
+                odd.like(wrong)
 
 
 def test_follows_a_switch_and_a_change_of_columns(pets: TableSearch[Any], shop: Execute, url: str) -> None:

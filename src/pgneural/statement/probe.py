@@ -36,6 +36,13 @@ class Probe:
         """Return what a row of the source must meet."""
         return [part for part in (self.target.scope, self.where) if part is not None]
 
+    def rows(self) -> sa.Subquery:
+        """Return the keys of all rows that pass.
+
+        A filter that is written as text finds its columns in the source alone, whatever the rows are joined with.
+        """
+        return self._passing().subquery("passing_rows")
+
     def passes(self, table: sa.FromClause) -> list[sa.ColumnElement[bool]]:
         """Return the filter on the source as a condition on a row of another table.
 
@@ -63,8 +70,8 @@ class Probe:
         return sa.select(*target.keys_of(target.chunks)).where(target.chunks.c.ordinal == 0)
 
     def _keys(self, by_words: bool) -> sa.Select[Any]:
-        target = self.target
-        if self.where is None:
-            return self._every_row(by_words)
-        keys = (column.label(name) for name, column in target.keys.items())
-        return sa.select(*keys).select_from(target.rows).where(*self.conditions())
+        return self._every_row(by_words) if self.where is None else self._passing()
+
+    def _passing(self) -> sa.Select[Any]:
+        keys = (column.label(name) for name, column in self.target.keys.items())
+        return sa.select(*keys).select_from(self.target.rows).where(*self.conditions())

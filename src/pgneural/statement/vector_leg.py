@@ -266,10 +266,9 @@ class VectorLeg:
         return self._named(exact.where(self.probe.few), "exact")
 
     def _fallback(self) -> sa.CTE:
-        target = self.target
-        condition = sa.and_(sa.not_(self.probe.few), self.short, *self.probe.conditions())
-        fallback = self._candidates().select_from(target.rows)
-        fallback = fallback.join(self.table, target.same_row(self.table, target.source)).where(condition)
+        rows = self.probe.rows()
+        joined = sa.join(rows, self.table, self.target.same_row(self.table, rows))
+        fallback = self._candidates().select_from(joined).where(sa.not_(self.probe.few), self.short)
         return self._named(fallback.add_columns(constant(self.blocks).label("block")), "fallback")
 
     def _rows(self, exact: sa.CTE, fallback: sa.CTE) -> sa.CTE:

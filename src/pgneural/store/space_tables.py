@@ -61,6 +61,7 @@ class SpaceTables:
     def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
         self.space, self.chunks, self.terms = space, chunks, terms
         self._oids = [oid for _, oid in types.values()]
+        self._texts: bool | None = None
         self.keys = list(types)
         self._names = {
             "reads": str(space.reads),
@@ -149,14 +150,23 @@ class SpaceTables:
             return set(connection.scalars(self.sql(_EXISTING), {"keys": as_json(keys)}))
 
     def _types(self, connection: sa.Connection) -> list[int]:
-        """Return the types of a row that is copied; what psycopg does not know is sent as the text that it is."""
+        """Return the types of a row that is copied; those whose binary form is their text are sent as text."""
         keys = [oid if has_binary_form(connection, oid) else TEXT for oid in self._oids]
         return [*keys, INTEGER, TEXT, BYTEA, BYTEA, BYTEA, BYTEA]
+
+    def _copies(self, connection: sa.Connection) -> bool:
+        """Whether rows can be copied: psycopg can write their keys, or the server reads them as text."""
+        if not copies(connection):
+            return False
+        if self._texts is None:
+            unknown = [oid for oid in self._oids if not has_binary_form(connection, oid)]
+            self._texts = not unknown or bool(connection.scalar(_READ_AS_TEXT, {"types": unknown}))
+        return self._texts
 
     def _insert(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
         columns = ["ordinal", "text", "locator", "hash", "source_hash", "embedding"]
         storage = Storage(self.space.storage)
-        if copies(connection):
+        if self._copies(connection):
             into = f"{self.chunks} ({self._names['keys']}, {', '.join(columns)})"
             copy(connection, into, self._types(connection), list(_copied(batch, storage)))
         elif rows := list(_inserted(batch, storage)):
@@ -231,6 +241,10 @@ _SET_BACK = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_co
 _TABLES = """
 SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids
   FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = :space"""
+
+_READ_AS_TEXT = sa.text("""
+SELECT bool_and(CAST(t.typreceive AS text) IN ('textrecv', 'varcharrecv', 'bpcharrecv', 'citextrecv', 'enum_recv'))
+  FROM pg_catalog.pg_type t WHERE t.oid = ANY (CAST(:types AS oid[]))""")
 
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"
 

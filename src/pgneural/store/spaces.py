@@ -195,10 +195,8 @@ def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner:
     with one_builder(engine, chunks) as connection, acting:
         if as_owner:
             acting.enter_context(session_of(connection, space.id))
-        valid = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:index)")
-        found = connection.scalar(valid, {"index": index})
+        found = connection.scalar(_THERE, {"id": space.id})
         if found:
-            connection.execute(_INDEXED, {"id": space.id})
             return False
         if found is False:  # a build that ended early
             execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
@@ -212,7 +210,7 @@ def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner:
         execute_script(connection, f"SET lock_timeout = '{patience}s'")
         execute_script(connection, f"CREATE INDEX CONCURRENTLY {definition}")
         execute_script(connection, f"ANALYZE {quoted(str(schema), space.chunk_table)}")
-        connection.execute(_INDEXED, {"id": space.id})
+        connection.execute(_THERE, {"id": space.id})
     return True
 
 
@@ -289,11 +287,12 @@ _TO_BE_INDEXED = """
 SELECT s.id FROM neural.spaces s
  CROSS JOIN LATERAL neural.kept_tables(s.id) k JOIN pg_class c ON c.oid = to_regclass(k.chunks)
  WHERE s.kind = 'dense' AND (s.state = 'building' OR s.index_waits) AND pg_has_role(c.relowner, 'USAGE')
-   AND (SELECT count(*) FROM (SELECT FROM neural.pending p WHERE p.space_id = s.id LIMIT 1000) p)
+   AND ((SELECT count(*) FROM (SELECT FROM neural.pending p WHERE p.space_id = s.id LIMIT 1000) p)
        + (SELECT coalesce(sum(h.rows), 0) FROM neural.changes h WHERE h.space_id = s.id)
        < CASE WHEN s.index_waits THEN 1000 ELSE 1 END
+        OR (s.index_waits AND c.reltuples > 200000))  -- a backlog that never ends must not keep it away
    AND neural.index_definition(s.id) IS NOT NULL
    AND (s.index_waits OR NOT EXISTS (
         SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisprimary))"""
 
-_INDEXED = sa.text("UPDATE neural.spaces SET index_waits = false WHERE id = :id AND index_waits")
+_THERE = sa.text("SELECT neural.index_is_there(:id)")

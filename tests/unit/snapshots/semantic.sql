@@ -44,12 +44,14 @@ FROM many) = %(param_2)s::INTEGER),
 fallback AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance, 1 AS block
-FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
+FROM (SELECT neural.documents.id AS source_id
+FROM neural.documents
+WHERE neural.documents.collection = %(collection_1)s::VARCHAR) AS passing_rows JOIN neural.documents_notes ON neural.documents_notes.source_id = passing_rows.source_id
 WHERE (SELECT many.n
 FROM many) != %(param_2)s::INTEGER AND (SELECT found.n
 FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR),
+FROM passing)),
 semantic AS MATERIALIZED
 (SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, 0 AS block
 FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance AS distance, near.block AS block

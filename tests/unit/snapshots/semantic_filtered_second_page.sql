@@ -43,12 +43,14 @@ FROM passing) <= %(param_2)s::INTEGER),
 fallback AS MATERIALIZED
 (SELECT neural.documents_notes.source_id AS source_id, neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance, 2 AS block
-FROM neural.documents JOIN neural.documents_notes ON neural.documents_notes.source_id = neural.documents.id
+FROM (SELECT neural.documents.id AS source_id
+FROM neural.documents
+WHERE neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR) AS passing_rows JOIN neural.documents_notes ON neural.documents_notes.source_id = passing_rows.source_id
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT found.n
 FROM found) < %(param_7)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing) AND neural.documents.collection = %(collection_1)s::VARCHAR AND neural.documents.title = %(title_1)s::VARCHAR),
+FROM passing)),
 semantic AS MATERIALIZED
 (SELECT DISTINCT ON (candidates.source_id) candidates.source_id AS source_id, candidates.ordinal AS ordinal, candidates.distance AS distance, CASE WHEN ((SELECT found.first
 FROM found) >= %(param_10)s::INTEGER OR (SELECT found.first
