@@ -79,7 +79,7 @@ class WeightedSum(_Weights):
 
     The semantic leg counts twice: it knows something about every row, the others only about those that share
     a word with the query. `bench hybrid --sweep` prints other weights. A leg that says nothing of a row (a picture has
-    no words) is left out of the mean: the row is not taken for one that does not match.
+    no words) counts as its mean over the pool: the row is taken neither for one that matches nor for one that does not.
 
     Args:
         **weights: By the names of the legs: ``WeightedSum(semantic=3, lexical=1)``.
@@ -93,6 +93,8 @@ class WeightedSum(_Weights):
 
 class RRF(_Weights):
     """Reciprocal rank fusion: the sum of ``weight / (constant + rank)`` (Cormack, Clarke and Büttcher 2009).
+
+    A leg that says nothing of a row adds what it adds to the rows of the pool on the average.
 
     Args:
         constant: 60 is usual.
@@ -338,9 +340,9 @@ class _Parts:
         return leg.score(rows.c[_distance(name)])
 
     def _fused(self) -> sa.Select[Any]:
-        fusion = self.fusion
-        score = self._sum(fusion) if isinstance(fusion, WeightedSum) else self._reciprocal_ranks(fusion)
-        return sa.select(self.scored, score.label("score"))
+        if isinstance(self.fusion, WeightedSum):
+            return sa.select(self.scored, self._sum(self.fusion).label("score"))
+        return self._reciprocal_ranks(self.fusion)
 
     def _sum(self, fusion: WeightedSum) -> sa.ColumnElement[Any]:
         parts = [(fusion.weight(name), self._standard_score(name)) for name in self.legs]
@@ -349,19 +351,7 @@ class _Parts:
             for place, boost in enumerate(self.boosts, start=1)
         ]
         total: sa.ColumnElement[Any] = sum((weight * score for weight, score in parts[1:]), parts[0][0] * parts[0][1])
-        return total / self._counted({name: abs(fusion.weight(name)) for name in self.legs})
-
-    def _counted(self, weights: Mapping[str, float]) -> sa.ColumnElement[Any]:
-        """Return the sum of the weights that count for a row: of legs that say something of it, and of all boosts."""
-        boosts = sum(abs(boost.weight) for boost in self.boosts)
-        if len(weights) == 1 or not any(weights.values()):  # the only leg says something of every row that it brings
-            return sa.literal_column(str(sum(weights.values()) + boosts or 1.0), sa.Float)
-        counted = [sa.case((self._said(name).is_(None), 0.0), else_=weight) for name, weight in weights.items()]
-        return sa.cast(sa.func.nullif(sum(counted[1:], counted[0]) + boosts, 0.0), sa.Float)
-
-    def _said(self, name: str) -> sa.ColumnElement[Any]:
-        """Return what a leg has of each row of the pool, NULL where nothing."""
-        return self.scored.c.bm25 if name == LEXICAL else self.scored.c[_distance(name)]
+        return total / (sum(abs(weight) for weight, _ in parts) or 1.0)
 
     def _standard_score(self, name: str) -> sa.ColumnElement[Any]:
         leg = self.legs[name]
@@ -377,19 +367,22 @@ class _Parts:
         spread = sa.func.greatest(sa.func.stddev_pop(score).filter(in_pool).over(), least_spread)
         return sa.func.coalesce((score - mean) / sa.func.nullif(spread, 0), 0, type_=sa.Float)
 
-    def _reciprocal_ranks(self, fusion: RRF) -> sa.ColumnElement[Any]:
-        weights = {name: fusion.weight(name) for name in self.legs}
-        parts = [self._reciprocal_rank(self._score(name, self.scored), weight) for name, weight in weights.items()]
-        parts += [
-            self._reciprocal_rank(self.scored.c[f"boost_{place}"], boost.weight)
-            for place, boost in enumerate(self.boosts, start=1)
-        ]
-        sizes = {name: abs(weight) for name, weight in weights.items()}
-        every = sum(sizes.values()) + sum(abs(boost.weight) for boost in self.boosts)
-        return sum(parts[1:], parts[0]) * every / self._counted(sizes)
+    def _reciprocal_ranks(self, fusion: RRF) -> sa.Select[Any]:
+        """Return the fused rows; what says nothing of a row adds the mean of the pool."""
+        scores = [(self._score(name, self.scored), fusion.weight(name)) for name in self.legs]
+        scores += [(self.scored.c[f"boost_{place}"], each.weight) for place, each in enumerate(self.boosts, start=1)]
+        parts = [self._reciprocal_rank(score, weight) for score, weight in scores]
+        names = [f"part_{place}" for place, _ in enumerate(parts, start=1)]
+        labelled = (part.label(name) for name, part in zip(names, parts, strict=True))
+        ranked = sa.select(self.scored, *labelled).subquery("ranked")
+        means = [sa.func.avg(ranked.c[name]).filter(ranked.c.tier == 0).over() for name in names]
+        added = [sa.func.coalesce(ranked.c[name], mean, 0.0) for name, mean in zip(names, means, strict=True)]
+        every = (ranked.c[column.key] for column in self.scored.c)
+        return sa.select(*every, sa.cast(sum(added[1:], added[0]), sa.Float).label("score"))
 
     def _reciprocal_rank(self, score: sa.ColumnElement[Any], weight: float) -> sa.ColumnElement[Any]:
+        """Return what a score adds: 0 where no word of the query is there, NULL where the score is."""
         constant_ = self.fusion.constant if isinstance(self.fusion, RRF) else 0
         rank = sa.func.rank().over(partition_by=self.scored.c.tier, order_by=score.desc().nulls_last())
-        unknown = sa.or_(score.is_(None), score == 0) if score is self.scored.c.get("bm25") else score.is_(None)
-        return sa.case((unknown, 0.0), else_=weight / (constant_ + rank))
+        none = [(score == 0, 0.0)] if score is self.scored.c.get("bm25") else []
+        return sa.case(*none, (score.is_not(None), weight / (constant_ + rank)))
