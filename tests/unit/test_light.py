@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -90,19 +91,66 @@ def test_the_whole_model_is_loaded_for_many_texts_only(tiny_model: Path) -> None
     assert loads == ["whole"]
 
 
-def test_other_networks_are_left_to_the_whole_model(tiny_model: Path, tmp_path: Path) -> None:
+def changed(folder: Path, name: str, **values: Any) -> None:
+    """Set values in a JSON file of a model folder."""
+    said = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    (folder / name).write_text(json.dumps({**said, **values}))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("config.json", {"model_type": "roberta"}),
+        ("config.json", {"is_decoder": True}),
+        ("config.json", {"auto_map": {"AutoModel": "mine.Network"}}),
+        ("config.json", {"hidden_act": "relu"}),
+        ("config.json", {"num_hidden_layers": 3}),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}),
+        ("1_Pooling/config.json", {"include_prompt": False}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
+        ("sentence_bert_config.json", {"tokenizer_args": {"do_lower_case": False}}),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}),
+        ("tokenizer_config.json", {"truncation_side": "left"}),
+        ("tokenizer_config.json", {"do_lower_case": False}),
+        ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "strip_accents": False}),
+        ("tokenizer_config.json", {"tokenizer_class": "MyTokenizer"}),
+        ("tokenizer.json", {"normalizer": None}),
+        ("tokenizer.json", {"post_processor": None}),
+    ],
+)
+def test_other_models_are_left_to_the_whole_model(
+    tiny_model: Path, tmp_path: Path, name: str, values: dict[str, Any]
+) -> None:
     assert readable_without_torch(tiny_model)
-    for name, text in {
-        "config.json": '{"model_type": "roberta"}',
-        "modules.json": '[{"type": "x.Transformer"}, {"type": "x.Dense"}]',
-        "1_Pooling/config.json": '{"pooling_mode": "max"}',
-        "sentence_bert_config.json": '{"do_lower_case": true}',
-    }.items():
-        folder = tmp_path / name.replace("/", "-")
-        shutil.copytree(tiny_model, folder)
-        (folder / name).write_text(text)
-        assert not readable_without_torch(folder), name
+    shutil.copytree(tiny_model, tmp_path, dirs_exist_ok=True)
+    changed(tmp_path, name, **values)
+    assert not readable_without_torch(tmp_path)
+
+
+@pytest.mark.parametrize("type_", ["sentence_transformers.models.Dense", "mine.modules.Transformer"])
+def test_other_modules_are_left_to_the_whole_model(tiny_model: Path, tmp_path: Path, type_: str) -> None:
+    shutil.copytree(tiny_model, tmp_path, dirs_exist_ok=True)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    (tmp_path / "modules.json").write_text(json.dumps([{**modules[0], "type": type_}, *modules[1:]]))
+    assert not readable_without_torch(tmp_path)
     assert isinstance(make(str(tiny_model), precision="float32"), SentenceTransformerEncoder)
+
+
+def test_what_a_configuration_leaves_out_is_as_usual(tiny_model: Path, tmp_path: Path) -> None:
+    """An old folder without the epsilon, and one that normalises although its vectors are compared by inner product."""
+    shutil.copytree(tiny_model, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["layer_norm_eps"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    changed(tmp_path, "config_sentence_transformers.json", similarity_fn_name="dot")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    normalize = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
+    (tmp_path / "modules.json").write_text(json.dumps([*modules, normalize]))
+    light, whole = of_folder(tmp_path), SentenceTransformerEncoder(tmp_path, precision="float32", device="cpu")
+    assert isinstance(light, LightEncoder)
+    one, other = light.encode_query("the quick fox"), whole.encode_query("the quick fox")
+    assert np.allclose(one, other, atol=1e-5)
+    assert abs(float(np.linalg.norm(one)) - 1) < 1e-5
 
 
 @pytest.mark.model

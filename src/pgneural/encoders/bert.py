@@ -7,7 +7,7 @@ those of the full model (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,20 @@ from numpy.typing import NDArray
 from pgneural.types import Vector
 
 WEIGHTS = "model.safetensors"
+
+EPSILON = 1e-12
+"""That of a BERT whose configuration does not say it."""
+
+_USUAL: dict[str, Any] = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "auto_map": None,
+    "quantization_config": None,
+}
+"""What the configuration of such a network says, where it says anything."""
 
 Weights = NDArray[np.float32]
 
@@ -80,15 +94,14 @@ class NumpyBert:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         from safetensors import safe_open
 
-        with safe_open(folder / WEIGHTS, framework="np") as file:
-            read = file.get_tensor
-            epsilon = float(config["layer_norm_eps"])
-            self._positions = read("embeddings.position_embeddings.weight")
-            self._type = read("embeddings.token_type_embeddings.weight")[0]
-            self._norm = _norm(read, "embeddings.LayerNorm", epsilon)
-            heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
-            self._layers = [_layer(read, f"encoder.layer.{n}", heads, epsilon) for n in range(layers)]
-        self._file = folder / WEIGHTS
+        self._file: Any = safe_open(folder / WEIGHTS, framework="np")  # stays open: later reads are of the same file
+        read: Callable[[str], Weights] = self._file.get_tensor
+        epsilon = float(config.get("layer_norm_eps", EPSILON))
+        self._positions = read("embeddings.position_embeddings.weight")
+        self._type = read("embeddings.token_type_embeddings.weight")[0]
+        self._norm = _norm(read, "embeddings.LayerNorm", epsilon)
+        heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
+        self._layers = [_layer(read, f"encoder.layer.{n}", heads, epsilon) for n in range(layers)]
 
     def __call__(self, ids: Sequence[int]) -> Vector:
         """Return the vectors of a text's tokens, shape (tokens, dimensions)."""
@@ -99,26 +112,32 @@ class NumpyBert:
 
     def _words(self, ids: Sequence[int]) -> Weights:
         """Read the rows of these tokens only: the whole table is half of the model."""
-        from safetensors import safe_open
-
-        with safe_open(self._file, framework="np") as file:
-            table = file.get_slice("embeddings.word_embeddings.weight")
-            return np.concatenate([table[id_ : id_ + 1] for id_ in ids])
+        table = self._file.get_slice("embeddings.word_embeddings.weight")
+        return np.concatenate([table[id_ : id_ + 1] for id_ in ids])
 
 
 def computable(folder: Path, config: dict[str, Any]) -> bool:
     """Whether a model folder is one of these networks, with weights that NumPy can read."""
-    if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
+    usual = all(config.get(name, value) == value for name, value in _USUAL.items()) and "model_type" in config
+    if not usual or not (folder / WEIGHTS).is_file():
         return False
-    if config.get("position_embedding_type", "absolute") != "absolute" or not (folder / WEIGHTS).is_file():
+    if not all(isinstance(config.get(name), int) for name in ("num_attention_heads", "num_hidden_layers")):
         return False
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS, framework="np") as file:
-        names = set(file.keys())
-        return "embeddings.word_embeddings.weight" in names and all(
-            file.get_slice(name).get_dtype() == "F32" for name in names if name.endswith((".weight", ".bias"))
-        )
+        found = set(file.keys())
+        needed = set(_names(int(config["num_hidden_layers"])))
+        return needed <= found and all(file.get_slice(name).get_dtype() == "F32" for name in needed)
+
+
+def _names(layers: int) -> Iterator[str]:
+    """Return the names of all weights that are read."""
+    yield from (f"embeddings.{table}_embeddings.weight" for table in ("word", "position", "token_type"))
+    attended = [f"attention.{part}" for part in ("self.query", "self.key", "self.value", "output.dense")]
+    parts = [*attended, "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"]
+    every = [f"encoder.layer.{layer}.{part}" for layer in range(layers) for part in parts]
+    yield from (f"{part}.{kind}" for part in ("embeddings.LayerNorm", *every) for kind in ("weight", "bias"))
 
 
 def _layer(read: Any, name: str, heads: int, epsilon: float) -> _Layer:

@@ -18,6 +18,26 @@ DISTANCES = {
 }
 """The similarity functions of sentence-transformers."""
 
+_PLAIN: dict[str, Any] = {
+    "do_lower_case": False,
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+"""What ``sentence_bert_config.json`` says of a model that is given the tokens of a text and nothing else."""
+
+_GENERIC = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+"""Tokenizers that are as ``tokenizer.json`` says."""
+
+_TOKENIZERS = {*_GENERIC, "BertTokenizer", "BertTokenizerFast"}
+
+_NORMALIZER: dict[str, tuple[str, bool | None]] = {
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
+"""What ``tokenizer_config.json`` says of the text, by the names of ``tokenizer.json``, and what it is by default."""
+
 _NOT_WEIGHTS = {"README.md", "data_config.json"}
 
 
@@ -34,9 +54,31 @@ class ModelFolder:
 
     @property
     def modules(self) -> set[str]:
-        """The kinds of its parts: ``Transformer``, ``Pooling``, ``Normalize`` and others."""
+        """The kinds of its parts: ``Transformer``, ``Pooling``, ``Normalize`` and others; those of others in full."""
         listed = json.loads((self.path / "modules.json").read_text(encoding="utf-8"))
-        return {str(module["type"]).rpartition(".")[2] for module in listed}
+        types = [str(module["type"]) for module in listed]
+        return {type_.rpartition(".")[2] if type_.startswith("sentence_transformers.") else type_ for type_ in types}
+
+    @property
+    def reads_text_plainly(self) -> bool:
+        """Whether its ``tokenizer.json`` alone says how a text becomes tokens, and the library does nothing else.
+
+        The library makes the tokenizer of a BERT anew from ``tokenizer_config.json``, which may say otherwise.
+        """
+        library, tokens = _json(self.path / "sentence_bert_config.json"), _json(self.path / "tokenizer.json")
+        if any(library.get(name, usual) != usual for name, usual in _PLAIN.items()):
+            return False
+        said, normalizer = _json(self.path / "tokenizer_config.json"), tokens.get("normalizer") or {}
+        kinds = [(tokens.get(part) or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
+        if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] or not tokens.get("post_processor"):
+            return False
+        if said.get("truncation_side", "right") != "right" or said.get("tokenizer_class") not in _TOKENIZERS:
+            return False
+        generic = said.get("tokenizer_class") in _GENERIC
+        return all(
+            said.get(name, normalizer.get(same) if generic else usual) == normalizer.get(same)
+            for name, (same, usual) in _NORMALIZER.items()
+        ) and not library.keys() - {*_PLAIN, "max_seq_length"}
 
     @property
     def pooling(self) -> str | None:
@@ -59,8 +101,6 @@ class ModelFolder:
     def limit(self) -> int | None:
         """How many tokens the library lets it read, special tokens included; None where only loading would tell."""
         said = _json(self.path / "sentence_bert_config.json")
-        if said.get("do_lower_case"):
-            return None  # the text is changed before it is cut into tokens
         limit = said.get("max_seq_length") or _json(self.path / "tokenizer_config.json").get("model_max_length")
         return int(limit) if limit and limit <= self.config.get("max_position_embeddings", 0) else None
 

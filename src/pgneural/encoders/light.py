@@ -60,6 +60,7 @@ class LightEncoder:
         self.revision = changed_revision(self._folder.revision, None, (query_prompt, document_prompt))
         self._network: NumpyBert | None = None
         self._whole: Encoder | None = None
+        self._warned = False
         self._loading = threading.Lock()
 
     def encode_documents(self, items: Sequence[Content]) -> Vector:
@@ -88,7 +89,9 @@ class LightEncoder:
                     try:
                         self._whole = self._full()
                     except MissingExtra as error:
-                        warn(f"{self.name} encodes with NumPy, which is some times slower than torch: {error}")
+                        if not self._warned:
+                            warn(f"{self.name} encodes with NumPy, which is several times slower than torch: {error}")
+                        self._warned = True
                         return None
         return self._whole
 
@@ -98,7 +101,7 @@ class LightEncoder:
                 self._network = self._network or NumpyBert(self._folder.path, self._folder.config)
         tokens = self._network(self._backend.encode(text).ids)
         vector: Vector = tokens[0] if self._folder.pooling == "cls" else tokens.mean(axis=0)
-        if self.distance is Distance.COSINE:
+        if self.distance is Distance.COSINE or "Normalize" in self._folder.modules:
             vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return vector.astype(np.float32)
 
@@ -110,8 +113,12 @@ def readable_without_torch(folder: Path) -> bool:
     """Whether a model folder can be read by `LightEncoder`: its network, its pooling, its tokenizer."""
     found = ModelFolder(folder)
     known = found.pooling in ("mean", "cls") and found.modules <= {"Transformer", "Pooling", "Normalize"}
-    complete = bool(found.dimensions and found.limit) and (folder / "tokenizer.json").is_file()
-    return known and complete and computable(folder, found.config)
+    return (
+        known
+        and bool(found.dimensions and found.limit)
+        and found.reads_text_plainly
+        and computable(folder, found.config)
+    )
 
 
 def _backend(folder: Path) -> tokenizers.Tokenizer:
