@@ -1,0 +1,195 @@
+"""Pages that are run: the blocks of a page, in order, in a home of its own, as a new user would.
+
+A block is a fence of ``python``, ``sh``, ``sql`` or ``diff``. One that names a file is written there; any other is run.
+A fence of ``text`` directly after a block that is run is its output, of both standard output and standard error:
+
+- ``…`` stands for any text within a line, and a line with nothing else for any number of lines;
+- the folder of the home is written ``/home/ada``;
+- blanks at the end of a line, and blank lines around the output, do not count.
+
+A block that prints something is followed by its output, except one that is hidden in an HTML comment: it prepares what the
+page needs. ``console`` is for commands that are not run (they need a network), and any other ``text`` is a picture.
+
+``python -m tests.docs.pages PAGE…`` runs pages and writes the outputs that differ into them.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgneural.store.embedded import EmbeddedServer
+from tests.docs.forking import ForkingServer
+from tests.fixtures.postgres import throw_away
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^(```+)([^\s`]*)(?: (\S+))?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+HOME_SHOWN = "/home/ada"
+
+RUNNERS = {
+    "python": ["python", "-W", "error", "-"],
+    "sh": ["bash", "-eu", "-o", "pipefail"],
+    "sql": ["pgneural", "db", "psql", "--set", "ON_ERROR_STOP=1"],
+}
+
+REAL = ("alembic init", "pgneural db status", 'encoder="hash", language="simple"')
+"""What is in blocks whose programs are started as a user's are; the others are forked from a process that is ready."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page.
+
+    Attributes:
+        language: That of its fence.
+        file: Where it is written; empty for one that is run.
+        code: Its text.
+        output: What the page says that it prints; None where the page says nothing.
+        hidden: Whether it lies in a comment.
+        span: Where in the page its output is, or would be.
+    """
+
+    language: str
+    file: str
+    code: str
+    output: str | None
+    hidden: bool
+    span: tuple[int, int]
+
+
+def pages() -> list[str]:
+    """Return the README and all pages of the documentation, by their paths."""
+    found = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("**/*.md"))]
+    return ["README.md", *(page for page in found if not page.startswith("docs/_"))]
+
+
+def languages(page: str) -> set[str]:
+    """Return the languages of all fences of a page."""
+    return {fence[2] for fence in FENCE.finditer((ROOT / page).read_text(encoding="utf-8"))}
+
+
+def blocks(page: str) -> list[Block]:
+    """Return the blocks of a page that are run or written."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(text))
+    found = []
+    for fence, following in zip(fences, [*fences[1:], None], strict=True):
+        if fence[2] not in {*RUNNERS, "diff"}:
+            continue
+        output, span = None, (fence.end(), fence.end())
+        if following and following[2] == "text" and not text[fence.end() : following.start()].strip():
+            output, span = following[4], following.span()
+        hidden = text.rfind("<!--", 0, fence.start()) > text.rfind("-->", 0, fence.start())
+        found.append(Block(fence[2], fence[3] or "", fence[4], output, hidden, span))
+    return found
+
+
+def agrees(said: str, output: str) -> bool:
+    """Whether a block printed what its page says."""
+    lines = [re.escape(line).replace("…", ".*") + "\n" for line in tidy(output)]
+    pattern = "".join("(?:.*\n)*" if line == ".*\n" else line for line in lines)
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in tidy(said))) is not None
+
+
+def tidy(said: str) -> list[str]:
+    """Return the lines of an output without what does not count."""
+    return [line.rstrip() for line in said.strip("\n").rstrip().splitlines()]
+
+
+def write(path: Path, language: str, code: str) -> None:
+    """Write a block that names a file; one with a * says what is in a file that is there."""
+    if "*" in path.name:
+        (found,) = path.parent.glob(path.name)
+        written = {ast.dump(node) for node in ast.walk(ast.parse(found.read_text())) if isinstance(node, ast.Expr)}
+        assert all(ast.dump(node) in written for node in ast.parse(code).body), found.read_text()
+    elif language == "diff":
+        text, before = path.read_text(), ""
+        for line in code.splitlines():
+            if line.startswith("+"):
+                assert before in text
+                text = text.replace(before, f"{before}\n{line[1:]}", 1)
+            before = line[1:]
+        path.write_text(text)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+
+
+class Home:
+    """A new user's home folder, and the programs that run there."""
+
+    def __init__(self, folder: Path, ready: ForkingServer) -> None:
+        self.folder = folder
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._path, self._ready_path = programs, f"{ready.folder}:{programs}"
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))} | {
+            "HOME": str(folder),
+            "DATABASE_URL": f"postgresql+psycopg://postgres@/postgres?host={folder}/.local/share/pgneural/postgres",
+        }
+
+    def run(self, language: str, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a block; standard error goes where standard output goes, as on a screen."""
+        real = any(text in code for text in REAL)
+        return subprocess.run(
+            ["/usr/bin/env", *RUNNERS[language]],
+            input=code,
+            cwd=self.folder,
+            env=self._environment | {"PATH": self._path if real else self._ready_path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=100,
+        )
+
+    def follow(self, page: str) -> Iterator[tuple[Block, str]]:
+        """Write and run the blocks of a page; give each that was run with what it said."""
+        for block in blocks(page):
+            if block.file:
+                write(self.folder / block.file, block.language, block.code)
+                continue
+            result = self.run(block.language, block.code)
+            assert result.returncode == 0, f"{page}:\n{block.code}\n{result.stdout}"
+            yield block, result.stdout.replace(str(self.folder), HOME_SHOWN)
+
+
+@contextmanager
+def new_home(ready: ForkingServer) -> Iterator[Home]:
+    """Make a home, and remove it with the server that was started there."""
+    folder = Path(tempfile.mkdtemp(prefix="pgneural-home-"))
+    try:
+        yield Home(folder, ready)
+    finally:
+        throw_away(EmbeddedServer(folder / ".local" / "share" / "pgneural"))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def record(page: str, ready: ForkingServer) -> None:
+    """Write the outputs that differ into a page."""
+    outputs: list[tuple[tuple[int, int], str]] = []
+    try:
+        with new_home(ready) as home:
+            for block, said in home.follow(page):
+                shown = "\n".join(tidy(said))
+                if not block.hidden and shown and not agrees(said, block.output or ""):
+                    outputs.append((block.span, f"```text\n{shown}\n```"))
+    finally:
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        for (start, end), output in reversed(outputs):
+            text = text[:start] + ("\n\n" if start == end else "") + output + text[end:]
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with ForkingServer() as forking:
+        for each in sys.argv[1:]:
+            record(each, forking)
