@@ -74,7 +74,9 @@ def objects() -> list[SqlObject]:
 
 def _of_file(path: Path) -> Iterator[SqlObject]:
     text = path.read_text(encoding="utf-8")
-    comments = [(kind.lower(), name, arguments, words(comment)) for kind, name, arguments, comment in COMMENT.findall(text)]
+    comments = [
+        (kind.lower(), name, arguments, words(comment)) for kind, name, arguments, comment in COMMENT.findall(text)
+    ]
     made = list(FUNCTION.finditer(text))
     if len(made) != len(re.findall(r"^CREATE OR REPLACE FUNCTION", text, re.MULTILINE)):
         raise ValueError(f"{path.name}: a function is written in another way than the others; see FUNCTION")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -171,7 +172,8 @@ def load() -> None:
         made = functools.cache(minilm.minilm)  # every child has the one that is loaded here
         functools.update_wrapper(made, minilm.minilm)
         minilm.minilm = made
-        minilm.minilm()
+        minilm.minilm().encode_query("ready")
+    gc.freeze()  # so that no child copies all this to look for garbage
 
 
 if __name__ == "__main__":

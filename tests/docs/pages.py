@@ -7,8 +7,8 @@ A fence of ``text`` directly after a block that is run is its output, of both st
 - the folder of the home is written ``/home/ada``;
 - blanks at the end of a line, and blank lines around the output, do not count.
 
-A block that prints something is followed by its output, except one that is hidden in an HTML comment: it prepares what the
-page needs. ``console`` is for commands that are not run (they need a network), and any other ``text`` is a picture.
+A block that prints something is followed by its output, except one that is hidden in an HTML comment: it prepares what
+the page needs. ``console`` is for commands that are not run (they need a network), and any other ``text`` is a picture.
 
 ``python -m tests.docs.pages PAGE…`` runs pages and writes the outputs that differ into them.
 """
@@ -23,16 +23,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgneural import Database
 from pgneural.store.embedded import EmbeddedServer
 from tests.docs.forking import ForkingServer
 from tests.fixtures.postgres import throw_away
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(```+)([^\s`]*)(?: (\S+))?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+VARYING = re.compile(r"\d+\.\d(?= s\b)|(?<=versions/)[0-9a-f]{12}(?=_)|(?<=\d\.\d\d)\d{5,}")
 HOME_SHOWN = "/home/ada"
 
 RUNNERS = {
@@ -133,6 +135,7 @@ class Home:
         self._path, self._ready_path = programs, f"{ready.folder}:{programs}"
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))} | {
             "HOME": str(folder),
+            "CHECKOUT": str(ROOT),  # for hidden blocks that take something from the tests
             "DATABASE_URL": f"postgresql+psycopg://postgres@/postgres?host={folder}/.local/share/pgneural/postgres",
         }
 
@@ -161,26 +164,56 @@ class Home:
             yield block, result.stdout.replace(str(self.folder), HOME_SHOWN)
 
 
-@contextmanager
-def new_home(ready: ForkingServer) -> Iterator[Home]:
-    """Make a home, and remove it with the server that was started there."""
-    folder = Path(tempfile.mkdtemp(prefix="pgneural-home-"))
-    try:
-        yield Home(folder, ready)
-    finally:
-        throw_away(EmbeddedServer(folder / ".local" / "share" / "pgneural"))
-        shutil.rmtree(folder, ignore_errors=True)
+class Homes:
+    """New homes for pages, as a context; at its end all servers that were started there are gone.
+
+    Quickstarts and the README begin with nothing. The home of any other page has a server with our schema, which is copied.
+    """
+
+    def __init__(self, ready: ForkingServer) -> None:
+        self._ready = ready
+        self._folder = Path(tempfile.mkdtemp(prefix="pgneural-homes-"))
+        self._made: list[Path] = []
+
+    def __enter__(self) -> Homes:
+        self._folder.chmod(0o755)
+        server = EmbeddedServer(data_of(self._folder / "model"))
+        with Database(server.start()) as database:
+            database.upgrade()
+            with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+        server.stop()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ThreadPoolExecutor(len(self._made) or 1) as at_once:  # the end of a server takes a second or two
+            list(at_once.map(lambda home: throw_away(EmbeddedServer(data_of(home))), self._made))
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def new(self, page: str) -> Home:
+        """Make a home for a page."""
+        folder = self._folder / str(len(self._made))
+        self._made.append(folder)
+        if page.startswith("docs/") and not page.startswith("docs/quickstart/"):
+            subprocess.run(["cp", "-a", str(self._folder / "model"), str(folder)], check=True)
+        else:
+            folder.mkdir()
+        return Home(folder, self._ready)
 
 
-def record(page: str, ready: ForkingServer) -> None:
+def data_of(home: Path) -> Path:
+    """Return the folder where the embedded server of a home keeps its data."""
+    return home / ".local" / "share" / "pgneural"
+
+
+def record(page: str, homes: Homes) -> None:
     """Write the outputs that differ into a page."""
     outputs: list[tuple[tuple[int, int], str]] = []
     try:
-        with new_home(ready) as home:
-            for block, said in home.follow(page):
-                shown = "\n".join(tidy(said))
-                if not block.hidden and shown and not agrees(said, block.output or ""):
-                    outputs.append((block.span, f"```text\n{shown}\n```"))
+        for block, said in homes.new(page).follow(page):
+            shown = VARYING.sub("…", "\n".join(tidy(said)))
+            if not block.hidden and shown and not agrees(said, block.output or ""):
+                outputs.append((block.span, f"```text\n{shown}\n```"))
     finally:
         path = ROOT / page
         text = path.read_text(encoding="utf-8")
@@ -190,6 +223,6 @@ def record(page: str, ready: ForkingServer) -> None:
 
 
 if __name__ == "__main__":
-    with ForkingServer() as forking:
+    with ForkingServer() as forking, Homes(forking) as homes:
         for each in sys.argv[1:]:
-            record(each, forking)
+            record(each, homes)
