@@ -126,7 +126,7 @@ class SqlObjects(SphinxDirective):
         text = "\n".join(each.markdown() for each in chosen)
         parent = nodes.container()
         self.state.nested_parse(StringList(text.splitlines(), source="COMMENT ON"), self.content_offset, parent)
-        return parent.children
+        return list(parent.children)
 
     def _named_elsewhere(self) -> list[str]:
         page = Path(self.env.doc2path(self.env.docname)).read_text(encoding="utf-8")

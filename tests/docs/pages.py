@@ -3,7 +3,8 @@
 A block is a fence of ``python``, ``sh``, ``sql`` or ``diff``. One that names a file is written there; any other is run.
 A fence of ``text`` directly after a block that is run is its output, of both standard output and standard error:
 
-- ``…`` stands for any text within a line, and a line with nothing else for any number of lines;
+- ``…`` stands for any text within a line, in which several blanks are then as good as one; a line with nothing else
+  stands for any number of lines;
 - the folder of the home is written ``/home/ada``;
 - blanks at the end of a line, and blank lines around the output, do not count.
 
@@ -16,6 +17,7 @@ the page needs. ``console`` is for commands that are not run (they need a networ
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import shutil
@@ -84,7 +86,7 @@ def blocks(page: str) -> list[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
     fences = list(FENCE.finditer(text))
     found = []
-    for fence, following in zip(fences, [*fences[1:], None], strict=True):
+    for fence, following in itertools.zip_longest(fences, fences[1:]):
         if fence[2] not in {*RUNNERS, "diff"}:
             continue
         output, span = None, (fence.end(), fence.end())
@@ -97,14 +99,19 @@ def blocks(page: str) -> list[Block]:
 
 def agrees(said: str, output: str) -> bool:
     """Whether a block printed what its page says."""
-    lines = [re.escape(line).replace("…", ".*") + "\n" for line in tidy(output)]
-    pattern = "".join("(?:.*\n)*" if line == ".*\n" else line for line in lines)
+    pattern = "".join("(?:.*\n)*" if line.strip() == "…" else f"{_pattern(line)}\n" for line in tidy(output))
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in tidy(said))) is not None
+
+
+def _pattern(line: str) -> str:
+    if "…" not in line:
+        return re.escape(line)
+    return " *" + " +".join(re.escape(word).replace("…", ".*") for word in line.split())
 
 
 def tidy(said: str) -> list[str]:
     """Return the lines of an output without what does not count."""
-    return [line.rstrip() for line in said.strip("\n").rstrip().splitlines()]
+    return "\n".join(line.rstrip() for line in said.splitlines()).strip("\n").splitlines()
 
 
 def write(path: Path, language: str, code: str) -> None:
@@ -167,7 +174,8 @@ class Home:
 class Homes:
     """New homes for pages, as a context; at its end all servers that were started there are gone.
 
-    Quickstarts and the README begin with nothing. The home of any other page has a server with our schema, which is copied.
+    The README and quickstarts begin with nothing. The home of any other page has a server with our schema: a copy of
+    one that is made first.
     """
 
     def __init__(self, ready: ForkingServer) -> None:

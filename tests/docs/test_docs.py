@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
@@ -99,10 +100,8 @@ def test_every_page_is_reached_from_the_first() -> None:
         page = Path(waiting.pop())
         reached.add(page.as_posix())
         text = (ROOT / page).read_text()
-        for line in text.splitlines():
-            named = (page.parent / f"{line}.md").as_posix()
-            if line and (ROOT / named).is_file() and named not in reached:
-                waiting.append(named)
+        for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            waiting += [(page.parent / f"{name}.md").as_posix() for name in re.findall(r"^[\w/]+$", tree, re.MULTILINE)]
     assert sorted(reached) == sorted(page for page in pages() if page != "README.md")
 
 
