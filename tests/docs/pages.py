@@ -17,6 +17,7 @@ the page needs. ``console`` is for commands that are not run (they need a networ
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import os
 import re
@@ -24,8 +25,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,10 @@ RUNNERS = {
 
 REAL = ("alembic init", "pgneural db status", 'encoder="hash", language="simple"')
 """What is in blocks whose programs are started as a user's are; the others are forked from a process that is ready."""
+
+
+TORCH = re.compile(r"\"models/|fixtures import models")
+"""What is in blocks that load models with torch: their programs are forked from a process that has it."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,8 @@ def write(path: Path, language: str, code: str) -> None:
 class Home:
     """A new user's home folder, and the programs that run there."""
 
-    def __init__(self, folder: Path, ready: ForkingServer) -> None:
-        self.folder = folder
-        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self._path, self._ready_path = programs, f"{ready.folder}:{programs}"
+    def __init__(self, folder: Path, programs: Callable[[str], Path]) -> None:
+        self.folder, self._programs = folder, programs
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))} | {
             "HOME": str(folder),
             "CHECKOUT": str(ROOT),  # for hidden blocks that take something from the tests
@@ -148,12 +152,12 @@ class Home:
 
     def run(self, language: str, code: str) -> subprocess.CompletedProcess[str]:
         """Run a block; standard error goes where standard output goes, as on a screen."""
-        real = any(text in code for text in REAL)
+        programs = f"{self._programs(code)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             ["/usr/bin/env", *RUNNERS[language]],
             input=code,
             cwd=self.folder,
-            env=self._environment | {"PATH": self._path if real else self._ready_path},
+            env=self._environment | {"PATH": programs},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -178,13 +182,16 @@ class Homes:
     one that is made first.
     """
 
-    def __init__(self, ready: ForkingServer) -> None:
-        self._ready = ready
+    def __init__(self) -> None:
+        self._servers = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="pgneural-homes-"))
-        self._made: list[Path] = []
+        self._count = 0
+        self._current: Path | None = None
+        self._ending = ThreadPoolExecutor(2)
 
     def __enter__(self) -> Homes:
         self._folder.chmod(0o755)
+        self._ready = self._servers.enter_context(ForkingServer())
         server = EmbeddedServer(data_of(self._folder / "model"))
         with Database(server.start()) as database:
             database.upgrade()
@@ -194,19 +201,36 @@ class Homes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with ThreadPoolExecutor(len(self._made) or 1) as at_once:  # the end of a server takes a second or two
-            list(at_once.map(lambda home: throw_away(EmbeddedServer(data_of(home))), self._made))
+        self._end()
+        self._ending.shutdown()
+        self._servers.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new(self, page: str) -> Home:
-        """Make a home for a page."""
-        folder = self._folder / str(len(self._made))
-        self._made.append(folder)
+        """Make a home for a page; the one before is done with."""
+        self._end()
+        self._count += 1
+        self._current = folder = self._folder / str(self._count)
         if page.startswith("docs/") and not page.startswith("docs/quickstart/"):
             subprocess.run(["cp", "-a", str(self._folder / "model"), str(folder)], check=True)
         else:
             folder.mkdir()
-        return Home(folder, self._ready)
+        return Home(folder, self._programs)
+
+    def _programs(self, code: str) -> Path:
+        """Return the folder of the programs that run a block."""
+        if any(text in code for text in REAL):
+            return Path(sys.executable).parent
+        return self._torch.folder if TORCH.search(code) else self._ready.folder
+
+    @functools.cached_property
+    def _torch(self) -> ForkingServer:
+        return self._servers.enter_context(ForkingServer("sentence_transformers"))
+
+    def _end(self) -> None:
+        """Have the server of the page before end, which takes a second or two, while the next page runs."""
+        if self._current is not None:
+            self._ending.submit(throw_away, EmbeddedServer(data_of(self._current)))
 
 
 def data_of(home: Path) -> Path:
@@ -231,6 +255,6 @@ def record(page: str, homes: Homes) -> None:
 
 
 if __name__ == "__main__":
-    with ForkingServer() as forking, Homes(forking) as homes:
+    with Homes() as homes:
         for each in sys.argv[1:]:
             record(each, homes)

@@ -15,7 +15,6 @@ import pytest
 import pgneural
 from pgneural import Database
 from pgneural.cli import main
-from tests.docs.forking import ForkingServer
 from tests.docs.pages import REAL, ROOT, RUNNERS, Homes, agrees, blocks, languages, pages, tidy
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
@@ -36,7 +35,7 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def homes() -> Iterator[Homes]:
-    with ForkingServer() as ready, Homes(ready) as made:
+    with Homes() as made:
         yield made
 
 
@@ -103,6 +102,12 @@ def test_every_page_is_reached_from_the_first() -> None:
         for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             waiting += [(page.parent / f"{name}.md").as_posix() for name in re.findall(r"^[\w/]+$", tree, re.MULTILINE)]
     assert sorted(reached) == sorted(page for page in pages() if page != "README.md")
+
+
+def test_links_lead_to_files() -> None:
+    for page in [*pages(), "sql/README.md"]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+            assert ((ROOT / page).parent / link).is_file(), (page, link)
 
 
 ANSWERS: dict[str, object] = {
