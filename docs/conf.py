@@ -14,6 +14,8 @@ version = release = installed("pgneural")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "sql_reference"]
 exclude_patterns = ["_build"]
+smartquotes = False  # quotation marks and hyphens are those that one types
+
 html_theme = "furo"
 html_title = "pgneural"
 
