@@ -125,18 +125,18 @@ def seconds(call: Callable[[str], Any], queries: Sequence[str]) -> list[float]:
 def all_words(collection: Collection) -> Iterator[None]:
     """Take every word for a rare one, so that nothing is pruned."""
     usual, lexical_leg.RARE_ROWS = lexical_leg.RARE_ROWS, 2_000_000_000
-    collection._searched = None  # it keeps the statements that it has built
+    collection.searcher.forget_statements()  # it keeps the statements that it has built
     try:
         yield
     finally:
         lexical_leg.RARE_ROWS = usual
-        collection._searched = None
+        collection.searcher.forget_statements()
 
 
 def read(collection: Collection, statement: str, **parameters: Any) -> Sequence[sa.Row[Any]]:
     """Run a statement about a collection."""
     values = {"collection": collection.name, "space": collection.space.id, **parameters}
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         return connection.execute(sa.text(statement.replace("{name}", collection.name)), values).all()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from bench.corpus import abstracts
 from pgneural import encoders
 from pgneural.cli.output import print_table
-from pgneural.encoders import parallel
+from pgneural.encoders import cpu_batches
 from pgneural.encoders.transformer import SentenceTransformerEncoder
 
 
@@ -71,7 +71,7 @@ def command(documents: int, queries: int, runs: int) -> None:
 
 def in_turn(encoder: SentenceTransformerEncoder, texts: list[str]) -> None:
     """Encode one batch after the other, each on all cores."""
-    with mock.patch.object(parallel, "each", lambda do, batches: [do(batch) for batch in batches]):
+    with mock.patch.object(cpu_batches, "each", lambda do, batches: [do(batch) for batch in batches]):
         encoder.encode_documents(texts)
 
 

@@ -51,7 +51,7 @@ def measured(collection: Collection, task: Task, name: str, kind: VectorIndex) -
     started = time.perf_counter()
     collection.reindex(kind)
     seconds = time.perf_counter() - started
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         relation = sa.text("SELECT coalesce(pg_relation_size(to_regclass('neural.documents_arxiv_embedding_idx')), 0)")
         size = float(connection.scalar(relation) or 0) / 2**20
     figures: list[float] = []

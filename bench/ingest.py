@@ -84,14 +84,14 @@ def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Col
 
 def ingest(collection: Collection, given: Sequence[Record]) -> None:
     """Do what `Collection.index` does, without the index of vectors at its end."""
-    report = Ingest(collection._engine, collection.space, lambda: collection.encoder).run(Incoming(given))
-    complete(collection._engine, collection.space, report.inserted)
+    report = Ingest(collection.searcher.engine, collection.space, lambda: collection.encoder).run(Incoming(given))
+    complete(collection.searcher.engine, collection.space, report.inserted)
 
 
 def hand_written(collection: Collection, given: Sequence[Record]) -> None:
     """Write the same rows as an expert would: keys fetched first, one binary COPY for each table; then words."""
     header = struct.pack(">HH", DIMENSIONS, 0)
-    pooled = collection._engine.raw_connection()
+    pooled = collection.searcher.engine.raw_connection()
     connection: Any = pooled.driver_connection
     with connection.cursor() as cursor:
         keys = cursor.execute(
@@ -113,7 +113,7 @@ def hand_written(collection: Collection, given: Sequence[Record]) -> None:
                 copy.write_row((key, 0, r.content, locator, b"0123456789abcdef", b"0123456789abcdef", vector))
     connection.commit()
     pooled.close()
-    complete(collection._engine, collection.space)
+    complete(collection.searcher.engine, collection.space)
 
 
 def end_to_end(db: Database, number: int, runs: int) -> list[Any]:

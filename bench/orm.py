@@ -65,8 +65,8 @@ class Ours(Base):
     embedding: Mapped[Any] = mapped_column(VECTOR(DIMENSIONS))
 
 
-class Synced(Base):
-    """Vectors by `BoundSearch.sync`."""
+class SyncReport(Base):
+    """Vectors by `SearchBinding.sync`."""
 
     __tablename__ = "synced"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -150,12 +150,12 @@ def added(engine: sa.Engine, class_: type[Any], titles: Sequence[str]) -> None:
 def added_plain(engine: sa.Engine, titles: Sequence[str]) -> None:
     """Add the rows that are then to be encoded."""
     with engine.begin() as connection:
-        connection.execute(sa.insert(Synced), [{"title": f"{title} {n}"} for n, title in enumerate(titles)])
+        connection.execute(sa.insert(SyncReport), [{"title": f"{title} {n}"} for n, title in enumerate(titles)])
 
 
 def synced(engine: sa.Engine, titles: Sequence[str]) -> None:
     """Encode what is pending."""
-    assert Synced.search.sync(engine).rows == len(titles)
+    assert SyncReport.search.sync(engine).rows == len(titles)
 
 
 def searches(engine: sa.Engine, rows: int, queries: int, runs: int) -> list[list[Any]]:

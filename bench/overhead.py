@@ -75,15 +75,15 @@ def new_and_same(collection: Collection, form: Callable[[int], Any], queries: in
 
 def compared(collection: Collection, label: str, where: str | None, vectors: Vector, runs: int) -> list[Any]:
     """Execute every query both ways, one after the other."""
-    pooled = collection._engine.raw_connection()
+    pooled = collection.searcher.engine.raw_connection()
     connection: Any = pooled.driver_connection
     statement, parameters = compiled(collection, where, vectors[0])
-    target = collection._searching(pooled).target  # type: ignore[arg-type]
+    target = collection.searcher.statements(pooled).target  # type: ignore[arg-type]
     ours: list[float] = []
     bare: list[float] = []
     for _ in range(runs + 1):
         for place, vector in enumerate(vectors):
-            values = {**parameters, **Query(Mode.SEMANTIC, Page(10), vector).parameters(target)}
+            values = {**parameters, **Query(Mode.SEMANTIC, Page(10), {"semantic": vector}).parameters(target)}
             for first in (place % 2 == 0, place % 2 == 1):  # who comes second finds the pages in memory
                 started = time.perf_counter()
                 if first:
@@ -100,8 +100,8 @@ def compared(collection: Collection, label: str, where: str | None, vectors: Vec
 
 def compiled(collection: Collection, where: str | None, vector: Vector) -> tuple[str, dict[str, Any]]:
     """Return the text and the parameters of the statement."""
-    with collection._engine.connect() as connection:
-        target = collection._searching(connection).target
-        query = Query(Mode.SEMANTIC, Page(10), vector, where=condition(where))
+    with collection.searcher.engine.connect() as connection:
+        target = collection.searcher.target(connection)
+        query = Query(Mode.SEMANTIC, Page(10), {"semantic": vector}, where=condition(where))
         done = with_documents(target, query.select(target)).compile(dialect=connection.dialect)
         return str(done), dict(done.params)

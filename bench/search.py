@@ -75,7 +75,7 @@ def exact_scan(collection: Collection, where: str | None, vector: Vector) -> set
         .order_by(distance, DOCUMENTS.c.id)
         .limit(LIMIT)
     )
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         return set(connection.scalars(statement))
 
 
@@ -84,5 +84,5 @@ def matching(collection: Collection, where: str | None) -> int:
     rows = sa.select(sa.func.count()).where(
         DOCUMENTS.c.collection == collection.name, sa.literal_column(f"({where or 'true'})")
     )
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         return connection.scalar(rows) or 0

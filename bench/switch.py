@@ -19,8 +19,8 @@ import numpy as np
 from bench.corpus import private_server
 from bench.faults import kill, started
 from pgneural import Database, encoders
+from pgneural.active_space import PREPARE_JITTER_SECONDS
 from pgneural.cli.output import print_table
-from pgneural.serving import HERD_SECONDS
 
 OLD: dict[str, Any] = {"dimensions": 256}
 NEW: dict[str, Any] = {"dimensions": 96}
@@ -35,7 +35,7 @@ TOLERANCE = 2e-3
 
 
 @dataclass
-class Answer:
+class ResolvedSpace:
     """One search.
 
     Attributes:
@@ -62,7 +62,7 @@ class Outcome:
         writes: How many statements the writers made.
     """
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ResolvedSpace] = field(default_factory=list)
     events: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     writes: int = 0
@@ -104,7 +104,7 @@ def command(rows: int, readers: int, writers: int) -> None:
     raise SystemExit(1 if outcome.wrong or outcome.errors else 0)
 
 
-def trial(rows: int, readers: int, writers: int, *, pause: float = HERD_SECONDS + 2) -> Outcome:
+def trial(rows: int, readers: int, writers: int, *, pause: float = PREPARE_JITTER_SECONDS + 2) -> Outcome:
     """Run the test; all readers have time to follow every step."""
     outcome = Outcome()
     spawn = multiprocessing.get_context("spawn")
@@ -186,7 +186,7 @@ def read(url: str, rows: int, number: int, results: Any, there: Any, ending: Any
                 hits = notes.search(query, mode="semantic", limit=5)
                 seconds = time.perf_counter() - begun
                 right = frozenset(name for name, encoder in both.items() if agrees(encoder, query, hits))
-                results.put(Answer(at, seconds, right, bool(hits) and hits[0].entity.external_id == str(wanted)))
+                results.put(ResolvedSpace(at, seconds, right, bool(hits) and hits[0].entity.external_id == str(wanted)))
                 time.sleep(rng.uniform(0, 2 * PAUSE_SECONDS))
     except Exception as error:
         there.abort()
@@ -229,7 +229,7 @@ def gather(outcome: Outcome, results: Any, readers: int) -> None:
             return
         if told is None:
             left -= 1
-        elif isinstance(told, Answer):
+        elif isinstance(told, ResolvedSpace):
             outcome.answers.append(told)
         else:
             outcome.errors.append(told)

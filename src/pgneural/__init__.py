@@ -14,6 +14,7 @@ from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.explain import Explanation, Stage
 from pgneural.orm import Searchable
 from pgneural.pipeline import Report
+from pgneural.query import Query
 from pgneural.rerank import CrossEncoderReranker, LateInteraction, Rerank
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import RRF, Boost, WeightedSum
@@ -46,6 +47,7 @@ __all__ = [
     "Mode",
     "ModeResult",
     "PgneuralError",
+    "Query",
     "Record",
     "Report",
     "Rerank",

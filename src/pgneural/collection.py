@@ -7,45 +7,44 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import contextlib
-import functools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
-from pgneural.asking import (
-    Asked,
+from pgneural.counting import Counting
+from pgneural.documents import contained, mean_vectors, others
+from pgneural.errors import InvalidQuery
+from pgneural.explain import Explanation, explain
+from pgneural.extra_vectors import ExtraVectors
+from pgneural.filter import Expression, Filter, condition
+from pgneural.incoming import Incoming, Indexable
+from pgneural.options import (
+    QueryInput,
     SearchOptions,
     checked,
+    inputs_of,
     page_of,
     patience_of,
     query_of,
     refinement_of,
+    require_legs,
     text_of,
     vector_of,
     with_arrays,
     with_vector,
 )
-from pgneural.counting import Counting
-from pgneural.derive import Derived
-from pgneural.documents import Documents, Searched, contained, mean_vectors, others, target_of
-from pgneural.errors import DatabaseError, InvalidFilter, InvalidQuery, PgneuralError
-from pgneural.explain import Explanation, explain
-from pgneural.filter import Expression, Filter, condition
-from pgneural.incoming import Incoming, Indexable
 from pgneural.pipeline import Ingest, Progress, Report
+from pgneural.query import Query as Asked
 from pgneural.rerank import LateInteraction
-from pgneural.search import Hits, Refined, Refinement, filter_errors, run
-from pgneural.serving import Serving
-from pgneural.statement import Page, Query, Target
-from pgneural.store import fresh
-from pgneural.store.catalog import STATISTICS_SECONDS, find_space, further_spaces, indexed_of, space_of
+from pgneural.search import Hits, Refinement, filter_errors
+from pgneural.searcher import Searcher
+from pgneural.statement import Page, Query
+from pgneural.store.catalog import indexed_of
 from pgneural.store.engine import translated
+from pgneural.store.freshness import wait_until_fresh
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
 from pgneural.store.pruning import now
@@ -64,13 +63,9 @@ class Collection:
         engine: sa.Engine,
         space: Space,
         encoder: Callable[[], Encoder],
-        further: Mapping[str, Derived] | None = None,
+        extra: Mapping[str, ExtraVectors] | None = None,
     ) -> None:
-        self._engine, self._serving = engine, Serving(space, encoder)
-        self._further = dict(further or {})
-        self._searched: Searched | None = None
-        self._prepared: Searched | None = None
-        self._believed = 0.0
+        self.searcher = Searcher(engine, space, encoder, extra)
 
     @property
     def name(self) -> str:
@@ -89,21 +84,21 @@ class Collection:
         Raises:
             EncoderMismatch: The encoder of this name has another revision here.
         """
-        return self._serving.encoder
+        return self.searcher.encoder
 
     @property
     def chunks(self) -> sa.Table:
         """The chunk table, for statements of your own."""
-        return self._serving.chunks
+        return self.searcher.chunks
 
     @property
     def _space(self) -> Space:
-        return self._serving.space
+        return self.searcher.space
 
     @property
     def modes(self) -> Sequence[Mode]:
         """The modes in which it can be searched: sparse only with a sparse encoder."""
-        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self._further]
+        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self.searcher.extra]
 
     def id_of(self, document: Document) -> str:
         """Return what a document is known by."""
@@ -137,18 +132,18 @@ class Collection:
             >>> notes.index([{"id": "1", "text": "The quick brown fox"}]).inserted
             1
         """
-        with self._existing():
-            self._refresh()
-            started, incoming = now(self._engine), Incoming(items, follow_links=follow_links)
-            ingest = Ingest(self._engine, self._space, lambda: self.encoder, progress)
+        with self.searcher.existing():
+            self.searcher.reopen()
+            started, incoming = now(self.searcher.engine), Incoming(items, follow_links=follow_links)
+            ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress)
             report = ingest.run(incoming)
-            complete(self._engine, self._space, report.inserted + report.updated)
-            with self._engine.begin() as connection:
+            complete(self.searcher.engine, self._space, report.inserted + report.updated)
+            with self.searcher.engine.begin() as connection:
                 follow_row_security(connection)
-            build(self._engine, self._space, build_progress)
-            for derived in self._further.values():
-                derived.complete(self._engine)
-            self._searched = None  # its statistics are old now
+            build(self.searcher.engine, self._space, build_progress)
+            for extra_vectors in self.searcher.extra.values():
+                extra_vectors.complete(self.searcher.engine)
+            self.searcher.forget_statements()  # the statistics are old now
             return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
@@ -164,18 +159,18 @@ class Collection:
         Example:
             >>> notes.reindex(VectorIndex(precision="full", options={"m": 24}))
         """
-        with self._existing():
-            rebuild(self._engine, self._space, index, progress)
-            self._searched = None
+        with self.searcher.existing():
+            rebuild(self.searcher.engine, self._space, index, progress)
+            self.searcher.forget_statements()
 
-    def search(self, query: Asked, **options: Unpack[SearchOptions]) -> Hits:
+    def search(self, query: QueryInput | Asked, **options: Unpack[SearchOptions]) -> Hits:
         """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
 
         Args:
             query: A text, a vector of the collection's space, or several texts with weights, which may be
-                negative: ``{"jaguar": 1, "car": -0.5}``.
+                negative: ``{"jaguar": 1, "car": -0.5}``; or a `pgneural.Query`, whose options these here go before.
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text, alone or with parameters:
                 ``("metadata->>'lang' = :lang", {"lang": "en"})``. A text runs with your rights: write it yourself,
                 and pass what your users wrote as a parameter.
@@ -196,6 +191,8 @@ class Collection:
             rerank: A cross-encoder that reads query and text together: a folder, a reranker, or with a budget a
                 `Rerank`; or `LateInteraction`, if the collection has vectors of tokens. The score of a hit is then
                 what it says.
+            inputs: What single legs are asked instead of the query, by their names: another text for ``lexical``, a
+                vector or a text for ``semantic``.
             diversity: From 0 (the ranking as it is) to 1: prefer hits that differ from those before them (MMR).
             group_by: An expression over `Document`, or SQL as text as of `where`: of the documents with one value of
                 it, only the best `per_group` are returned.
@@ -214,59 +211,23 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
-        return self._again(lambda: self._searched_once(query, options))
+        if isinstance(query, Asked):
+            given: Any = {**query.options(), **options}
+            return self.search(query.input, **given)
+        return self.searcher.answer(lambda: self._searched_once(query, options))
 
-    def _searched_once(self, query: Asked, options: SearchOptions) -> Hits:
+    def _searched_once(self, query: QueryInput, options: SearchOptions) -> Hits:
         if (patience := patience_of(options)) is not None:
-            with self._existing(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                fresh.require(connection, self._space.id, patience, self.name)
+            with self.searcher.existing(), self.searcher.engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                wait_until_fresh(connection, self._space.id, patience, self.name)
         asked = self._asked(query, options)
         refinement = refinement_of(asked, options)
         if refinement and isinstance(refinement.rerank, LateInteraction):
-            asked = replace(asked, tokens=self._derived("tokens").encode_query(asked.text or ""))
-        return self._search(asked, refinement)
+            asked = replace(asked, tokens=self._extra_vectors("tokens").encode_query(asked.text or ""))
+        return self.searcher.hits(asked, refinement)
 
-    def _again(self, search: Callable[[], Hits]) -> Hits:
-        """Search; where another space serves by now, search that one."""
-        if self._serving.prepared:
-            self._moved()
-        while True:
-            before = self._serving.state
-            try:
-                hits = search()
-            except (DBAPIError, psycopg.Error, PgneuralError):
-                if not self._moved() and self._serving.state == before:  # else another thread has moved it
-                    raise
-                continue
-            if (hits or not self._moved()) and self._serving.state == before:
-                return hits
-
-    def _moved(self) -> bool:
-        """Whether another space of the collection serves by now, which is then the one that is searched."""
-        with translated(), self._engine.begin() as connection:
-            return self._look(connection)
-
-    def _look(self, connection: sa.Connection) -> bool:
-        prepare = functools.partial(self._prepare, self._engine.pool)
-        moved = self._serving.moved(connection, find_space(connection, self.name), prepare)
-        prepared = self._prepared
-        if prepared is not None and prepared.target.space == self._space.id:
-            self._searched, self._prepared = prepared, None
-        return moved
-
-    def _prepare(self, pool: sa.Pool, space: Space) -> None:
-        """Have the statements ready for another space."""
-        before = self._searched
-        if before is None or self._engine.pool is not pool:
-            return
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            try:
-                self._prepared = before.moved_to(self._target(connection, space), connection)
-            finally:
-                if self._engine.pool is not pool:
-                    connection.detach()  # the database was closed meanwhile, and this connection is to be, too
-
-    def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
+    def explain(self, query: QueryInput | Asked, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
 
         Arguments and errors are those of `search`; reranking and the like are not explained.
@@ -276,15 +237,18 @@ class Collection:
             1 rows pass the filter: few enough to compare them one by one.
             1 of these rows are the best that have words of the query.
         """
+        if isinstance(query, Asked):
+            given: Any = {**query.options(), **options}
+            return self.explain(query.input, **given)
         asked = self._asked(query, options)
         if refinement_of(asked, options):
             raise InvalidQuery(
                 "explain is of the statement; rerank, diversity and group_by come after it: leave them out"
             )
-        hits = self._again(lambda: self._search(self._asked(query, options)))
+        hits = self.searcher.answer(lambda: self.searcher.hits(self._asked(query, options)))
         asked = self._asked(query, options)
-        with translated(), self._engine.begin() as connection:
-            return explain(connection, self._searching(connection).target, asked, hits)
+        with translated(), self.searcher.engine.begin() as connection:
+            return explain(connection, self.searcher.target(connection), asked, hits)
 
     def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10, offset: int = 0) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
@@ -327,7 +291,8 @@ class Collection:
         """
         if not positive:
             raise InvalidQuery("recommend needs a positive document at least; give its id")
-        return self._again(lambda: self._recommended(positive, negative, where, page_of(limit, offset), diversity))
+        page = page_of(limit, offset)
+        return self.searcher.answer(lambda: self._recommended(positive, negative, where, page, diversity))
 
     def _recommended(
         self, positive: Sequence[str], negative: Sequence[str], where: Filter | None, page: Page, diversity: float
@@ -336,12 +301,12 @@ class Collection:
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
         narrowed = others(known, where)
-        asked = Query(Mode.SEMANTIC, page, self._vector(query), where=narrowed)
-        return self._search(asked, refinement_of(asked, {"diversity": diversity}))
+        asked = Query(Mode.SEMANTIC, page, {"semantic": self._vector(query)}, where=narrowed)
+        return self.searcher.hits(asked, refinement_of(asked, {"diversity": diversity}))
 
     def discover(
         self,
-        target: Asked | None,
+        target: QueryInput | None,
         context: Sequence[tuple[str, str]],
         *,
         where: Filter | None = None,
@@ -368,18 +333,18 @@ class Collection:
         """
         if not context:
             raise InvalidQuery("discover needs a pair of examples at least; give ids of a good and of a bad one")
-        return self._again(lambda: self._discovered(target, context, where, page_of(limit)))
+        return self.searcher.answer(lambda: self._discovered(target, context, where, page_of(limit)))
 
     def _discovered(
-        self, target: Asked | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
+        self, target: QueryInput | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
     ) -> Hits:
         if target is not None:
             text_of(target)  # refuses what is none
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
-        asked = Query(Mode.SEMANTIC, page, query, where=others(known, where))
-        return self._search(asked, Refinement(context=pairs))
+        asked = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(known, where))
+        return self.searcher.hits(asked, Refinement(context=pairs))
 
     def facets(
         self,
@@ -420,9 +385,9 @@ class Collection:
 
     @contextlib.contextmanager
     def _counting(self, query: str | None, where: Filter | None) -> Iterator[Counting]:
-        with translated(), self._engine.begin() as connection:
-            self._look(connection)
-            target = self._searching(connection).target
+        with translated(), self.searcher.engine.begin() as connection:
+            self.searcher.refresh(connection)
+            target = self.searcher.target(connection)
             yield Counting(target, connection, query, where, "the columns of documents")
 
     def delete(self, external_ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
@@ -436,81 +401,40 @@ class Collection:
             raise ValueError("give ids or a filter; to delete everything, drop the collection")
         ids = [external_ids] if isinstance(external_ids, str) else external_ids
         named = None if ids is None else among(DOCUMENTS.c.external_id, ids)
-        with translated(), self._engine.begin() as connection, filter_errors(where is not None):
-            self._look(connection)
+        with translated(), self.searcher.engine.begin() as connection, filter_errors(where is not None):
+            self.searcher.refresh(connection)
             narrowed = None if narrowed is None else contained(connection, narrowed)
             return delete(connection, self.name, [part for part in (named, narrowed) if part is not None])
 
     def count(self) -> int:
         """Return the number of documents."""
-        with translated(), self._engine.connect() as connection:
+        with translated(), self.searcher.engine.connect() as connection:
             counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
             return connection.scalar(counting) or 0
 
-    def _asked(self, query: Asked, options: SearchOptions) -> Query:
-        asked = query_of(query, options)
+    def _asked(self, query: QueryInput, options: SearchOptions) -> Query:
+        asked, inputs = query_of(query, options), inputs_of(options)
         if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
-            asked = with_vector(asked, lambda: self._encoded(query))
-        if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self._further):
-            asked = replace(asked, sparse=self._derived("sparse").encode_query(asked.text or ""))
+            asked = with_vector(asked, "semantic", lambda: self._encoded(inputs.get("semantic", query)))
+        if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self.searcher.extra):
+            text = text_of(inputs.get("sparse", asked.text or ""))
+            asked = asked.with_inputs(sparse=self._extra_vectors("sparse").encode_query(text or ""))
+        require_legs(inputs, asked)
         return asked
 
-    def _derived(self, kind: str) -> Derived:
-        if kind not in self._further:
+    def _extra_vectors(self, kind: str) -> ExtraVectors:
+        if kind not in self.searcher.extra:
             option, what = ("sparse", "sparse vectors") if kind == "sparse" else ("late", "vectors of tokens")
             raise InvalidQuery(
                 f"collection {self.name!r} has no {what}; open it with {option}=, the folder of an encoder, and index"
             )
-        return self._further[kind]
+        return self.searcher.extra[kind]
 
-    def _search(self, query: Query, refinement: Refinement | None = None) -> Hits:
-        with self._existing(), self._engine.connect() as connection:
-            # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            rows = Documents(self._searching(connection), connection)
-            hits = Refined(rows, query, refinement).hits() if refinement else run(rows, query)
-        return hits
-
-    @contextlib.contextmanager
-    def _existing(self) -> Iterator[None]:
-        """Say so where something fails because the collection was dropped."""
-        try:
-            with translated():
-                yield
-        except (DBAPIError, psycopg.Error, InvalidFilter, DatabaseError):
-            with translated(), self._engine.begin() as connection:
-                self._serving.require_there(connection, find_space(connection, self.name))
-            raise
-
-    def _searching(self, connection: sa.Connection) -> Searched:
-        searched = self._searched
-        if searched is None or searched.target.space != self._space.id or time.monotonic() > self._believed:
-            target = self._target(connection, self._serving.seen(space_of(connection, self._space.id)))
-            if searched is None or not searched.serves(target):
-                searched = Searched(target)
-            self._searched, self._believed = searched, time.monotonic() + STATISTICS_SECONDS
-        searched.states = ["serving", "kept"] if self._serving.waiting else ["serving"]
-        return searched
-
-    def _refresh(self) -> None:
-        """Look at the collection as it is now: others may have given it another index, or further vectors."""
-        with self._engine.begin() as connection:
-            serving = find_space(connection, self.name)
-            self._serving.moved(connection, serving, lambda _: None)
-            if serving is not None:
-                self._serving.turn_to(serving)
-            for kind, space in further_spaces(connection, self.name).items():
-                self._further.setdefault(kind, Derived(space))
-
-    def _target(self, connection: sa.Connection, space: Space) -> Target:
-        further = {kind: each.space for kind, each in self._further.items()}
-        return target_of(connection, space, self._serving.chunks_of(space), further)
-
-    def _encoded(self, query: Asked) -> Vector:
+    def _encoded(self, query: QueryInput) -> Vector:
         return vector_of(query, lambda: self.encoder, indexed_of(self._space), f"collection {self.name!r}")
 
     def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
-        with self._existing(), self._engine.connect() as connection:
+        with self.searcher.existing(), self.searcher.engine.connect() as connection:
             return mean_vectors(connection, self._space, self.chunks, external_ids)
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:

@@ -14,12 +14,12 @@ from pgneural.encoders.permitted import permitted
 from pgneural.errors import InvalidSpace
 from pgneural.evaluation import measured
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
-from pgneural.statement import Page, Query, Target, Vectors
+from pgneural.statement import LEXICAL, Page, Query, Target, Vectors
 from pgneural.store import spaces
 from pgneural.store.catalog import indexed_of, rows_per_key
 from pgneural.store.engine import translated
-from pgneural.store.kept import Kept
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space_tables import SpaceTables
 from pgneural.store.spaces import SearchName
 from pgneural.store.tables import chunk_table, terms_table
 from pgneural.types import Mode
@@ -111,7 +111,7 @@ def compare(
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     if not asked:
         raise InvalidSpace(f"{search} has no rows to ask for; give queries")
-    runs = [_Asked(engine, space, mode, k) for space in (serving, other)]
+    runs = [_SpaceRun(engine, space, mode, k) for space in (serving, other)]
     for run in runs:
         run.ask(asked)
     overlap = float(np.mean([len(set(runs[0].keys[id_][:k]) & set(runs[1].keys[id_][:k])) / k for id_ in asked]))
@@ -129,7 +129,7 @@ def _queries(connection: sa.Connection, space: Space, queries: str | Path | Quer
     return {str(number): text for number, text in enumerate(texts)}
 
 
-class _Asked:
+class _SpaceRun:
     """What one space answers."""
 
     def __init__(self, engine: sa.Engine, space: Space, mode: Mode, k: int) -> None:
@@ -142,11 +142,13 @@ class _Asked:
         encoder = permitted(self.space.encoder, **self.space.options)
         with translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             target = _target(connection, self.space)
+            legs = {Mode.HYBRID: target.legs, Mode.LEXICAL: [LEXICAL]}.get(self._mode, [target.dense.leg])
             for id_, text in [next(iter(queries.items())), *queries.items()]:  # the first pays for caches
                 started = time.perf_counter()
                 vector = encoder.encode_query(text)
                 encoded = time.perf_counter()
-                query = Query(self._mode, Page(max(DEPTH, self._k)), vector, text)
+                inputs = {leg: value for leg, value in (("semantic", vector), (LEXICAL, text)) if leg in legs}
+                query = Query(self._mode, Page(max(DEPTH, self._k)), inputs, text)
                 statement = query.select(target)
                 built = time.perf_counter()
                 rows = connection.execute(statement, query.parameters(target)).mappings().all()
@@ -176,7 +178,7 @@ class _Asked:
 
 def _target(connection: sa.Connection, space: Space) -> Target:
     """Return the target of any space, as the catalog describes it."""
-    kept = Kept.of(connection, space)
+    kept = SpaceTables.of(connection, space)
     schema, table = connection.execute(sa.text("SELECT x[1], x[2] FROM parse_ident(:s) x"), {"s": space.source}).one()
     names = [name.removeprefix("source_") for name in kept.keys]
     metadata = sa.MetaData()
@@ -185,7 +187,7 @@ def _target(connection: sa.Connection, space: Space) -> Target:
     terms = terms_table(source, space.attribute, metadata=metadata, chunks=space.chunk_table)
     ratio = rows_per_key(connection, str(kept.chunks))
     scope = sa.column("collection") == space.attribute if space.source == DOCUMENTS.fullname else None
-    return Target(source, Vectors("semantic", chunks, indexed_of(space), ratio), terms, space.id, scope)
+    return Target(source, (Vectors("semantic", chunks, indexed_of(space), ratio),), terms, space.id, scope)
 
 
 def _key(row: sa.RowMapping, target: Target) -> str:

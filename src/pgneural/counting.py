@@ -6,10 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pgneural.asking import page_of, text_of, with_arrays
 from pgneural.diversify import hashable
 from pgneural.errors import InvalidQuery
 from pgneural.filter import Expression, Filter, condition, expression, require_over, settled
+from pgneural.options import page_of, text_of, with_arrays
 from pgneural.search import filter_errors
 from pgneural.statement import Target, facets, total
 from pgneural.store.contained import require_contained

@@ -14,10 +14,10 @@ from pgneural import encoders, migrate
 from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.collection import Collection
 from pgneural.comparison import Comparison, compare
-from pgneural.derive import Derived
-from pgneural.derive import made as further_encoder
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage, UnknownSpace
+from pgneural.extra_vectors import ExtraVectors
+from pgneural.extra_vectors import made as extra_encoder
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import (
@@ -29,12 +29,12 @@ from pgneural.store.engine import (
     translated,
 )
 from pgneural.store.indexes import one_builder
+from pgneural.store.monitoring import SpaceStatus, WorkerStatus, statuses, workers
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.spaces import SearchName, SpaceInfo
 from pgneural.store.vectors import Storage, VectorIndex
-from pgneural.store.work import SpaceStatus, WorkerStatus, statuses, workers
 from pgneural.table import TableSearch, table_search
-from pgneural.types import Distance, Encoder, FurtherEncoder, Mode
+from pgneural.types import Distance, Encoder, ExtraEncoder, Mode
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class Database:
         language_by: str | None = None,
         storage: Storage | str | None = None,
         index: VectorIndex | None = None,
-        sparse: str | Path | FurtherEncoder | None = None,
-        late: str | Path | FurtherEncoder | None = None,
+        sparse: str | Path | ExtraEncoder | None = None,
+        late: str | Path | ExtraEncoder | None = None,
         **options: Any,
     ) -> Collection:
         """Return a collection; make it where it does not exist yet.
@@ -185,9 +185,9 @@ class Database:
                 language or space.language, title_boost or space.title_boost, language_by or space.language_by
             ),
         )
-        further = {"sparse": sparse, "tokens": late}
-        self._add_further(space, further)
-        return self._opened(space, encoder, options, further)
+        extra = {"sparse": sparse, "tokens": late}
+        self._add_extra(space, extra)
+        return self._opened(space, encoder, options, extra)
 
     def existing(self, name: str, **options: Any) -> Collection:
         """Return a collection that must exist.
@@ -361,7 +361,7 @@ class Database:
         with translated(), contextlib.ExitStack() as held:
             with self.engine.begin() as connection:
                 migrate.require_current(connection)
-                spaces = [catalog.require_space(connection, name), *catalog.further_spaces(connection, name).values()]
+                spaces = [catalog.require_space(connection, name), *catalog.extra_spaces(connection, name).values()]
             for space in spaces:
                 held.enter_context(one_builder(self.engine, catalog.chunks_of(space)))
             with self.engine.begin() as connection:
@@ -372,27 +372,27 @@ class Database:
         space: Space,
         encoder: str | Path | Encoder | None,
         options: dict[str, Any],
-        further: Mapping[str, str | Path | FurtherEncoder | None] | None = None,
+        extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
     ) -> Collection:
         with translated(), self.engine.begin() as connection:
-            spaces = catalog.further_spaces(connection, space.attribute)
-        given = further or {}
-        derived = {kind: Derived(other, given.get(kind)) for kind, other in spaces.items()}
+            spaces = catalog.extra_spaces(connection, space.attribute)
+        given = extra or {}
+        extra_vectors = {kind: ExtraVectors(other, given.get(kind)) for kind, other in spaces.items()}
         made = functools.partial(_opened, space, encoder, options)
-        return Collection(self.engine, space, made, derived)
+        return Collection(self.engine, space, made, extra_vectors)
 
-    def _add_further(self, space: Space, wanted: Mapping[str, str | Path | FurtherEncoder | None]) -> None:
+    def _add_extra(self, space: Space, wanted: Mapping[str, str | Path | ExtraEncoder | None]) -> None:
         """Give a collection the further vectors that it has not yet; refuse another encoder than it has."""
         for kind, encoder in wanted.items():
             if encoder is None:
                 continue
-            made = further_encoder(kind, encoder)
+            made = extra_encoder(kind, encoder)
             with translated(), self.engine.begin() as connection:
-                existing = catalog.further_spaces(connection, space.attribute).get(kind)
+                existing = catalog.extra_spaces(connection, space.attribute).get(kind)
                 if existing:
                     catalog.require_encoder(existing, made)
                 else:
-                    catalog.create_further(connection, space, kind, made, {})
+                    catalog.create_extra(connection, space, kind, made, {})
 
 
 def connect(url: str, *, prepared: bool = True) -> Database:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from pgneural.errors import InvalidFilter, UnknownDocument
 from pgneural.filter import Filter, condition, require_over, settled
 from pgneural.search import Hit, HitChunk, Hits
-from pgneural.statement import LEGS, Query, Statements, Target, Vectors
+from pgneural.statement import Query, StatementCache, Target, Vectors
 from pgneural.store.catalog import chunks_of, chunks_per_row, indexed_of, terms_of
 from pgneural.store.contained import require_contained
 from pgneural.store.failures import prepared_anew
@@ -35,7 +35,7 @@ MOST_PREPARED = 10
 """Statements that are built and run once before a client turns to another space: those of the shapes that came last."""
 
 
-class Searched:
+class DocumentStatements:
     """The target of a collection, with its statements.
 
     What differs only in vector and text goes straight to the driver (`bench overhead`).
@@ -44,11 +44,11 @@ class Searched:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.states = ["serving"]
-        self._statements = Statements(target, lambda target, query: with_documents(target, query.select(target)))
+        self._statements = StatementCache(target, lambda target, query: with_documents(target, query.select(target)))
 
     def rows(self, connection: sa.Connection, query: Query) -> Sequence[Sequence[Any]]:
         """Run the statement of a query; no rows where the space is in none of `states`."""
-        built, parameters = self._statements.of(query, connection)
+        built, parameters = self._statements.get(query, connection)
         parameters["neural_states"] = self.states
         driver: Any = connection.connection.dbapi_connection
 
@@ -65,27 +65,25 @@ class Searched:
         """Whether the statements are as good for what the target is by now."""
         here = self.target
         same = (here.space, here.tokens is None) == (target.space, target.tokens is None)
-        return same and here.dense.like(target.dense) and _like(here.sparse, target.sparse)
+        vectors = zip(here.vectors, target.vectors, strict=False)
+        return same and here.legs == target.legs and all(mine.like(theirs) for mine, theirs in vectors)
 
-    def moved_to(self, target: Target, connection: sa.Connection) -> Searched:
+    def moved_to(self, target: Target, connection: sa.Connection) -> DocumentStatements:
         """Return the same for another space, with the statements for queries like those that were asked here."""
-        other = Searched(target)
+        other = DocumentStatements(target)
         vector = np.ones(target.dense.indexed.dimensions, dtype=np.float32)
-        for query in self._statements.asked()[-MOST_PREPARED:]:
+        lead = target.dense.leg
+        for query in self._statements.recent()[-MOST_PREPARED:]:
             with contextlib.suppress(DBAPIError, psycopg.Error, InvalidFilter):  # a filter that never worked
-                other.rows(connection, replace(query, vector=None if query.vector is None else vector))
+                other.rows(connection, query.with_inputs(**{lead: vector}) if lead in query.inputs else query)
         return other
 
 
-def _like(one: Vectors | None, other: Vectors | None) -> bool:
-    return one is other if one is None or other is None else one.like(other)
-
-
 @dataclass(frozen=True)
-class Documents:
+class DocumentRows:
     """The documents of a collection, over one connection."""
 
-    searched: Searched
+    searched: DocumentStatements
     connection: sa.Connection
 
     @property
@@ -106,7 +104,8 @@ class Documents:
         """Run the statement of a search."""
         rows = self.searched.rows(self.connection, query)
         strategy = rows[0][_STRATEGY] if rows else ""
-        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=strategy)
+        legs = self.target.legs
+        return Hits([_hit(row, legs) for row in rows], limit=query.page.limit, strategy=strategy)
 
     def key(self, entity: Document) -> tuple[Any, ...]:
         """Return the primary key of a document."""
@@ -117,7 +116,7 @@ class Documents:
         return entity.title or ""
 
 
-def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, further: Mapping[str, Space]) -> Target:
+def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, extra: Mapping[str, Space]) -> Target:
     """Return what is searched of a collection.
 
     Args:
@@ -127,14 +126,16 @@ def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, further
         further: The spaces of further vectors, by kind.
     """
     ratio = chunks_per_row(connection, space)
-    sparse, tokens = further.get("sparse"), further.get("tokens")
+    sparse, tokens = extra.get("sparse"), extra.get("tokens")
+    vectors = [Vectors("semantic", chunks, indexed_of(space), ratio)]
+    if sparse is not None:
+        vectors.append(Vectors("sparse", chunks_of(sparse), indexed_of(sparse), ratio))
     return Target(
         DOCUMENTS,
-        Vectors("semantic", chunks, indexed_of(space), ratio),
+        tuple(vectors),
         terms_of(space),
         space.id,
         DOCUMENTS.c.collection == space.attribute,
-        None if sparse is None else Vectors("sparse", chunks_of(sparse), indexed_of(sparse), ratio),
         None if tokens is None else chunks_of(tokens),
     )
 
@@ -161,17 +162,16 @@ def with_documents(target: Target, ranking: sa.Select[Any]) -> sa.Select[Any]:
 
 _ATTRIBUTES = tuple(property_.key for property_ in sa.inspect(Document).column_attrs)
 _RANKED = len(_ATTRIBUTES)  # where the columns of the ranking begin
-_STRATEGY = _RANKED + 4 + len(LEGS)
-_RELAXED = _STRATEGY + 1
+_STRATEGY = _RANKED + 4
 
 
-def _hit(row: Sequence[Any]) -> Hit[Document]:
-    """Turn a row of `with_documents` into a hit."""
-    rank, _, ordinal, score = row[_RANKED : _RANKED + 4]
-    legs = {leg: row[at] for at, leg in enumerate(LEGS, start=_RANKED + 4) if row[at] is not None}
-    for place, boost in enumerate(row[_RELAXED + 1 : -2], start=1):
+def _hit(row: Sequence[Any], names: Sequence[str]) -> Hit[Document]:
+    """Turn a row of `with_documents` into a hit; the names are those of the target's legs."""
+    rank, _, ordinal, score, _, relaxed, *scores = row[_RANKED:-2]
+    legs = {leg: said for leg, said in zip(names, scores, strict=False) if said is not None}
+    for place, boost in enumerate(scores[len(names) :], start=1):
         legs[f"boost {place}"] = boost
-    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs, row[_RELAXED])
+    return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs, relaxed)
 
 
 def _document(row: Sequence[Any]) -> Document:

@@ -17,12 +17,12 @@ from typing import Any, Protocol, Unpack
 import numpy as np
 from sqlalchemy.orm import Session
 
-from pgneural.asking import SearchOptions, mode_of
 from pgneural.errors import EncoderUnavailable, InvalidQuery, UnreadableInput
 from pgneural.extras import require
 from pgneural.filter import Filter
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
-from pgneural.orm.bound import BoundSearch
+from pgneural.options import SearchOptions, mode_of
+from pgneural.orm.binding import SearchBinding
 from pgneural.search import Hits
 from pgneural.table import TableSearch
 from pgneural.types import Encoder, Mode
@@ -79,7 +79,7 @@ class Evaluation:
         return {"collection": self.collection, "queries": self.queries, "modes": modes}
 
 
-class Searched(Protocol):
+class Judged(Protocol):
     """What can be judged: a `pgneural.Collection`, or a `pgneural.TableSearch`."""
 
     @property
@@ -102,7 +102,7 @@ class Searched(Protocol):
 
 
 def evaluate(
-    searched: Searched | BoundSearch[Any],
+    searched: Judged | SearchBinding[Any],
     queries: str | Path | Queries,
     qrels: str | Path | Qrels,
     *,
@@ -153,15 +153,15 @@ def evaluate(
     return Evaluation(collection.name, len(asked), results, len(texts) - len(asked))
 
 
-def _over(searched: Searched | BoundSearch[Any], session: Session | None) -> Searched:
-    if not isinstance(searched, BoundSearch):
+def _over(searched: Judged | SearchBinding[Any], session: Session | None) -> Judged:
+    if not isinstance(searched, SearchBinding):
         return searched
     if session is None:
         raise InvalidQuery(f"{searched!r} is searched in a session; give session=")
     return TableSearch(searched, lambda: contextlib.nullcontext(session))
 
 
-def _usable(collection: Searched) -> Sequence[Mode]:
+def _usable(collection: Judged) -> Sequence[Mode]:
     """Return all modes of a collection; where nothing can encode a text, only the lexical one."""
     try:
         collection.encoder.encode_query("a")

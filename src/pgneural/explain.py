@@ -23,21 +23,33 @@ from pgneural.store.vectors import Method
 
 Plan = Mapping[str, Any]
 
-STAGES = {
-    "probe": "look how many rows pass",
+OF_VECTORS = {
     "near": "vector index",
     "exact": "distances, one by one",
     "fallback": "distances of all rows that pass",
-    "sparse_near": "index of the sparse vectors",
-    "sparse_exact": "sparse weights, one by one",
-    "sparse_fallback": "sparse weights of all rows that pass",
+}
+"""Stages of each leg over vectors."""
+
+OF_WORDS = {
     "question": "words of the query",
     "phrased": "rows with the phrase",
     "few_words": "words, one by one",
     "rare_words": "rows with a rare word",
     "more_words": "rows with more common words",
-    "scored": "all scores of the pool",
 }
+
+
+def stages_of(target: Target) -> dict[str, str]:
+    """Return the stages of a search of a target in their order, each with what it is in words."""
+    others = target.vectors[1:]
+    named = {f"{each.leg}_{name}": f"{what} of leg {each.leg}" for each in others for name, what in OF_VECTORS.items()}
+    return {
+        "probe": "look how many rows pass",
+        **OF_VECTORS,
+        **named,
+        **OF_WORDS,
+        "scored": "all scores of the pool",
+    }
 
 
 @dataclass(frozen=True)
@@ -99,15 +111,16 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
         hits: What it found.
     """
     query = query.settled()
-    require_contained(connection, target.source, query.given())
+    require_contained(connection, target.source, query.expressions())
     output: Any = connection.execute(_Explained(query.select(target))).scalar()
     output = json.loads(output) if isinstance(output, str) else output  # as some drivers give it
-    ran = {stage.name: stage for stage in _stages(output[0]["Plan"])}
-    said = _Words(target, query.page, hits, ran)
+    stages = stages_of(target)
+    ran = {stage.name: stage for stage in _stages(output[0]["Plan"], stages)}
+    said = _Narrative(target, query.page, hits, ran)
     return Explanation(
         hits,
         hits.strategy,
-        tuple(ran[name] for name in STAGES if name in ran),
+        tuple(ran[name] for name in stages if name in ran),
         tuple(said.sentences()),
         tuple(said.warnings()),
         float(output[0]["Planning Time"]),
@@ -131,16 +144,16 @@ def _compiled(element: _Explained, compiler: Any, **options: Any) -> str:
     return f"EXPLAIN (ANALYZE, FORMAT JSON) {compiler.process(element.statement, **options)}"
 
 
-def _stages(plan: Plan) -> Iterator[Stage]:
+def _stages(plan: Plan, stages: Mapping[str, str]) -> Iterator[Stage]:
     for node in _nodes(plan):
         name = node.get("Subplan Name", "").removeprefix("CTE ")
-        if name in STAGES and _executed(node):
+        if name in stages and _executed(node):
             inside = list(_nodes(node))
             waited = sum(_ms(other) for other in inside if other["Node Type"] == "CTE Scan")
             indexes = sorted({other["Index Name"] for other in inside if "Index Name" in other and _executed(other)})
             removed = sum(int(other.get("Rows Removed by Filter", 0)) for other in inside if _is_scan(other))
             rows = int(node["Actual Rows"])
-            yield Stage(name, STAGES[name], rows, removed, max(_ms(node) - waited, 0.0), tuple(indexes))
+            yield Stage(name, stages[name], rows, removed, max(_ms(node) - waited, 0.0), tuple(indexes))
 
 
 def _nodes(plan: Plan) -> Iterator[Plan]:
@@ -183,7 +196,7 @@ def _name(table: sa.FromClause) -> str:
     return str(getattr(table, "fullname", None) or getattr(table, "name", table))
 
 
-class _Words:
+class _Narrative:
     """The sentences of an explanation."""
 
     def __init__(self, target: Target, page: Page, hits: Hits, stages: Mapping[str, Stage]) -> None:
@@ -219,17 +232,21 @@ class _Words:
             yield "No filter, and too many rows to compare one by one."
 
     def _near(self) -> Iterator[tuple[Vectors, Stage]]:
-        for vectors, name in ((self.target.dense, "near"), (self.target.sparse, "sparse_near")):
-            if vectors and (stage := self.stages.get(name)):
+        for vectors in self.target.vectors:
+            if stage := self._stage(vectors, "near"):
                 yield vectors, stage
+
+    def _stage(self, vectors: Vectors, name: str) -> Stage | None:
+        leads = vectors is self.target.dense
+        return self.stages.get(name if leads else f"{vectors.leg}_{name}")
 
     def _vectors(self) -> Iterator[str]:
         for vectors, near in self._near():
             index = _scanned(vectors, near)
             by = f"{index} ({_kind(vectors)})" if index else "no index"
             yield f"By {by}: {near.rows + near.removed:,} chunks looked at, {near.rows:,} of them taken."
-        for name in ("fallback", "sparse_fallback"):
-            if not (fallback := self.stages.get(name)):
+        for vectors in self.target.vectors:
+            if not (fallback := self._stage(vectors, "fallback")):
                 continue
             yield (
                 f"That was too few rows for a full page, so all {fallback.rows:,} chunks of the rows that pass "

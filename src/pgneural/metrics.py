@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from pgneural.store.work import SpaceStatus, statuses
+from pgneural.store.monitoring import SpaceStatus, statuses
 from pgneural.worker import Worker
 
 LABELS = ("source", "attribute", "space", "state")

@@ -24,8 +24,8 @@ from pgneural.chunk import chunk
 from pgneural.errors import InvalidFilter
 from pgneural.load import check, mistyped
 from pgneural.store.catalog import indexed_of
-from pgneural.store.remembered import forget, recall, remember
 from pgneural.store.schema import Space
+from pgneural.store.vector_cache import cache_vectors, cached_vectors, evict
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
 
@@ -244,7 +244,7 @@ class Ingest:
         wanted = {hash_ for plan in planned for hash_ in plan.to_encode()} - known.keys()
         if wanted:
             with self.engine.begin() as connection:
-                known |= recall(connection, self._encoder(), sorted(wanted))
+                known |= cached_vectors(connection, self._encoder(), sorted(wanted))
         for plan in planned if known else ():
             plan.known = known
         return planned
@@ -273,7 +273,7 @@ class Ingest:
         if wanted:
             made = dict(zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True))
             with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
-                remember(connection, self._encoder(), made)
+                cache_vectors(connection, self._encoder(), made)
         self.report.chunks_encoded += len(made)
         encoded = [plan.encoded(made) for plan in batch]
         self.report.chunks_reused += sum(plan.vectors for plan in batch) - len(made)
@@ -283,7 +283,7 @@ class Ingest:
         """Remove old vectors once in a while, as workers do: there may be none."""
         if random.random() < self.report.chunks_encoded / FORGET_EVERY:
             with self.engine.begin() as connection:
-                forget(connection)
+                evict(connection)
 
 
 class SeenIds:

@@ -21,8 +21,8 @@ from pgneural.diversify import agreement, few_of_each, hashable, mmr
 from pgneural.errors import InvalidFilter, InvalidQuery
 from pgneural.rerank import LateInteraction, Rerank
 from pgneural.statement import Page, Query, Target, late_interaction, one_of
+from pgneural.store.extra_vectors import tokens_text
 from pgneural.store.failures import first_line, of_the_caller
-from pgneural.store.further import tokens_text
 from pgneural.store.schema import Document
 from pgneural.types import Vector, below
 
@@ -159,7 +159,7 @@ def run(rows: Rows[E], query: Query, noun: str = "the columns of documents") -> 
         return rows.hits(query)
 
 
-class Refined(Generic[E]):
+class RefinedSearch(Generic[E]):
     """A search whose candidates are put in another order before the page is cut.
 
     Args:

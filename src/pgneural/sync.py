@@ -12,10 +12,10 @@ from pgneural.chunk import chunk
 from pgneural.errors import InvalidQuery
 from pgneural.store import lexical, queue
 from pgneural.store.copying import commits_at_once
-from pgneural.store.kept import Changed, Kept, Made
 from pgneural.store.owner import Nested, Transactions, Within
-from pgneural.store.remembered import recall, remember
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space_tables import EncodedRow, SourceRow, SpaceTables
+from pgneural.store.vector_cache import cache_vectors, cached_vectors
 from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
 
 BATCH_ROWS = 512
@@ -27,7 +27,7 @@ for what is there; autovacuum comes a minute later."""
 
 
 @dataclass
-class Synced:
+class SyncReport:
     """What a run did.
 
     Attributes:
@@ -51,12 +51,12 @@ class Batch:
         known: Vectors that are there already, by the hash of what was read.
     """
 
-    kept: Kept
-    rows: list[Made]
+    kept: SpaceTables
+    rows: list[EncodedRow]
     known: dict[bytes, Vector] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, where: Transactions, kept: Kept, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
+    def read(cls, where: Transactions, kept: SpaceTables, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
         """Read the first of these rows, as many as memory allows; cut those that changed outside of a transaction."""
         with where.begin() as connection:
             changed = kept.read(connection, keys)
@@ -79,21 +79,21 @@ class Batch:
                 made.vectors = np.array([vectors[piece.hash] for piece in made.chunks], dtype=np.float32)
 
 
-def cut(space: Space, row: Changed, encoder: Callable[[], Encoder]) -> Made:
+def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> EncodedRow:
     """Cut a row; one whose stored chunks are right has none."""
     hash_ = _source_hash(space, row)
     if row.values is None or hash_ == row.source_hash:
-        return Made(row, hash_)
+        return EncodedRow(row, hash_)
     if not row.title.strip() and not row.content.strip():
-        return Made(row, hash_, [])
+        return EncodedRow(row, hash_, [])
     made = encoder()
     longest = min(space.max_tokens, made.max_tokens or space.max_tokens)
     overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
     record = Record(row.key, row.content, row.title)
-    return Made(row, hash_, chunk(record, made.tokenizer, max_tokens=longest, overlap=overlap))
+    return EncodedRow(row, hash_, chunk(record, made.tokenizer, max_tokens=longest, overlap=overlap))
 
 
-def _source_hash(space: Space, row: Changed) -> bytes:
+def _source_hash(space: Space, row: SourceRow) -> bytes:
     """Return what tells whether a row has to be cut anew; for documents, as `pipeline` does."""
     how = f"{space.max_tokens} {space.overlap}"
     if space.source == DOCUMENTS.fullname:
@@ -101,11 +101,11 @@ def _source_hash(space: Space, row: Changed) -> bytes:
     return fingerprint(row.title, row.content, how)
 
 
-def recalled(connection: sa.Connection, encoder: Encoder, batches: Sequence[Batch]) -> dict[bytes, Vector]:
+def cached_or_known(connection: sa.Connection, encoder: Encoder, batches: Sequence[Batch]) -> dict[bytes, Vector]:
     """Return the vectors that are there already for chunks of some batches, by their hash."""
     wanted = {piece.hash for batch in batches for piece in batch.chunks}
     found = {hash_: vector for batch in batches for hash_, vector in batch.known.items() if hash_ in wanted}
-    return found | recall(connection, encoder, sorted(wanted - found.keys()))
+    return found | cached_vectors(connection, encoder, sorted(wanted - found.keys()))
 
 
 def encoded(encoder: Encoder, batches: Sequence[Batch], found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
@@ -116,7 +116,7 @@ def encoded(encoder: Encoder, batches: Sequence[Batch], found: Mapping[bytes, Ve
     return dict(zip(missing, encoder.encode_documents(list(missing.values())), strict=True))
 
 
-class Syncing:
+class TransactionalSync:
     """One run over one space, for who waits for it; a batch is taken, encoded and stored at a time.
 
     Args:
@@ -124,11 +124,11 @@ class Syncing:
         encoder: Makes its encoder; called when the first text needs a vector.
     """
 
-    def __init__(self, kept: Kept, encoder: Callable[[], Encoder]) -> None:
+    def __init__(self, kept: SpaceTables, encoder: Callable[[], Encoder]) -> None:
         self._kept, self._encoder = kept, encoder
-        self.report = Synced()
+        self.report = SyncReport()
 
-    def within(self, connection: sa.Connection, *, own: bool = False) -> Synced:
+    def within(self, connection: sa.Connection, *, own: bool = False) -> SyncReport:
         """Bring all rows, or only those that the transaction itself has changed, up to date in it.
 
         Rows leave the queue together with what is made of them: where that fails, all of a batch is as it was before.
@@ -166,9 +166,9 @@ class Syncing:
         if any(batch.chunks):
             encoder = self._encoder()
             self._kept.claim_revision(connection, encoder.name, encoder.revision)
-            found = recalled(connection, encoder, [batch])
+            found = cached_or_known(connection, encoder, [batch])
             made = encoded(encoder, [batch], found)
-            remember(connection, encoder, made)
+            cache_vectors(connection, encoder, made)
             batch.give(found | made)
             self.report.chunks_encoded += len(made)
             self.report.chunks_reused += sum(1 for _ in batch.chunks) - len(made)

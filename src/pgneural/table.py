@@ -14,17 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session, registry
 
 from pgneural.errors import InvalidQuery, UnknownDocument
-from pgneural.orm.bound import BoundSearch
-from pgneural.store.declared import Declared
+from pgneural.orm.binding import SearchBinding
+from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import translated
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
 
 if TYPE_CHECKING:
-    from pgneural.asking import Asked, SearchOptions
     from pgneural.explain import Explanation
     from pgneural.filter import Expression, Filter
+    from pgneural.options import QueryInput, SearchOptions
     from pgneural.orm.query import SearchQuery
+    from pgneural.query import Query
     from pgneural.search import Hits
     from pgneural.store.schema import Space
     from pgneural.types import Encoder, Mode
@@ -44,14 +45,14 @@ class TableSearch(Generic[E]):
         sessions: Gives a session for each call.
     """
 
-    def __init__(self, bound: BoundSearch[E], sessions: Sessions) -> None:
+    def __init__(self, bound: SearchBinding[E], sessions: Sessions) -> None:
         self._bound, self._sessions = bound, sessions
 
     @property
     def name(self) -> str:
         """The table with its schema, and the name of the search."""
-        declared = self._bound.declared
-        return ".".join(filter(None, (declared.schema, declared.source, declared.attribute)))
+        definition = self._bound.definition
+        return ".".join(filter(None, (definition.schema, definition.source, definition.attribute)))
 
     @property
     def modes(self) -> Sequence[Mode]:
@@ -61,18 +62,18 @@ class TableSearch(Generic[E]):
     @property
     def encoder(self) -> Encoder:
         """The encoder of the space that answers."""
-        return self._bound.asking
+        return self._bound.query_encoder
 
     def id_of(self, row: E) -> str:
         """Return the text that a row is known by."""
         return ",".join(map(str, self._bound.key(row)))
 
-    def search(self, query: Asked, **options: Unpack[SearchOptions]) -> Hits[E]:
+    def search(self, query: QueryInput | Query, **options: Unpack[SearchOptions]) -> Hits[E]:
         """Return the rows that answer a query best."""
         with self._sessions() as session:
             return self._query(self._bound(query), **options).all(session)
 
-    def explain(self, query: Asked, **options: Unpack[SearchOptions]) -> Explanation:
+    def explain(self, query: QueryInput | Query, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did."""
         with self._sessions() as session:
             return self._query(self._bound(query), **options).explain(session)
@@ -90,7 +91,7 @@ class TableSearch(Generic[E]):
             return self._query(self._bound.recommend(liked, unliked), **options).all(session)
 
     def discover(
-        self, target: Asked | None, context: Sequence[tuple[str, str]], **options: Unpack[SearchOptions]
+        self, target: QueryInput | None, context: Sequence[tuple[str, str]], **options: Unpack[SearchOptions]
     ) -> Hits[E]:
         """Return rows on the right side of pairs of examples, and among these the nearest to a target."""
         with self._sessions() as session:
@@ -122,7 +123,7 @@ class TableSearch(Generic[E]):
         return [self._row(session, id_) for id_ in ids]
 
     def _row(self, session: Session, id_: str) -> E:
-        key = self._bound.declared.key
+        key = self._bound.definition.key
         parts = id_.split(",") if len(key) > 1 else [id_]
         unknown = UnknownDocument(f"{self.name} has no row {id_!r}; give the value of {_named(key)}")
         if len(parts) != len(key):
@@ -152,9 +153,9 @@ def table_search(engine: sa.Engine, space: Space) -> TableSearch[Any]:
         table = _reflected(connection, schema, name)
     row = type(name, (), {"__doc__": f"A row of {space.source}."})
     mapper: Mapper[Any] = registry().map_imperatively(row, table)
-    declared = _declared(space, table)
-    chunks, terms = declared.tables(table, table.metadata)
-    bound: BoundSearch[Any] = BoundSearch(mapper, declared, chunks, terms, space.encoder, catalogued=True)
+    definition = _declared(space, table)
+    chunks, terms = definition.tables(table, table.metadata)
+    bound: SearchBinding[Any] = SearchBinding(mapper, definition, chunks, terms, space.encoder, catalogued=True)
     return TableSearch(bound, lambda: Session(engine))
 
 
@@ -170,10 +171,10 @@ def _reflected(connection: sa.Connection, schema: str, name: str) -> sa.Table:
     return table
 
 
-def _declared(space: Space, table: sa.Table) -> Declared:
+def _declared(space: Space, table: sa.Table) -> SearchDefinition:
     """Return what a class would declare to have this search."""
     watched: Mapping[str, Sequence[str]] = space.watched
-    return Declared(
+    return SearchDefinition(
         source=table.name,
         attribute=space.attribute,
         key=tuple(table.primary_key),

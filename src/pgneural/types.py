@@ -194,7 +194,7 @@ class AnyEncoder(Protocol):
         """The kinds of content it accepts."""
 
 
-class FurtherEncoder(AnyEncoder, Protocol):
+class ExtraEncoder(AnyEncoder, Protocol):
     """An encoder of sparse vectors, or of vectors of tokens; what is beyond a model's length is cut."""
 
     def encode_documents(self, items: Sequence[str]) -> Sequence[Vector]:

@@ -28,17 +28,17 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from pgneural.encode_job import EncodeJob, JobProgress
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import MissingPrivilege
 from pgneural.printable import logger as logger_of
-from pgneural.rounds import Done, Round
-from pgneural.store import lexical, queue, remembered, work
+from pgneural.store import lexical, monitoring, queue, vector_cache
 from pgneural.store.engine import create_engine, libpq_url, translated
 from pgneural.store.failures import sqlstate
-from pgneural.store.kept import Kept
 from pgneural.store.owner import AsOwner
 from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
+from pgneural.store.space_tables import SpaceTables
 from pgneural.store.spaces import build_index, set_index_aside, to_be_indexed
 from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
@@ -85,7 +85,7 @@ GIVEN = "vectors:"
 class _Shared:
     """What the threads of a worker share."""
 
-    totals: dict[int, Done] = field(default_factory=dict)
+    totals: dict[int, JobProgress] = field(default_factory=dict)
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     idle: set[int] = field(default_factory=set)
@@ -128,7 +128,7 @@ class Worker:
         self._checked = False
 
     @property
-    def totals(self) -> dict[int, Done]:
+    def totals(self) -> dict[int, JobProgress]:
         """What was done, by the id of the space."""
         with self._shared.lock:
             return dict(self._shared.totals)
@@ -270,7 +270,7 @@ class Worker:
             self._require_role(True)
         compared = self._reconcile()
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            spaces = [space for space in work.with_work(connection, self.only) if self._ready(space)]
+            spaces = [space for space in monitoring.spaces_with_work(connection, self.only) if self._ready(space)]
             earlier = [space for space in lexical.outdated(connection, self.only) if self._ready(space)]
         collected = sum(self._guarded(space, self._collect) for space in spaces)
         serving = [space for space in spaces if space.state == "serving"]
@@ -344,7 +344,7 @@ class Worker:
             collected = queue.collect(connection, space.id)
         if collected and random.random() < collected / lexical.FOLD_EVERY:
             with owner.begin() as connection:
-                terms = Kept.of(connection, space).terms
+                terms = SpaceTables.of(connection, space).terms
             lexical.settle_apart(owner, space.id, terms)
             lexical.fold(owner, space.id)
         return collected
@@ -354,7 +354,7 @@ class Worker:
 
     def _encode(self, spaces: Sequence[Space]) -> int:
         """Do a round of the first space that has rows to be encoded, with others of the same encoder."""
-        round_: Round | None = None
+        round_: EncodeJob | None = None
         encoder: tuple[str, str] | None = None
         for space in spaces:
             key = space.encoder, json.dumps(space.options, sort_keys=True)
@@ -364,7 +364,7 @@ class Worker:
             def add(space: Space, key: tuple[str, str] = key) -> int:
                 nonlocal round_
                 with AsOwner(self.engine, space.id).begin() as connection:
-                    kept = Kept.of(connection, space)
+                    kept = SpaceTables.of(connection, space)
                     set_index_aside(connection, space.id)
                 if kept.chunks is None:
                     return 0
@@ -372,7 +372,7 @@ class Worker:
                 with self.engine.begin() as connection:
                     kept.claim_revision(connection, made.name, made.revision)
                 if round_ is None or not round_.shares:  # the space before may have had nothing, and another encoder
-                    round_ = Round(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made, as_owner=True)
+                    round_ = EncodeJob(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made, as_owner=True)
                 return round_.add(kept, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
 
             if self._guarded(space, add):
@@ -382,7 +382,7 @@ class Worker:
         self._run(round_)
         return len(round_.shares)
 
-    def _run(self, round_: Round) -> None:
+    def _run(self, round_: EncodeJob) -> None:
         try:
             self._guarded(round_.shares[0].kept.space, lambda _: round_.run(self._stopping.is_set))
         finally:
@@ -392,22 +392,22 @@ class Worker:
             if share.broken is not None:
                 self._guarded(share.kept.space, functools.partial(_raise, share.broken))
 
-    def _count(self, space: int, done: Done) -> None:
+    def _count(self, space: int, done: JobProgress) -> None:
         with self._shared.lock:
-            totals = self._shared.totals.setdefault(space, Done())
+            totals = self._shared.totals.setdefault(space, JobProgress())
             for name in vars(totals):
                 setattr(totals, name, getattr(totals, name) + getattr(done, name))
             solved = bool(done.rows) and self._shared.problems.pop(space, None) is not None
         values = [done.rows, done.encoded, done.reused, done.encode_seconds, done.write_seconds]
         with self.engine.begin() as connection:
-            work.add(connection, space, self.id, values)
+            monitoring.add(connection, space, self.id, values)
         if solved:
             self._say_of(space, None)
 
     def _say_of(self, space: int, problem: str | None) -> None:
         """Say in the catalog why a space is left alone, as far as the server can be reached."""
         with contextlib.suppress(SQLAlchemyError, psycopg.Error), self.engine.begin() as connection:
-            work.explain(connection, space, problem)
+            monitoring.explain(connection, space, problem)
 
     def _listen(self) -> None:
         """Wake the others when something was noted, and say that the worker lives, until it stops."""
@@ -434,12 +434,12 @@ class Worker:
             for _ in connection.notifies(timeout=0.5, stop_after=1):
                 self._wake()
         with self.engine.begin() as saying:
-            work.gone(saying, self.id)
+            monitoring.deregister(saying, self.id)
 
     def _say(self) -> None:
         with self.engine.begin() as connection:
-            work.seen(connection, self.id, socket.gethostname(), os.getpid())
-            remembered.forget(connection)
+            monitoring.heartbeat(connection, self.id, socket.gethostname(), os.getpid())
+            vector_cache.evict(connection)
 
     def _wake(self) -> None:
         with self._woken:
@@ -472,4 +472,4 @@ def of_a_space(error: Exception) -> bool:
 def unknown_spaces(engine: sa.Engine, names: Sequence[str]) -> list[str]:
     """Return which of these are names of no search and no collection."""
     with engine.connect() as connection:
-        return work.unknown(connection, names)
+        return monitoring.unknown(connection, names)

@@ -39,7 +39,7 @@ db.colection("notes")
 """
 
 
-def declared(start: Distribution, extras: set[str]) -> Iterator[Distribution]:
+def definition(start: Distribution, extras: set[str]) -> Iterator[Distribution]:
     """Return what a distribution asks for, and what that asks for."""
     seen: set[tuple[str, str]] = set()
     waiting = [(start, extra) for extra in ("", *extras)]
@@ -84,7 +84,7 @@ class Environment:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
         (metadata,) = site.glob("pgneural-*.dist-info")
-        for found in declared(PathDistribution(metadata), set(extras)):
+        for found in definition(PathDistribution(metadata), set(extras)):
             link(found, site)
 
     def run(self, code: str, **environment: str) -> str:

@@ -46,7 +46,7 @@ def long(database: Database) -> Collection:
 @pytest.fixture(scope="module")
 def cosines(long: Collection) -> Any:
     """Return a function from a query to the cosines of the chunks of each document."""
-    with long._engine.connect() as connection:
+    with long.searcher.engine.connect() as connection:
         rows = connection.execute(
             sa.select(Document.external_id, long.chunks.c.embedding).join(
                 long.chunks, long.chunks.c.source_id == Document.id

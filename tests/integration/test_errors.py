@@ -20,7 +20,6 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Boost, Collection, Database, Document, LateInteraction, Record, Rerank, Searchable, connect
-from pgneural.asking import SearchOptions, page_of, patience_of, query_of, refinement_of
 from pgneural.cli import main
 from pgneural.errors import (
     ChangedType,
@@ -39,6 +38,7 @@ from pgneural.errors import (
     UnknownDocument,
     UnsupportedDriver,
 )
+from pgneural.options import SearchOptions, page_of, patience_of, query_of, refinement_of
 from pgneural.store.engine import create_engine, translated
 from tests.fixtures.tables import Execute
 
@@ -161,7 +161,11 @@ def test_long_lists_of_values(notes: Collection) -> None:
     assert notes.facets("collection", where=Document.external_id.in_(ids)) == {"notes": 5}
     assert notes.delete(where=Document.external_id.in_(ids)) == 5
     many = ", ".join(["%s"] * 66_000)
-    with notes._engine.connect() as connection, pytest.raises(InvalidQuery, match="66,000 values.*array"), translated():
+    with (
+        notes.searcher.engine.connect() as connection,
+        pytest.raises(InvalidQuery, match="66,000 values.*array"),
+        translated(),
+    ):
         connection.exec_driver_sql(f"SELECT ARRAY[{many}]", tuple(range(66_000)))
 
 

@@ -56,9 +56,9 @@ def test_fallback(many: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 10)
     monkeypatch.setattr("pgneural.statement.vector_leg.EF_SEARCH", 10)
     monkeypatch.setattr("pgneural.statement.vector_leg.MAX_SCAN_TUPLES", 1)
-    many._searched = None  # it keeps the statements that it has built
+    many.searcher.forget_statements()  # it keeps the statements that it has built
     said = many.explain("wbz wcz", mode="semantic", where="(metadata->>'n')::int % 200 = 0")
-    many._searched = None
+    many.searcher.forget_statements()
     assert said.strategy == "fallback"
     assert any("all 25 chunks of the rows that pass" in sentence for sentence in said.words)
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from pgneural import Collection, CrossEncoderReranker, Database, Record, evaluate
 from pgneural.cli import main
-from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
 from pgneural.encoders.permitted import permit
 from pgneural.errors import MissingExtra
 
@@ -72,7 +72,7 @@ def test_searches_without_a_model(db: Database, notes: Collection, model: str, u
 
 @pytest.mark.usefixtures("without")
 def test_every_heavy_part_is_named(db: Database, notes: Collection, tmp_path: Path, model: str) -> None:
-    for make in (CrossEncoderReranker, SparseTransformerEncoder, TokenEncoder):
+    for make in (CrossEncoderReranker, SparseTransformerEncoder, MultiVectorTransformerEncoder):
         with pytest.raises(MissingExtra, match=r"pip install 'pgneural\[local\]'"):
             make(model)
     with pytest.raises(MissingExtra, match=r"an evaluation needs ir_measures.*pip install 'pgneural\[evaluate\]'"):

@@ -97,7 +97,7 @@ def test_a_terminal_that_knows_ascii_only(run: Run, hostile: str) -> None:
 def test_a_worker_tells_at_once_that_the_server_is_not_there(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pgneural.cli.working.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("pgneural.cli.worker.PATIENCE_SECONDS", 0.3)
     with caplog.at_level(logging.WARNING):
         result = CliRunner().invoke(main, ["worker", "--database", "postgresql://127.0.0.1:1/none"])
     assert result.exit_code == 1

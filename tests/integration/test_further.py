@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from pgneural import Collection, Database, LateInteraction, Record
-from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
 from pgneural.errors import EncoderMismatch, EncoderUnavailable, InvalidQuery
 from pgneural.types import Vector
 from tests.fixtures.models import WORDS
@@ -69,7 +69,7 @@ def test_sparse_leg(both: Collection, tiny_sparse: Path) -> None:
 
 
 def test_late_interaction(both: Collection, tiny_late: Path) -> None:
-    encoder = TokenEncoder(tiny_late)
+    encoder = MultiVectorTransformerEncoder(tiny_late)
     query = encoder.encode_query(QUERY)
     scores = {str(n): float((query @ d.T).max(1).sum()) for n, d in enumerate(encoder.encode_documents(texts(60)))}
     assert closely(both.search(QUERY, limit=5, rerank=LateInteraction(candidates=60)), scores)
@@ -89,7 +89,7 @@ def test_vectors_follow_their_chunks(both: Collection, db: Database) -> None:
         assert connection.execute(stored).one() == (59, 59, 59)
     again = db.existing("both")
     changed = again.search("how do vaccines work", mode="sparse", limit=59)
-    encoder: Any = both._further["sparse"].encoder
+    encoder: Any = both.searcher.extra["sparse"].encoder
     own = encoder.encode_query("how do vaccines work")
     (hit,) = [hit for hit in changed if hit.entity.external_id == "7"]
     assert hit.score == pytest.approx(float(own @ own), rel=1e-3)

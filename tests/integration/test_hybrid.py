@@ -39,7 +39,7 @@ def distances(collection: Collection, query: str) -> dict[str, float]:
     chunks, vector = collection.chunks, collection.encoder.encode_query(query)
     nearest = sa.func.min(chunks.c.embedding.cosine_distance(vector))
     statement = sa.select(Document.external_id, nearest).join(chunks, chunks.c.source_id == Document.id)
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         rows = connection.execute(statement.where(Document.collection == collection.name).group_by(Document.id))
         return {row[0]: float(row[1]) for row in rows}
 
@@ -54,7 +54,8 @@ def fused(near: dict[str, float], words: dict[str, float], ideal: float, fusion:
     keys = sorted(near)
     semantic = standard(np.array([1 - near[key] for key in keys]), 0)
     lexical = standard(np.array([words.get(key, 0) / ideal for key in keys]), LEAST_SPREAD)
-    total = (fusion.semantic * semantic + fusion.lexical * lexical) / (fusion.semantic + fusion.lexical)
+    weights = fusion.weight("semantic"), fusion.weight("lexical")
+    total = (weights[0] * semantic + weights[1] * lexical) / sum(weights)
     return dict(zip(keys, map(float, total), strict=True))
 
 
@@ -81,8 +82,8 @@ def test_equals_the_reference(
     near = {id_: distance for id_, distance in distances(small, query).items() if int(id_) % keep == 0}
     scores = {id_: score for id_, score in bm25(every, query, mean_length(small)).items() if id_ in near}
     ideal = sum(np.log(1 + (len(texts) - n + 0.5) / (n + 0.5)) for n in (sum(w in t for t in texts) for w in words))
-    expected = fused(near, scores, float(ideal), WeightedSum(weight))
-    hits = small.search(query, where=where, limit=limit, offset=offset, fusion=WeightedSum(weight))
+    expected = fused(near, scores, float(ideal), WeightedSum(semantic=weight))
+    hits = small.search(query, where=where, limit=limit, offset=offset, fusion=WeightedSum(semantic=weight))
     wanted = sorted(expected.values(), reverse=True)[offset : offset + limit]
     assert [hit.score for hit in hits] == pytest.approx(wanted, abs=2e-3)
     for hit in hits:
@@ -148,9 +149,9 @@ def test_a_threshold_that_nothing_meets_does_not_run_away(many: Collection) -> N
     vector = many.encoder.encode_query("wbz wcz")
     seen = {}
     for max_distance in (None, 1e-9):
-        with many._engine.connect() as connection:
-            asked = Query(Mode.SEMANTIC, Page(10), vector, threshold=Threshold(max_distance))
-            select = asked.select(many._searching(connection).target)
+        with many.searcher.engine.connect() as connection:
+            asked = Query(Mode.SEMANTIC, Page(10), {"semantic": vector}, threshold=Threshold(max_distance))
+            select = asked.select(many.searcher.target(connection))
             compiled = select.compile(dialect=connection.dialect)
             plan: Any = connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params

@@ -58,7 +58,7 @@ def content(notes: Collection) -> list[Any]:
         .join(chunks, chunks.c.source_id == Document.id)
         .order_by(Document.external_id, chunks.c.ordinal)
     )  # fmt: skip
-    with notes._engine.connect() as connection:
+    with notes.searcher.engine.connect() as connection:
         return [tuple(row) for row in connection.execute(statement)]
 
 
@@ -417,7 +417,7 @@ def without_words(notes: Collection) -> int:
         f"SELECT count(*) FROM neural.documents d WHERE collection = :name AND NOT EXISTS "  # noqa: S608
         f'(SELECT FROM neural."{terms}" t WHERE t.source_id = d.id)'
     )
-    with notes._engine.connect() as connection:
+    with notes.searcher.engine.connect() as connection:
         return int(connection.scalar(statement, {"name": notes.name}) or 0)
 
 

@@ -65,7 +65,7 @@ def many(database: Database) -> Collection:
 
 
 def mean_length(collection: Collection) -> float:
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         return float(connection.scalar(sa.select(Space.mean_length).where(Space.id == collection.space.id)) or 0)
 
 
@@ -103,12 +103,12 @@ def test_pruning_changes_nothing(many: Collection, monkeypatch: pytest.MonkeyPat
     def run(rare: int) -> list[tuple[list[str], str]]:
         monkeypatch.setattr("pgneural.statement.lexical_leg.RARE_ROWS", rare)
         monkeypatch.setattr("pgneural.statement.probe.EXACT_CHUNKS", 100)
-        many._searched = None  # it keeps the statements that it has built
+        many.searcher.forget_statements()  # it keeps the statements that it has built
         every = [many.search(query, mode="lexical", where=where) for query in queries for where in filters]
         return [(ids(hits), hits.strategy) for hits in every]
 
     pruned, unpruned = run(1000), run(10**9)
-    many._searched = None
+    many.searcher.forget_statements()
     assert {strategy for _, strategy in unpruned} == {"rare words"}
     assert [found for found, _ in pruned] == [found for found, _ in unpruned]
     strategies = Counter(strategy for _, strategy in pruned)
@@ -116,7 +116,7 @@ def test_pruning_changes_nothing(many: Collection, monkeypatch: pytest.MonkeyPat
 
 
 def counted(collection: Collection) -> tuple[dict[str, int], tuple[int, float]]:
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         terms = connection.execute(
             sa.text(
                 "SELECT lexeme, sum(documents)::int FROM neural.term_counts WHERE space_id = :space"
@@ -273,9 +273,9 @@ def test_bad_questions(database: Database, many: Collection) -> None:
 
 @pytest.mark.parametrize("where", [None, "(metadata->>'n')::int % 2 = 0"])
 def test_candidates_come_from_the_words_index(many: Collection, where: str | None) -> None:
-    with many._engine.connect() as connection:
-        asked = Query(Mode.LEXICAL, Page(10), text="wbz wcz", where=condition(where))
-        select = asked.select(many._searching(connection).target)
+    with many.searcher.engine.connect() as connection:
+        asked = Query(Mode.LEXICAL, Page(10), {"lexical": "wbz wcz"}, where=condition(where))
+        select = asked.select(many.searcher.target(connection))
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE rare_words")

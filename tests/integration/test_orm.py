@@ -213,7 +213,7 @@ def test_manual_sync_finds_whatever_was_written(articles: Session, engine: sa.En
     assert Article.search.pending(session) == 0
     session.execute(sa.insert(Article), [{"title": "bulk", "body": "zebra", "views": 1, "author_id": 1}])
     session.connection().execute(
-        sa.insert(Article.search.declared.key[0].table).values(title="core", body="yak", views=1, author_id=1)
+        sa.insert(Article.search.definition.key[0].table).values(title="core", body="yak", views=1, author_id=1)
     )
     session.execute(sa.text("UPDATE articles SET views = views + 1"))  # nothing that is searched
     session.commit()
@@ -248,7 +248,7 @@ def test_inline_sync(articles: Session) -> None:
     session.execute(sa.insert(Quick), [{"text": f"bulk {n}"} for n in range(10)])
     session.commit()
     assert Quick.search.pending(session) == 0
-    session.execute(sa.insert(Quick.search.declared.key[0].table).values(text="a narwhal"))
+    session.execute(sa.insert(Quick.search.definition.key[0].table).values(text="a narwhal"))
     session.commit()
     assert Quick.search("narwhal").mode("lexical").all(session)[0].entity.text == "a narwhal"
     session.execute(sa.update(Quick).where(Quick.text == "a narwhal").values(text="an orca"))

@@ -25,10 +25,10 @@ from sqlalchemy.orm import (
 )
 
 from pgneural import Searchable
+from pgneural.encode_job import EncodeJob
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidDeclaration, InvalidQuery, MissingPrivilege
-from pgneural.orm import BoundSearch
-from pgneural.rounds import Round
+from pgneural.orm import SearchBinding
 from pgneural.store import queue
 from pgneural.store.engine import libpq_url
 from pgneural.sync import encoded
@@ -76,7 +76,7 @@ def test_a_declared_overlap_is_kept(engine: sa.Engine) -> None:
 def test_what_changes_while_it_is_encoded_stays_pending(engine: sa.Engine) -> None:
     """Also where another sync has taken the row in between, so that it is pending for a second time."""
     note = created(engine, declare())
-    search: BoundSearch[Any] = note.search
+    search: SearchBinding[Any] = note.search
     with Session(engine) as session:
         session.add(note(text="old fox"))
         session.commit()
@@ -103,12 +103,12 @@ def test_what_changes_while_it_is_encoded_stays_pending(engine: sa.Engine) -> No
     assert texts(engine, note) == ["newest gnu"]
 
 
-def claimed(engine: sa.Engine, search: BoundSearch[Any]) -> Round:
+def claimed(engine: sa.Engine, search: SearchBinding[Any]) -> EncodeJob:
     """Return a round of what is pending."""
     with engine.begin() as connection:
         queue.collect(connection, search.space(connection).id)
         kept = search._kept(connection)
-    round_ = Round(engine, "slow", lambda: search.encoder, strict=True)
+    round_ = EncodeJob(engine, "slow", lambda: search.encoder, strict=True)
     assert round_.add(kept) == 1
     return round_
 
@@ -301,7 +301,7 @@ def test_inline_does_not_disturb_other_work(engine: sa.Engine, empty_url: str) -
     with Session(lite) as session:
         session.execute(sa.text("SELECT 1"))
         session.commit()
-    assert note.search.declared.sync == "inline"
+    assert note.search.definition.sync == "inline"
 
 
 # searches
@@ -397,7 +397,7 @@ def test_adoption_takes_the_index_that_is_there(engine: sa.Engine) -> None:
     ):
         near = Searchable(column="embedding", encoder="vectors:8")
         note = declare(args=(index(operators, method),), embedding=mapped_column(VECTOR(8)), search=near)
-        assert (note.search.declared.distance, note.search.declared.index.method) == (distance, method.lower())
+        assert (note.search.definition.distance, note.search.definition.index.method) == (distance, method.lower())
     note.metadata.create_all(engine)
     vectors = np.random.default_rng(1).normal(size=(3000, 8))
     with Session(engine) as session:

@@ -283,7 +283,7 @@ def test_hybrid_properties_expressions_and_language_by_row(create: Create) -> No
         assert Note.search("Haus").mode("lexical").all(session)[0].entity.lang == "de"
         chunk = session.scalars(sa.select(Note.search.chunks.c.text)).first()
         assert chunk == "dear\n\n5"
-        assert Note.search.declared.watched == {"notes": ["text", "price", "lang"]}
+        assert Note.search.definition.watched == {"notes": ["text", "price", "lang"]}
         session.execute(sa.update(Note).where(Note.text.like("%fox%")).values(price=1))
         assert Note.search.sync(session).rows == 1
         assert Note.search("cheap").all(session)[0].entity.text == "a red fox runs"

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ids(notes: Collection, root: Path) -> set[str]:
-    with notes._engine.connect() as connection:
+    with notes.searcher.engine.connect() as connection:
         return {id_.removeprefix(f"{root}/") for id_ in connection.scalars(sa.select(Document.external_id))}
 
 

@@ -11,14 +11,14 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.orm import Session
 
 from pgneural import Database
+from pgneural.encode_job import drain
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidSpace
-from pgneural.rounds import drained
 from pgneural.store import queue
 from pgneural.store.engine import libpq_url
-from pgneural.store.kept import Kept
-from pgneural.store.remembered import recall, remember
 from pgneural.store.schema import Space
+from pgneural.store.space_tables import SpaceTables
+from pgneural.store.vector_cache import cache_vectors, cached_vectors
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute
 
@@ -256,8 +256,8 @@ def test_who_syncs_waits_for_what_workers_have(notes: Execute, db: Database) -> 
     notes("SELECT neural.claim(%s, 'dead', 5, '1 s')", space)
     with db.engine.begin() as connection:
         found = Session(connection).get_one(Space, space)
-        kept = Kept.of(connection, found)
-    assert drained(db.engine, kept, HashEncoder).rows == 20
+        kept = SpaceTables.of(connection, found)
+    assert drain(db.engine, kept, HashEncoder).rows == 20
     assert notes("SELECT count(*) FROM notes_search") == [(20,)]
 
 
@@ -303,11 +303,11 @@ def test_vectors_that_somebody_else_made_meanwhile(db: Database) -> None:
     texts = {bytes([n]): text for n, text in enumerate(["fox", "owl", "ibis"])}
     vectors = dict(zip(texts, encoder.encode_documents(list(texts.values())), strict=True))
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        remember(connection, encoder, {b"\x00": vectors[b"\x00"]})
-        remember(connection, encoder, dict(list(vectors.items())[:2]))
+        cache_vectors(connection, encoder, {b"\x00": vectors[b"\x00"]})
+        cache_vectors(connection, encoder, dict(list(vectors.items())[:2]))
     with db.engine.begin() as connection:
-        remember(connection, encoder, vectors)
-        found = recall(connection, encoder, list(texts))
+        cache_vectors(connection, encoder, vectors)
+        found = cached_vectors(connection, encoder, list(texts))
     assert {key: vector.tolist() for key, vector in found.items()} == {key: v.tolist() for key, v in vectors.items()}
 
 

@@ -71,7 +71,7 @@ def test_searches_see_what_the_role_sees(seen: tuple[Collection, str], mode: str
 
 def test_tables_of_the_collection_show_no_more(seen: tuple[Collection, str]) -> None:
     collection, owner = seen
-    with collection._engine.connect() as connection:
+    with collection.searcher.engine.connect() as connection:
         for table in ("documents", "documents_secured", "documents_secured_terms"):
             assert connection.scalar(sa.text(f"SELECT count(*) FROM neural.{table}")) == OWNERS[owner]  # noqa: S608
 

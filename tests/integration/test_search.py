@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgneural import Collection, Database, Document, Record
-from pgneural.documents import Documents
+from pgneural.documents import DocumentRows
 from pgneural.errors import DimensionMismatch, InvalidFilter, UnknownDocument
 from pgneural.types import Mode, Vector
 
@@ -89,12 +89,12 @@ def test_fallback_when_the_index_scan_gives_up(points: Collection, monkeypatch: 
     monkeypatch.setattr("pgneural.statement.vector_leg.EF_SEARCH", 10)
     monkeypatch.setattr("pgneural.statement.vector_leg.MAX_SCAN_TUPLES", 1)
     strategies = set()
-    points._searched = None  # it keeps the statements that it has built
+    points.searcher.forget_statements()  # it keeps the statements that it has built
     for query in vectors(2, 10):
         hits = points.search(query, where="(metadata->>'n')::int % 200 = 0", limit=10)
         assert ids(hits) == reference(query, lambda n, v: n % 200 == 0, 10)
         strategies.add(hits.strategy)
-    points._searched = None
+    points.searcher.forget_statements()
     assert strategies == {"fallback"}
 
 
@@ -220,8 +220,8 @@ def test_the_near_branch_uses_the_vector_index(points: Collection, database: Dat
     from pgneural.statement import Page, Query
 
     with database.engine.connect() as connection:
-        asked = Query(Mode.SEMANTIC, Page(10), vectors(2, 1)[0], where=condition(where))
-        select = asked.select(points._searching(connection).target)
+        asked = Query(Mode.SEMANTIC, Page(10), {"semantic": vectors(2, 1)[0]}, where=condition(where))
+        select = asked.select(points.searcher.target(connection))
         compiled = select.compile(dialect=connection.dialect)
         rows: Any = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params).scalar()
     plan = next(node for node in nodes(rows[0]["Plan"]) if node.get("Subplan Name") == "CTE near")
@@ -247,8 +247,9 @@ def test_prepared_and_generic_plans_give_the_same(points: Collection, database: 
         from pgneural.filter import condition
         from pgneural.statement import Page, Query
 
+        even = condition("(metadata->>'n')::int % 2 = 0")
         for _ in range(12):
-            asked = Query(Mode.SEMANTIC, Page(10), query, where=condition("(metadata->>'n')::int % 2 = 0"))
-            hits = Documents(points._searching(connection), connection).hits(asked)
+            asked = Query(Mode.SEMANTIC, Page(10), {"semantic": query}, where=even)
+            hits = DocumentRows(points.searcher.statements(connection), connection).hits(asked)
             connection.rollback()
             assert ids(hits) == expected

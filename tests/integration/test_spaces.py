@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgneural import Collection, Database, Searchable, documents, encoders, serving
+from pgneural import Collection, Database, Searchable, active_space, documents, encoders
 from pgneural.cli import main
 from pgneural.errors import DimensionMismatch, InvalidSpace, UnknownCollection, UnknownSpace
 from pgneural.statement import Target
@@ -32,7 +32,7 @@ def work(db: Database) -> None:
 
 @pytest.fixture
 def notes(db: Database, monkeypatch: pytest.MonkeyPatch) -> Collection:
-    monkeypatch.setattr(serving, "HERD_SECONDS", 0.1)
+    monkeypatch.setattr(active_space, "PREPARE_JITTER_SECONDS", 0.1)
     notes = db.collection("notes", encoder="hash")
     notes.index({"id": str(n), "text": f"{animal} number {n}"} for n, animal in enumerate(ANIMALS * 5))
     return notes
@@ -154,7 +154,7 @@ def test_a_mapped_class_with_old_code_goes_on(create: Create, db: Database, engi
         db.switch_space("memos.search", "b")
         assert texts(Memo.search("owl").limit(1).all(session)) == ["an old owl watches"]
         assert Memo.search.answer.name == "memos_search_b"
-        assert Memo.search.asking.dimensions == 32
+        assert Memo.search.query_encoder.dimensions == 32
         assert len(texts(Memo.search("owls").mode("lexical").all(session))) == 0  # another language
         assert session.scalars(composed).one().text == "an old owl watches"  # of the space that is kept
         session.add(Memo(text="a quagga grazes"))
@@ -170,7 +170,7 @@ def test_a_mapped_class_with_old_code_goes_on(create: Create, db: Database, engi
         session.commit()
         db.drop_space("memos.search", "main")  # the other takes its name
         assert texts(Memo.search("owl").limit(1).all(session)) == ["an old owl watches"]
-        assert Memo.search.asking.dimensions == 32
+        assert Memo.search.query_encoder.dimensions == 32
         with pytest.raises(
             sa.exc.DBAPIError, match=r"by hash revision 1-32, but the query by revision 1-256|dimensions"
         ):
@@ -226,7 +226,7 @@ def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
         db.switch_space("letters.search", "b")
         for _ in range(3):
             assert found(session) == ["an old owl watches"]
-        assert Letter.search.asking.dimensions == 256
+        assert Letter.search.query_encoder.dimensions == 256
         assert Letter.search.answer.waiting
         db.rollback_space("letters.search")  # before the other was there
         assert found(session) == ["an old owl watches"]
@@ -234,7 +234,7 @@ def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
         db.switch_space("letters.search", "b")
         loading.set()
         deadline = time.monotonic() + 20
-        while Letter.search.asking.dimensions != 36:
+        while Letter.search.query_encoder.dimensions != 36:
             assert time.monotonic() < deadline
             Letter.search.moved(session.connection())
             assert found(session) == ["an old owl watches"]

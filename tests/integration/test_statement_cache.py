@@ -34,7 +34,7 @@ from pgneural.errors import InvalidQuery
 from pgneural.statement import Query
 from pgneural.store.engine import libpq_url
 
-Answer = list[tuple[Any, float, Mapping[str, float]]]
+ResolvedSpace = list[tuple[Any, float, Mapping[str, float]]]
 
 
 class Colour(enum.Enum):
@@ -214,11 +214,11 @@ DOCUMENT_OPTIONS: list[dict[str, Any]] = [
     *({"mode": "semantic", "aggregate": way} for way in ("mean", "sum", "top2", "top1")),
     *({"mode": "semantic", "max_distance": distance} for distance in (0.5, 0.9, 2)),
     *({"min_score": score} for score in (-1, 0, 0.0, 1.5)),
-    {"fusion": WeightedSum(0.1, 5)},
-    {"fusion": WeightedSum(5, 0.1)},
+    {"fusion": WeightedSum(semantic=0.1, lexical=5)},
+    {"fusion": WeightedSum(semantic=5, lexical=0.1)},
     {"fusion": RRF(1)},
     {"fusion": RRF(60)},
-    {"fusion": RRF(60, 0.1, 5)},
+    {"fusion": RRF(60, semantic=0.1, lexical=5)},
     *({"boosts": [Boost(by, weight)]} for by in (UP, DOWN) for weight in (3, 3.0, -3)),
     *({"boosts": {by: 3}} for by in ("(metadata->>'up')::int", "(metadata->>'down')::int")),
     {"boosts": [Boost(UP), Boost(DOWN, 5)]},
@@ -291,7 +291,7 @@ ITEM_OPTIONS: list[ItemQuery] = [
     *(_option("boost", by, 3.0) for by in ("up", "down", ("up % :n", {"n": 3}), ("up % :n", {"n": 4}))),
     lambda query: query.boost(Item.up).boost(Item.down, 4),
     _option("fuse", RRF(2)),
-    _option("fuse", WeightedSum(1, 9)),
+    _option("fuse", WeightedSum(semantic=1, lexical=9)),
     _option("threshold", min_score=0.1),
     _option("threshold", max_distance=0.8),
     _option("group_by", Item.tenant),
@@ -304,7 +304,7 @@ ITEM_OPTIONS: list[ItemQuery] = [
 ]
 
 
-def of_documents(notes: Collection, asked: tuple[str, Any, Mapping[str, Any]]) -> Answer:
+def of_documents(notes: Collection, asked: tuple[str, Any, Mapping[str, Any]]) -> ResolvedSpace:
     text, where, options = asked
     try:
         hits = notes.search(text, where=where, **options)
@@ -313,7 +313,7 @@ def of_documents(notes: Collection, asked: tuple[str, Any, Mapping[str, Any]]) -
     return [(hit.entity.external_id, round(hit.score, 9), rounded(hit.legs)) for hit in hits]
 
 
-def of_items(session: Session, asked: tuple[Any, tuple[Any, ...], ItemQuery]) -> Answer:
+def of_items(session: Session, asked: tuple[Any, tuple[Any, ...], ItemQuery]) -> ResolvedSpace:
     query, conditions, option = asked
     try:
         hits = option(query.where(*conditions)).all(session)
@@ -329,11 +329,11 @@ def rounded(legs: Mapping[str, float]) -> dict[str, float]:
 class Pool:
     """Questions by number, with the answers of statements that were built for them alone."""
 
-    def __init__(self, asked: Callable[[Any, Any], Answer], questions: list[Any], alone: Any, keep: Any) -> None:
+    def __init__(self, asked: Callable[[Any, Any], ResolvedSpace], questions: list[Any], alone: Any, keep: Any) -> None:
         self._asked, self.questions, self._alone, self._keep = asked, questions, alone, keep
-        self._expected: dict[int, Answer] = {}
+        self._expected: dict[int, ResolvedSpace] = {}
 
-    def expected(self, number: int) -> Answer:
+    def expected(self, number: int) -> ResolvedSpace:
         if number not in self._expected:
             self._keep(0)
             self._expected[number] = self._asked(self._alone, self.questions[number])
@@ -351,7 +351,7 @@ class Pool:
 def keep() -> Iterator[Callable[[int], None]]:
     """Return a function that says how many statements are kept; with 0 each is built anew."""
     with pytest.MonkeyPatch.context() as patch:
-        yield lambda kept: patch.setattr("pgneural.statement.built.KEPT", kept)
+        yield lambda kept: patch.setattr("pgneural.statement.cache.KEPT", kept)
 
 
 @pytest.fixture(scope="module")

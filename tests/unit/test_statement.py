@@ -44,7 +44,7 @@ def target() -> Target:
     terms = terms_table(DOCUMENTS, "notes", metadata=sa.MetaData())
     indexed = Indexed(VectorIndex(), Storage.VECTOR, Distance.COSINE, 3)
     dense = Vectors("semantic", chunks, indexed)
-    return Target(DOCUMENTS, dense, terms, 1, DOCUMENTS.c.collection == "notes")
+    return Target(DOCUMENTS, (dense,), terms, 1, DOCUMENTS.c.collection == "notes")
 
 
 def text_of(select: sa.Select[object]) -> str:
@@ -57,17 +57,24 @@ def ctes(text: str) -> list[str]:
     return re.findall(r"(\w+) AS MATERIALIZED", text)
 
 
+BOTH = {"semantic": np.array([1, 2, 3], np.float32), "lexical": "a fox"}
+
 QUERIES = {
-    "semantic": Query(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32)),
+    "semantic": Query(Mode.SEMANTIC, Page(10), {"semantic": np.array([1, 2, 3], np.float32)}),
     "semantic_filtered_second_page": Query(
         Mode.SEMANTIC,
         Page(10, 50),
-        np.array([1, 2, 3], np.float32),
+        {"semantic": np.array([1, 2, 3], np.float32)},
         where=Document.title == "a",
         threshold=Threshold(0.5),
     ),
-    "lexical": Query(Mode.LEXICAL, Page(10), text="a fox", where=Document.title == "a"),
-    "hybrid": Query(Mode.HYBRID, Page(10), np.array([1, 2, 3], np.float32), "a fox", where=Document.title == "a"),
+    "lexical": Query(Mode.LEXICAL, Page(10), {"lexical": "a fox"}, where=Document.title == "a"),
+    "hybrid": Query(
+        Mode.HYBRID,
+        Page(10),
+        {"semantic": np.array([1, 2, 3], np.float32), "lexical": "a fox"},
+        where=Document.title == "a",
+    ),
 }
 
 
@@ -90,13 +97,13 @@ def test_parts_are_named_as_the_documentation_says(target: Target) -> None:
 
 
 def test_queries_of_one_shape_differ_in_their_parameters_only(target: Target) -> None:
-    one = Query(Mode.HYBRID, Page(10), np.array([1, 2, 3], np.float32), "a fox")
-    other = Query(Mode.HYBRID, Page(10), np.array([4, 5, 6], np.float32), "a hound")
+    one = Query(Mode.HYBRID, Page(10), {"semantic": np.array([1, 2, 3], np.float32), "lexical": "a fox"})
+    other = Query(Mode.HYBRID, Page(10), {"semantic": np.array([4, 5, 6], np.float32), "lexical": "a hound"})
     assert one.shape() == other.shape() is not None
     assert text_of(one.select(target)) == text_of(other.select(target))
     parameters = other.parameters(target)
     sent = {name: str(value) for name, value in parameters.items()}
-    assert sent == {"neural_vector": "{4.0,5.0,6.0}", "neural_text": "a hound"}
+    assert sent == {"neural_semantic": "{4.0,5.0,6.0}", "neural_text": "a hound"}
     compiled = other.select(target).compile(dialect=DIALECT)
     assert all(str(compiled.params[name]) == str(value) for name, value in parameters.items())
     assert QUERIES["hybrid"].shape() == replace(QUERIES["hybrid"], where=Document.title == "b").shape()
@@ -105,9 +112,8 @@ def test_queries_of_one_shape_differ_in_their_parameters_only(target: Target) ->
 VALUES: dict[str, Any] = {
     "mode": Mode.LEXICAL,
     "page": Page(10, 5),
-    "vector": sa.func.avg(DOCUMENTS.c.id),
+    "inputs": {"semantic": sa.func.avg(DOCUMENTS.c.id)},
     "text": "a fox",
-    "sparse": np.array([1, 2, 3], np.float32),
     "tokens": np.ones((2, 3), np.float32),
     "where": DOCUMENTS.c.title == "a",
     "fusion": RRF(),
@@ -117,7 +123,7 @@ VALUES: dict[str, Any] = {
 }
 """For each field of a query another value than `PLAIN` has. Whoever adds a field adds one here."""
 
-PLAIN = Query(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32))
+PLAIN = Query(Mode.SEMANTIC, Page(10), {"semantic": np.array([1, 2, 3], np.float32)})
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Query)])
@@ -131,12 +137,12 @@ def test_every_field_of_a_query_is_part_of_its_shape(field: str) -> None:
 class Longer(Query):
     """A query with one more field, which nobody has thought of."""
 
-    further: Any = None
+    extra: Any = None
 
 
 def test_a_field_that_nobody_thought_of_is_part_of_the_shape() -> None:
-    def asked(further: Any) -> Longer:
-        return Longer(Mode.SEMANTIC, Page(10), np.array([1, 2, 3], np.float32), further=further)
+    def asked(extra: Any) -> Longer:
+        return Longer(Mode.SEMANTIC, Page(10), PLAIN.inputs, extra=extra)
 
     values = [None, 1, 2, 1.0, True, "1", ("1",), ("1", "2"), Page(1), Page(2), Threshold(), DOCUMENTS.c.id, sa.true()]
     shapes = [asked(value).shape() for value in values]
@@ -162,7 +168,7 @@ def test_weights_and_options_are_part_of_the_shape() -> None:
         {"fusion": RRF(1)},
         {"fusion": RRF(2)},
         {"fusion": WeightedSum()},
-        {"fusion": WeightedSum(3)},
+        {"fusion": WeightedSum(semantic=3)},
         {"where": sa.true()},
         {"where": condition("true")},
         {"where": condition("false")},

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Hit, Hits, Searchable
-from pgneural.orm import BoundSearch, SearchQuery
-from pgneural.sync import Synced
+from pgneural.orm import SearchBinding, SearchQuery
+from pgneural.sync import SyncReport
 
 
 class Base(DeclarativeBase):
@@ -25,7 +25,7 @@ class Typed(Base):
 
 
 def synchronous(session: Session) -> None:
-    assert_type(Typed.search, BoundSearch[Typed])
+    assert_type(Typed.search, SearchBinding[Typed])
     assert_type(Typed.search("a").where(Typed.id > 3).limit(3), SearchQuery[Typed])
     hits = Typed.search("a").all(session)
     assert_type(hits, Hits[Typed])
@@ -33,15 +33,15 @@ def synchronous(session: Session) -> None:
         assert_type(hit, Hit[Typed])
         assert_type(hit.entity.text, str)
     assert_type(Typed.search.like(hits[0].entity).first(session), Hit[Typed] | None)
-    assert_type(Typed.search.sync(session), Synced)
+    assert_type(Typed.search.sync(session), SyncReport)
 
 
 async def asynchronous(session: AsyncSession) -> None:
     assert_type(Typed.search("a").all(session), Awaitable[Hits[Typed]])
     assert_type(await Typed.search("a").first(session), Hit[Typed] | None)
-    assert_type(await Typed.search.sync(session), Synced)
+    assert_type(await Typed.search.sync(session), SyncReport)
 
 
 def test_types_are_those_at_run_time_too() -> None:
-    assert isinstance(Typed.search, BoundSearch)
+    assert isinstance(Typed.search, SearchBinding)
     assert isinstance(Typed.search("a"), SearchQuery)

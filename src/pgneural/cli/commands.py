@@ -13,7 +13,9 @@ import click
 from pgneural import encoders as encoder_registry
 from pgneural import load
 from pgneural.cli import demo as demonstration
-from pgneural.cli import output, reading, spaces, working
+from pgneural.cli import output, spaces
+from pgneural.cli import search as searching
+from pgneural.cli import worker as working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
 from pgneural.errors import RefusedRecords, UnreadableInput
 from pgneural.filter import Filter
@@ -27,28 +29,29 @@ CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_
 
 @click.group(cls=Failing, context_settings=CONTEXT)
 @root_options
-@click.option("--debug", is_flag=True, help="Show tracebacks.", cls=Option)
+@click.option("--debug", is_flag=True, help="Show the traceback of every error.", cls=Option)
 @click.version_option(package_name="pgneural")
 def main(**_: Any) -> None:
     """Neural search inside the PostgreSQL you already have."""
 
 
-for command in (reading.search, reading.like, reading.discover, reading.facets, reading.evaluate):
+for command in (searching.search, searching.like, searching.discover, searching.facets, searching.count):
     main.add_command(command)
+main.add_command(searching.evaluate)
 for command in (working.worker, working.status, spaces.space):
     main.add_command(command)
 
 
 @main.group()
 def db() -> None:
-    """Look after the database schema and the embedded server."""
+    """Manage the database schema and the embedded server."""
 
 
 @db.command()
 @json_option
 @target_options
 def upgrade(target: Target, as_json: bool) -> None:
-    """Bring the database schema up to date."""
+    """Upgrade the database schema to this version."""
     with target.open() as database:
         state = database.upgrade()
     output.print_json(state) if as_json else output.say(f"schema neural is at revision {state.revision}")
@@ -58,7 +61,7 @@ def upgrade(target: Target, as_json: bool) -> None:
 @json_option
 @target_options
 def check(target: Target, as_json: bool) -> None:
-    """Compare the database schema with this version; exit 1 if it differs."""
+    """Compare the database schema with this version. The command exits 1 if they differ."""
     with target.open() as database:
         state = database.check()
     if as_json:
@@ -74,7 +77,7 @@ def check(target: Target, as_json: bool) -> None:
 @json_option
 @target_options
 def status(target: Target, as_json: bool) -> None:
-    """Show server, versions, schema revision and collections."""
+    """Show the server, the versions, the schema revision and the collections."""
     with target.open() as database:
         status = database.status()
     if as_json:
@@ -108,29 +111,78 @@ def stop(target: Target) -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
-    "--collection", required=True, help="Where to store the documents; made if it does not exist.", cls=Option
+    "--collection",
+    required=True,
+    help="The collection that stores the documents. It is created if it does not exist.",
+    cls=Option,
 )
 @click.option(
-    "--encoder", help="For a new collection: a name, or a sentence-transformers folder.  [default: minilm]", cls=Option
+    "--encoder",
+    help="The encoder of a new collection: a registered name, or a sentence-transformers folder.  [default: minilm]",
+    cls=Option,
 )
-@click.option("--dimensions", type=click.IntRange(min=1), help="Keep only its first so many numbers.", cls=Option)
-@click.option("--device", help="Where it runs: cpu, cuda, mps; by default the best there is.", cls=Option)
-@click.option("--sparse-encoder", metavar="MODEL", help="Also a learned sparse encoder, as a folder.", cls=Option)
-@click.option("--late-encoder", metavar="MODEL", help="Also vectors of tokens, as a folder.", cls=Option)
-@click.option("--language", help="For a new collection: of its words.  [default: english]", cls=Option)
-@click.option("--language-by", metavar="SQL", help="For a new collection: the language of each document.", cls=Option)
-@click.option("--title-boost", type=float, help="For a new collection: how often a word of a title counts.", cls=Option)
 @click.option(
-    "--format", "format_", type=click.Choice(sorted(load.FORMATS)), help="Instead of by file name.", cls=Option
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="The length of the vectors of a new collection, for encoders whose vectors can be cut (Matryoshka).",
+    cls=Option,
 )
-@click.option("--id-field", help="The CSV column or JSON key of the id.", cls=Option)
-@click.option("--title-field", help="The CSV column or JSON key of the title.", cls=Option)
-@click.option("--text-field", help="The CSV column or JSON key of the text.", cls=Option)
-@click.option("--bad-records", type=click.Choice(["skip", "refuse"]), default="skip",
-              help="refuse: exit 1 if there are any. The good ones are stored either way.", cls=Option)  # fmt: skip
-@click.option("--prune", is_flag=True,
-              help="Remove documents that came from these paths and whose files are gone.", cls=Option)  # fmt: skip
-@click.option("--follow-links", is_flag=True, help="Read also what symbolic links lead to.", cls=Option)
+@click.option(
+    "--device",
+    help="The device that the encoder runs on: cpu, cuda or mps.  [default: the fastest one here]",
+    cls=Option,
+)
+@click.option(
+    "--sparse-encoder",
+    metavar="MODEL",
+    help="A folder with a learned sparse encoder (SPLADE), whose vectors the collection stores as well.",
+    cls=Option,
+)
+@click.option(
+    "--late-encoder",
+    metavar="MODEL",
+    help="A folder with a multi-vector encoder (ColBERT), whose vectors the collection stores as well.",
+    cls=Option,
+)
+@click.option("--language", help="The text search configuration of a new collection.  [default: english]", cls=Option)
+@click.option(
+    "--language-by",
+    metavar="SQL",
+    help="An SQL expression for the language of each document of a new collection.",
+    cls=Option,
+)
+@click.option(
+    "--title-boost",
+    type=float,
+    help="How often a word of a title counts in a new collection, from 0 to 1000.  [default: 1]",
+    cls=Option,
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(sorted(load.FORMATS)),
+    help="The format of all files.  [default: chosen by the file name]",
+    cls=Option,
+)
+@click.option("--id-field", help="The CSV column or JSON key that holds the id.", cls=Option)
+@click.option("--title-field", help="The CSV column or JSON key that holds the title.", cls=Option)
+@click.option("--text-field", help="The CSV column or JSON key that holds the text.", cls=Option)
+@click.option(
+    "--bad-records",
+    type=click.Choice(["skip", "refuse"]),
+    default="skip",
+    help="With refuse, bad records make the command exit 1. The good records are stored either way.",
+    cls=Option,
+)
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Delete the documents that came from these paths and whose files no longer exist.",
+    cls=Option,
+)
+@click.option(
+    "--follow-links", is_flag=True, help="Read the files that symbolic links in folders point to as well.", cls=Option
+)
 @json_option
 @target_options
 def index(
@@ -150,12 +202,12 @@ def index(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Index files, folders, glob patterns, or - for standard input.
+    """Index files, folders and glob patterns, or - for standard input.
 
-    Reads text, Markdown, HTML, CSV and JSONL (also BEIR corpus.jsonl), each also as .gz. Run it again to
-    bring the collection up to date: what has not changed is not encoded again. Symbolic links in folders,
-    pipes and devices are left out and counted. With --prune, documents whose files are gone are removed, and
-    so are records that are gone from a CSV or JSONL file; documents from elsewhere stay.
+    The command reads text, Markdown, HTML, CSV and JSONL (BEIR's corpus.jsonl, too), also compressed as .gz. Run it
+    again to bring the collection up to date: it encodes only what has changed. It skips and counts symbolic links in
+    folders, pipes and devices. With --prune, it deletes the documents of files that are gone, and the records that are
+    gone from a CSV or JSONL file. Documents from other paths stay.
     """
     fields = load.Fields(id_field, title_field, text_field)
     reading = load.read(paths, format=format_, fields=fields, follow_links=follow_links)
@@ -179,13 +231,13 @@ def index(
         output.print_json({"collection": collection, **asdict(report)})
     else:
         output.say(output.summary(report, collection, time.monotonic() - started))
-        for line in _further(report):
+        for line in _extra(report):
             output.say(line)
     if report.rejected and bad_records == "refuse":
         raise RefusedRecords(f"{report.rejected} bad records; the other {report.documents} documents are stored")
 
 
-def _further(report: Report) -> Iterator[str]:
+def _extra(report: Report) -> Iterator[str]:
     """Say what else happened in a run, where it did."""
     if report.replaced:
         yield f"{report.replaced:,} records were replaced by later ones with the same id"
@@ -205,26 +257,38 @@ def _further(report: Report) -> Iterator[str]:
     "--method",
     type=click.Choice([kind.value for kind in Method]),
     default="hnsw",
-    help="How near vectors are found.",
+    help="The type of the vector index.",
     cls=Option,
 )
 @click.option(
     "--precision",
     type=click.Choice([kind.value for kind in Precision]),
     default="half",
-    help="What is kept of a number.",
+    help="The precision of the vectors in the index.",
     cls=Option,
 )
-@click.option("--dimensions", type=click.IntRange(min=1), help="Keep only the first so many.", cls=Option)
-@click.option("--m", type=click.IntRange(min=2), help="Of hnsw: neighbours of a vector.", cls=Option)
-@click.option("--ef-construction", type=click.IntRange(min=4), help="Of hnsw: candidates for them.", cls=Option)
-@click.option("--lists", type=click.IntRange(min=1), help="Of ivfflat: parts of the space.", cls=Option)
+@click.option(
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="The number of dimensions that the index stores, from the first.  [default: all]",
+    cls=Option,
+)
+@click.option(
+    "--m", type=click.IntRange(min=2), help="The number of neighbours of a vector in an hnsw index (m).", cls=Option
+)
+@click.option(
+    "--ef-construction",
+    type=click.IntRange(min=4),
+    help="The number of candidates while an hnsw index is built (ef_construction).",
+    cls=Option,
+)
+@click.option("--lists", type=click.IntRange(min=1), help="The number of lists of an ivfflat index.", cls=Option)
 @json_option
 @target_options
 def reindex(
     target: Target, collection: str, method: str, precision: str, dimensions: int | None, as_json: bool, **options: Any
 ) -> None:
-    """Index the vectors of a collection in another way; searches go on meanwhile."""
+    """Build another vector index for a collection. Searches use the old index until the new one is ready."""
     given = {name: value for name, value in options.items() if value is not None}
     chosen = VectorIndex(Method(method), Precision(precision), dimensions, given)
     with target.open() as database, output.progress_bar(interactive()) as bar:
@@ -238,8 +302,8 @@ def reindex(
 @main.command()
 @click.argument("collection")
 @click.argument("external_ids", nargs=-1, metavar="[ID]...")
-@reading.where_option
-@click.option("--all", "everything", is_flag=True, help="Drop the whole collection.", cls=Option)
+@searching.where_option
+@click.option("--all", "everything", is_flag=True, help="Drop the collection with all of its documents.", cls=Option)
 @json_option
 @target_options
 def delete(
@@ -250,7 +314,7 @@ def delete(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Delete documents by id, by filter, or a whole collection."""
+    """Delete documents by id or by filter, or drop a whole collection."""
     if everything == bool(external_ids or where):
         raise click.UsageError("give ids, --where, or --all")
     with target.open() as database:
@@ -266,7 +330,7 @@ def delete(
 @main.command()
 @json_option
 def encoders(as_json: bool) -> None:
-    """List the encoders that can be named."""
+    """List the registered encoders."""
     listed = encoder_registry.available()
     if as_json:
         output.print_json(listed)

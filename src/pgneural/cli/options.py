@@ -123,7 +123,7 @@ def _database(help_suffix: str) -> Callable[[F], F]:
         "--database",
         metavar="URL",
         envvar="PGNEURAL_DATABASE_URL",
-        help=f"A PostgreSQL server; by default the embedded one.{help_suffix}",
+        help=f"The URL of a PostgreSQL server.  [default: the embedded server]{help_suffix}",
         cls=Option,
     )
 
@@ -133,7 +133,7 @@ def _data_dir(**attributes: Any) -> Callable[[F], F]:
         "--data-dir",
         type=click.Path(path_type=Path),
         envvar="PGNEURAL_DATA_DIR",
-        help="Where the embedded server keeps its data.",
+        help="The folder in which the embedded server stores its data.",
         cls=Option,
         **attributes,
     )
@@ -146,7 +146,8 @@ def _models(command: F) -> F:
         multiple=True,
         metavar="NAME",
         envvar="PGNEURAL_MODEL",
-        help="Permit a model that the database names: a name, or a folder with what is below it. May be repeated.",
+        help="A model that this host may load when the database names it: a name, or a folder and all below it."
+        " Repeat the option for several.",
         cls=Option,
     )
     trusted = click.option(
@@ -155,7 +156,7 @@ def _models(command: F) -> F:
         multiple=True,
         metavar="NAME",
         envvar="PGNEURAL_TRUSTED_MODEL",
-        help="The same for a model that comes with code of its own, which is then run. Read that code first.",
+        help="A model that this host may load together with the Python code that comes with it. Read that code first.",
         cls=Option,
     )
     return model(trusted(command))
@@ -186,7 +187,7 @@ def _nearest(context: click.Context, name: str) -> Any:
 
 root_options: Callable[[F], F] = lambda command: _database("")(_data_dir()(command))  # noqa: E731
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.", cls=Option)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.", cls=Option)
 
 
 def interactive() -> bool:

@@ -15,26 +15,77 @@ from pgneural.types import Distance, Mode
 
 @click.group()
 def space() -> None:
-    """Change the model of a search, or how it cuts, compares or indexes, without a pause.
+    """Change the encoder, the chunks, the distance or the vector index of a search without downtime.
 
-    SEARCH is a collection, or table.search. Workers fill a new space while the old one serves.
+    SEARCH is a collection, or table.search. Workers fill the new space while the old one answers searches.
     """
 
 
 @space.command()
 @click.argument("search")
 @click.argument("name")
-@click.option("--encoder", help="Another encoder: a name, or a sentence-transformers folder.", cls=Option)
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the encoder.", cls=Option)
-@click.option("--dimensions", type=click.IntRange(min=1), help="Of its vectors, if they are not known.", cls=Option)
-@click.option("--distance", type=click.Choice([d.value for d in Distance]), help="Another distance.", cls=Option)
-@click.option("--language", help="Another text search configuration.", cls=Option)
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Other chunks.", cls=Option)
-@click.option("--overlap", type=click.IntRange(min=0), help="What neighbouring chunks share, in tokens.", cls=Option)
-@click.option("--title-boost", type=float, help="How often a word of the title counts.", cls=Option)
-@click.option("--method", type=click.Choice([m.value for m in Method]), help="Another index.", cls=Option)
-@click.option("--precision", type=click.Choice([p.value for p in Precision]), help="Of the index.", cls=Option)
-@click.option("--rows-per-second", type=float, help="How fast workers fill it at most.", cls=Option)
+@click.option(
+    "--encoder",
+    help="The encoder of the new space: a registered name, or a sentence-transformers folder.  [default: the same]",
+    cls=Option,
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the encoder. Repeat it for several.",
+    cls=Option,
+)
+@click.option(
+    "--dimensions",
+    type=click.IntRange(min=1),
+    help="The length of the vectors. Give it if the encoder is not installed here.",
+    cls=Option,
+)
+@click.option(
+    "--distance",
+    type=click.Choice([d.value for d in Distance]),
+    help="The distance between vectors.  [default: the same]",
+    cls=Option,
+)
+@click.option("--language", help="The text search configuration of the words.  [default: the same]", cls=Option)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    help="The greatest number of tokens of a chunk.  [default: the same]",
+    cls=Option,
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    help="The number of tokens that neighbouring chunks share.  [default: the same share]",
+    cls=Option,
+)
+@click.option(
+    "--title-boost",
+    type=float,
+    help="How often a word of a title counts, from 0 to 1000.  [default: the same]",
+    cls=Option,
+)
+@click.option(
+    "--method",
+    type=click.Choice([m.value for m in Method]),
+    help="The type of the vector index.  [default: the same]",
+    cls=Option,
+)
+@click.option(
+    "--precision",
+    type=click.Choice([p.value for p in Precision]),
+    help="The precision of the vectors in the index.  [default: the same]",
+    cls=Option,
+)
+@click.option(
+    "--rows-per-second",
+    type=float,
+    help="The greatest number of rows that workers encode for the space in a second.  [default: no limit]",
+    cls=Option,
+)
 @json_option
 @target_options
 def create(
@@ -48,7 +99,7 @@ def create(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Make another space NAME; what is not given is as in the one that serves."""
+    """Create the space NAME. What you do not give is as in the space that serves."""
     index = None
     if method or precision:
         index = VectorIndex(Method(method or Method.HNSW), Precision(precision or Precision.HALF))
@@ -72,7 +123,7 @@ def _value(text: str) -> Any:
 @json_option
 @target_options
 def status(target: Target, search: str, as_json: bool) -> None:
-    """Show the spaces of a search, and how far they are."""
+    """Show the spaces of a search and how many rows they lack."""
     with target.open() as database:
         spaces = database.spaces(search)
     _show(spaces, as_json)
@@ -84,7 +135,7 @@ def status(target: Target, search: str, as_json: bool) -> None:
 @json_option
 @target_options
 def index(target: Target, search: str, name: str, as_json: bool) -> None:
-    """Build the vector index of a space, while others write."""
+    """Build the vector index of a space without blocking writers."""
     with target.open() as database:
         database.index_space(search, name)
         spaces = database.spaces(search)
@@ -94,18 +145,35 @@ def index(target: Target, search: str, name: str, as_json: bool) -> None:
 @space.command()
 @click.argument("search")
 @click.argument("name")
-@click.option("--queries", type=click.Path(), help="BEIR or TREC; by default titles of rows.", cls=Option)
-@click.option("--qrels", type=click.Path(), help="Judgements of these queries.", cls=Option)
-@click.option("--k", default=10, type=click.IntRange(min=1), help="Hits that are compared.", cls=Option)
 @click.option(
-    "--mode", type=click.Choice([m.value for m in Mode if m is not Mode.SPARSE]), default="hybrid", cls=Option
+    "--queries",
+    type=click.Path(),
+    help="The queries: a BEIR JSONL file, or lines of id<TAB>text.  [default: titles of rows]",
+    cls=Option,
+)
+@click.option(
+    "--qrels", type=click.Path(), help="The relevance judgements of these queries: a BEIR or TREC file.", cls=Option
+)
+@click.option(
+    "--k",
+    default=10,
+    type=click.IntRange(min=1),
+    help="The number of results of a query that are compared.",
+    cls=Option,
+)
+@click.option(
+    "--mode",
+    type=click.Choice([m.value for m in Mode if m is not Mode.SPARSE]),
+    default="hybrid",
+    help="The mode in which both spaces are searched.",
+    cls=Option,
 )
 @json_option
 @target_options
 def compare(
     target: Target, search: str, name: str, queries: str | None, qrels: str | None, k: int, mode: str, as_json: bool
 ) -> None:
-    """Compare space NAME with the one that serves: overlap, judged quality, latency, size."""
+    """Compare the space NAME with the one that serves: overlap, quality, latency and size."""
     with target.open() as database:
         result = database.compare_spaces(search, name, queries, qrels, k=k, mode=Mode(mode))
     if as_json:
@@ -127,11 +195,13 @@ def compare(
 @space.command()
 @click.argument("search")
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Even if rows are missing or it has no index.", cls=Option)
+@click.option(
+    "--force", is_flag=True, help="Switch even if rows are not encoded yet or the vector index is missing.", cls=Option
+)
 @json_option
 @target_options
 def switch(target: Target, search: str, name: str, force: bool, as_json: bool) -> None:
-    """Have space NAME answer from now on; the one that did is kept, and can be brought back."""
+    """Let the space NAME answer searches. The space that answered before stays up to date for a rollback."""
     with target.open() as database:
         database.switch_space(search, name, force=force)
         spaces = database.spaces(search)
@@ -143,7 +213,7 @@ def switch(target: Target, search: str, name: str, force: bool, as_json: bool) -
 @json_option
 @target_options
 def rollback(target: Target, search: str, as_json: bool) -> None:
-    """Bring back the space that served before."""
+    """Let the space that served before answer searches again."""
     with target.open() as database:
         database.rollback_space(search)
         spaces = database.spaces(search)
@@ -156,7 +226,7 @@ def rollback(target: Target, search: str, as_json: bool) -> None:
 @json_option
 @target_options
 def drop(target: Target, search: str, name: str, as_json: bool) -> None:
-    """Drop space NAME, which does not serve; there is no way back to it."""
+    """Drop the space NAME. The space that serves cannot be dropped."""
     with target.open() as database:
         database.drop_space(search, name)
         spaces = database.spaces(search)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pgneural.encoders.folder import ModelFolder
-from pgneural.encoders.given import GivenVectors
 from pgneural.encoders.info import EncoderInfo
 from pgneural.encoders.light import of_folder
+from pgneural.encoders.precomputed import PrecomputedVectors
 from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, MissingExtra, UnknownEncoder
-from pgneural.types import Distance, Encoder, FurtherEncoder, Kind
+from pgneural.types import Distance, Encoder, ExtraEncoder, Kind
 
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
@@ -51,7 +51,7 @@ def get(name: str | Path, **options: Any) -> Encoder:
     return MODELS.get(key_of(Kind.DENSE, text, options), lambda: make(text, **options))
 
 
-def get_other(kind: Kind | str, name: str | Path, **options: Any) -> FurtherEncoder:
+def get_extra(kind: Kind | str, name: str | Path, **options: Any) -> ExtraEncoder:
     """Return the encoder of sparse vectors, or of vectors of tokens, of this name; shared as of `get`.
 
     Raises:
@@ -59,12 +59,12 @@ def get_other(kind: Kind | str, name: str | Path, **options: Any) -> FurtherEnco
     """
     text = canonical(name)
 
-    def load() -> FurtherEncoder:
-        from pgneural.encoders.further import SparseTransformerEncoder, TokenEncoder
+    def load() -> ExtraEncoder:
+        from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
 
-        made: dict[Kind, Callable[..., FurtherEncoder]] = {
+        made: dict[Kind, Callable[..., ExtraEncoder]] = {
             Kind.SPARSE: SparseTransformerEncoder,
-            Kind.TOKENS: TokenEncoder,
+            Kind.TOKENS: MultiVectorTransformerEncoder,
         }
         return made[Kind(kind)](text, **options)
 
@@ -78,7 +78,7 @@ def make(name: str, **options: Any) -> Encoder:
         factory: Callable[..., Encoder] = point.load()
         return _made(text, factory, options)
     if text.startswith("vectors:"):
-        return _made(text, functools.partial(GivenVectors.from_name, text), options)
+        return _made(text, functools.partial(PrecomputedVectors.from_name, text), options)
     if not Path(text).is_dir() and "/" not in text:
         raise _unknown(text)
     return _made(text, functools.partial(of_folder, text), options)
@@ -91,7 +91,7 @@ def described(name: str, options: Mapping[str, Any]) -> tuple[int | None, Distan
         UnknownEncoder: Nothing of this name is registered and no such folder exists.
     """
     if name.startswith("vectors:"):
-        given = GivenVectors.from_name(name, **options)
+        given = PrecomputedVectors.from_name(name, **options)
         return given.dimensions, given.distance
     if point := _registered().get(name):
         info = _describe(point)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pgneural.encoders.info import EncoderInfo
-from pgneural.encoders.words import WordTokenizer
+from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.types import Content, Distance, Kind, Modality, Tokenizer, Vector
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgneural.encoders import packed, parallel
+from pgneural.encoders import cpu_batches, packed_linear
 from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import changed_revision, load, revision_of
 from pgneural.encoders.readable import ReadableTokenizer, text_of
@@ -124,7 +124,7 @@ class SentenceTransformerEncoder:
 
         batches = list(self._batches(lengths))
         if self._model.device.type == "cpu":
-            parallel.each(encode, batches)
+            cpu_batches.each(encode, batches)
         else:
             for batch in batches:
                 encode(batch)
@@ -213,8 +213,8 @@ def _choose_precision(encoder: SentenceTransformerEncoder, asked: str) -> str:
     ]
     exact = encoder._forward(texts, "", "document")
     encoder._model = copy.deepcopy(model).to(getattr(torch, half))
-    if half == "bfloat16" and model.device.type == "cpu" and packed.available():
-        packed.pack(encoder._model)
+    if half == "bfloat16" and model.device.type == "cpu" and packed_linear.available():
+        packed_linear.pack(encoder._model)
     rounded = encoder._forward(texts, "", "document")
     norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1)
     fidelity = float(((exact * rounded).sum(axis=1) / np.maximum(norms, 1e-12)).min())

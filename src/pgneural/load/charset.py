@@ -52,7 +52,7 @@ def page(data: bytes, origin: str) -> str | BadRecord:
     """Decode a page, or say why that is not possible."""
     if unicode := encoding_of(data[:HEAD]):
         return decoded(data, unicode, origin)
-    label = declared(data)
+    label = definition(data)
     if label is None:
         text = decoded(data, "utf-8", origin)
         if isinstance(text, BadRecord):
@@ -65,7 +65,7 @@ def page(data: bytes, origin: str) -> str | BadRecord:
     return decoded(data, encoding, origin)
 
 
-def declared(data: bytes) -> str | None:
+def definition(data: bytes) -> str | None:
     """Return the charset that a page declares in its first bytes."""
     start = _COMMENT.sub(b"", data[:DECLARED_WITHIN])
     found = next((match for pattern in _DECLARED if (match := pattern.search(start))), None)

@@ -26,7 +26,7 @@ from pgneural.migrate.operations import (
     VectorIndexDefinition,
     changes,
 )
-from pgneural.store.declared import Declared, searches_of
+from pgneural.store.definition import SearchDefinition, searches_of
 from pgneural.store.engine import quoted_table
 from pgneural.store.failures import sqlstate
 from pgneural.store.schema import SCHEMA
@@ -50,13 +50,13 @@ class _Comparison:
         self.connection: sa.Connection = context.connection
         self.default = self.connection.dialect.default_schema_name
         self.tables: list[sa.Table] = list(context.sorted_tables)
-        self.declared = dict(self._declared())
+        self.definition = dict(self._declared())
         self.waiting: set[tuple[str | None, str]] = set()
         self.installed = dict(self._installed())
         self.modelled = dict(self._modelled())
         self.existing = dict(self._existing())
         self._leave_alone(dict(self._changing()))
-        self.new = {key for key in self.declared if self._is_new(key)}
+        self.new = {key for key in self.definition if self._is_new(key)}
 
     def _changing(self) -> Iterator[tuple[Key, list[str]]]:
         """Return the searches that have several spaces, each with its chunk tables: their model is being changed."""
@@ -68,7 +68,7 @@ class _Comparison:
     def _leave_alone(self, changing: dict[Key, list[str]]) -> None:
         self.alone = {(key[0], f"{name}{end}") for key, names in changing.items() for name in names for end in _ENDS}
         for key in changing:
-            self.declared.pop(key, None)
+            self.definition.pop(key, None)
             self.installed.pop(key, None)
         for indexes in (self.modelled, self.existing):
             for key, index in list(indexes.items()):
@@ -84,13 +84,13 @@ class _Comparison:
             if not self._same_index(key) or (index.schema, index.table) in made:
                 before.append(DropVectorIndexOp(index, concurrently=self._stays(index)))
         for key, installed in self.installed.items():
-            if key not in self.declared or key in self.new:
+            if key not in self.definition or key in self.new:
                 before.append(DropSearchOp(installed))
-        for key, declared in self.declared.items():
+        for key, definition in self.definition.items():
             if key in self.new:
-                after.append(CreateSearchOp(declared))
-            elif self._differ(self.installed[key], declared) or self._lacks_triggers(declared):
-                after.append(ChangeSearchOp(self.installed[key], declared))
+                after.append(CreateSearchOp(definition))
+            elif self._differ(self.installed[key], definition) or self._lacks_triggers(definition):
+                after.append(ChangeSearchOp(self.installed[key], definition))
         for key, index in self.modelled.items():
             if not self._same_index(key) or (index.schema, index.table) in made:
                 concurrently = self._exists(index) and (index.schema, index.table) not in made
@@ -113,20 +113,20 @@ class _Comparison:
 
     def _is_new(self, key: Key) -> bool:
         """Whether a search has to be made: it is not there, or its vectors are of another kind."""
-        installed, declared = self.installed.get(key), self.declared[key]
+        installed, definition = self.installed.get(key), self.definition[key]
         if installed is None:
             return True
-        if any(getattr(installed, name) != getattr(declared, name) for name in _DECISIVE):
+        if any(getattr(installed, name) != getattr(definition, name) for name in _DECISIVE):
             return True
-        return not self._keeps(declared)
+        return not self._keeps(definition)
 
-    def _keeps(self, declared: Declared) -> bool:
+    def _keeps(self, definition: SearchDefinition) -> bool:
         """Whether the tables of a search are there, with keys of the names and types that its source has now."""
-        wanted = {f"source_{column.name}": column.type.compile(_DIALECT) for column in declared.key}
-        names = [declared.name] if declared.column is None else []
-        names += [f"{declared.name}_terms"] if declared.reads is not None else []
+        wanted = {f"source_{column.name}": column.type.compile(_DIALECT) for column in definition.key}
+        names = [definition.name] if definition.column is None else []
+        names += [f"{definition.name}_terms"] if definition.reads is not None else []
         for name in names:
-            relation = {"relation": quoted_table(name, declared.schema)}
+            relation = {"relation": quoted_table(name, definition.schema)}
             types = {row[0]: row[1] for row in self.connection.execute(sa.text(_KEY_TYPES), relation)}
             if types.keys() != wanted.keys():
                 return False
@@ -136,18 +136,18 @@ class _Comparison:
                     return False
         return True
 
-    def _declared(self) -> Iterator[tuple[Key, Declared]]:
+    def _declared(self) -> Iterator[tuple[Key, SearchDefinition]]:
         for table in self.tables:
-            for attribute, declared in searches_of(table).items():
+            for attribute, definition in searches_of(table).items():
                 schema = self._normal(table.schema)
-                kept = self._kept_table(schema, declared.name)
+                kept = self._kept_table(schema, definition.name)
                 if schema in self.schemas and self._included(kept if kept is not None else table, reflected=False):
-                    yield (schema, table.name, attribute), declared
+                    yield (schema, table.name, attribute), definition
 
     def _kept_table(self, schema: str | None, name: str) -> sa.Table | None:
         return next((t for t in self.tables if (self._normal(t.schema), t.name) == (schema, name)), None)
 
-    def _installed(self) -> Iterator[tuple[Key, Declared]]:
+    def _installed(self) -> Iterator[tuple[Key, SearchDefinition]]:
         if self.connection.scalar(sa.text("SELECT to_regclass('neural.changes')")) is None:
             return
         for row in self.connection.execute(sa.text(_SPACES)).mappings().all():
@@ -165,7 +165,7 @@ class _Comparison:
     def _included(self, table: sa.Table, *, reflected: bool) -> bool:
         return bool(self.context.run_object_filters(table, table.name, "table", reflected, None))
 
-    def _of_row(self, row: Any, schema: str | None) -> Declared:
+    def _of_row(self, row: Any, schema: str | None) -> SearchDefinition:
         inspector, kept = self.context.inspector, f"{row['chunk_table']}{'_terms' if row['vector_column'] else ''}"
         types: dict[str, Any] = {}
         if inspector.has_table(kept, schema):  # its source may have been renamed or dropped
@@ -177,7 +177,7 @@ class _Comparison:
             found = {column["name"]: column["type"] for column in inspector.get_columns(row["table"], schema)}
             primary = inspector.get_pk_constraint(row["table"], schema)["constrained_columns"]
             types = {name: found[name] for name in primary}
-        return Declared(
+        return SearchDefinition(
             source=row["table"],
             attribute=row["attribute"],
             key=tuple(sa.Column(name, type_) for name, type_ in types.items()),
@@ -198,20 +198,20 @@ class _Comparison:
             schema=schema,
         )
 
-    def _lacks_triggers(self, declared: Declared) -> bool:
+    def _lacks_triggers(self, definition: SearchDefinition) -> bool:
         """Whether a trigger that watches the source, or the index of its words, is not there."""
-        if declared.reads is None:
+        if definition.reads is None:
             return False
-        names = [f"{declared.name}_{event}" for event in ("insert", "update", "delete", "truncate")]
-        for (schema, table), _ in declared.tables_watched():
+        names = [f"{definition.name}_{event}" for event in ("insert", "update", "delete", "truncate")]
+        for (schema, table), _ in definition.tables_watched():
             relation = {"relation": quoted_table(table, schema), "names": names}
             if self.connection.scalar(sa.text(_UNWATCHED), relation):
                 return True
-        index = {"name": quoted_table(f"{declared.name}_terms_idx", declared.schema)}
+        index = {"name": quoted_table(f"{definition.name}_terms_idx", definition.schema)}
         return self.connection.scalar(sa.text("SELECT to_regclass(:name)"), index) is None
 
     def _kept_tables(self) -> Iterator[tuple[str | None, str]]:
-        for schema, table, attribute in {**self.declared, **self.installed}:
+        for schema, table, attribute in {**self.definition, **self.installed}:
             for suffix in ("", "_terms"):
                 yield schema, f"{table}_{attribute}{suffix}"
 
@@ -280,19 +280,19 @@ class _Comparison:
 
     def _stays(self, index: VectorIndexDefinition) -> bool:
         """Whether the table of an index stays, so that others may be writing to it."""
-        kept = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.declared.keys() - self.new}
+        kept = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.definition.keys() - self.new}
         models = {(self._normal(t.schema), t.name) for t in self.tables} - set(self._kept_tables())
         return (index.schema, index.table) in kept | models
 
-    def _unqualified(self, declared: Declared) -> Declared:
+    def _unqualified(self, definition: SearchDefinition) -> SearchDefinition:
         """Return a search as one that does not name the default schema."""
         prefix = f"{self.default}."
-        watched = {table.removeprefix(prefix): columns for table, columns in declared.watched.items()}
-        reads = declared.reads and declared.reads.replace(prefix, "")
-        return replace(declared, schema=self._normal(declared.schema), reads=reads, watched=watched)
+        watched = {table.removeprefix(prefix): columns for table, columns in definition.watched.items()}
+        reads = definition.reads and definition.reads.replace(prefix, "")
+        return replace(definition, schema=self._normal(definition.schema), reads=reads, watched=watched)
 
-    def _differ(self, installed: Declared, declared: Declared) -> bool:
-        return bool(changes(self._unqualified(installed), self._unqualified(declared)))
+    def _differ(self, installed: SearchDefinition, definition: SearchDefinition) -> bool:
+        return bool(changes(self._unqualified(installed), self._unqualified(definition)))
 
     def _normal(self, schema: str | None) -> str | None:
         return None if schema == self.default else schema

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations, ops
 
 from pgneural.errors import InvalidIndex, SchemaNotInstalled
-from pgneural.store.declared import Declared, change_statements, create_statements, drop_statements
+from pgneural.store.definition import SearchDefinition, change_statements, create_statements, drop_statements
 from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
@@ -27,27 +27,27 @@ from pgneural.types import Distance, Sync
 VECTOR_METHODS = ("hnsw", "ivfflat")
 
 
-def declared(source: str, attribute: str, **given: Any) -> Declared:
+def definition(source: str, attribute: str, **given: Any) -> SearchDefinition:
     """Return a search as it is written in a migration: names and plain values.
 
     Args:
         source: The table.
         attribute: The name of the search.
-        **given: As of `Declared`; ``key`` as columns of the table, ``index`` as a mapping.
+        **given: As of `SearchDefinition`; ``key`` as columns of the table, ``index`` as a mapping.
     """
     index = given.pop("index", None)
     kinds = {"distance": Distance, "storage": Storage, "sync": Sync, "key": tuple}
     values = {name: kinds[name](value) if name in kinds else value for name, value in given.items()}
     if index is not None:
         values["index"] = VectorIndex(**index)
-    return Declared(source=source, attribute=attribute, **values)
+    return SearchDefinition(source=source, attribute=attribute, **values)
 
 
 class CreateSearchOp(ops.MigrateOperation):
     """Make a search of a table: its chunk table, its words, its triggers, its space in the catalog."""
 
-    def __init__(self, declared: Declared) -> None:
-        self.declared = declared
+    def __init__(self, definition: SearchDefinition) -> None:
+        self.definition = definition
 
     @classmethod
     def create_search(cls, operations: Operations, source: str, attribute: str, **given: Any) -> None:
@@ -59,7 +59,7 @@ class CreateSearchOp(ops.MigrateOperation):
             operations: Of Alembic.
             source: The table.
             attribute: The name of the search; its chunk table is ``<source>_<attribute>``.
-            **given: As of `pgneural.store.declared.Declared`: ``key`` (the primary key of the table, as columns),
+            **given: As of `pgneural.store.definition.SearchDefinition`: ``key`` (its primary key, as columns),
                 ``reads`` (the SELECT of what is searchable), ``watched`` (the tables and columns that it depends on),
                 ``encoder``, ``dimensions``, ``options``, ``distance``, ``storage``, ``index``, ``max_tokens``,
                 ``overlap``, ``language``, ``title_boost``, ``sync``, ``column``, ``schema``.
@@ -67,41 +67,41 @@ class CreateSearchOp(ops.MigrateOperation):
         Raises:
             SchemaNotInstalled: The database has no schema ``neural``; run ``pgneural db upgrade`` first.
         """
-        operations.invoke(cls(declared(source, attribute, **given)))
+        operations.invoke(cls(definition(source, attribute, **given)))
 
     def reverse(self) -> DropSearchOp:
         """Return the operation that drops it."""
-        return DropSearchOp(self.declared)
+        return DropSearchOp(self.definition)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Return it for ``compare_metadata``."""
-        return "create_search", self.declared.source, self.declared.attribute
+        return "create_search", self.definition.source, self.definition.attribute
 
 
 class DropSearchOp(ops.MigrateOperation):
     """Drop a search; the table itself stays as it is."""
 
-    def __init__(self, declared: Declared) -> None:
-        self.declared = declared
+    def __init__(self, definition: SearchDefinition) -> None:
+        self.definition = definition
 
     @classmethod
     def drop_search(cls, operations: Operations, source: str, attribute: str, **given: Any) -> None:
         """Drop a search; arguments are those of `create_search`, so that it can be made again."""
-        operations.invoke(cls(declared(source, attribute, **given)))
+        operations.invoke(cls(definition(source, attribute, **given)))
 
     def reverse(self) -> CreateSearchOp:
         """Return the operation that makes it again; its vectors are encoded anew."""
-        return CreateSearchOp(self.declared)
+        return CreateSearchOp(self.definition)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Return it for ``compare_metadata``."""
-        return "drop_search", self.declared.source, self.declared.attribute
+        return "drop_search", self.definition.source, self.definition.attribute
 
 
 class ChangeSearchOp(ops.MigrateOperation):
     """Let a search read, cut or sync otherwise; its tables stay."""
 
-    def __init__(self, before: Declared, after: Declared) -> None:
+    def __init__(self, before: SearchDefinition, after: SearchDefinition) -> None:
         self.before, self.after = before, after
 
     @classmethod
@@ -123,7 +123,7 @@ class ChangeSearchOp(ops.MigrateOperation):
             existing: What is changed, as it was.
             **given: As of `create_search`.
         """
-        after = declared(source, attribute, **given)
+        after = definition(source, attribute, **given)
         operations.invoke(cls(replace(after, **_plain(existing)), after))
 
     def reverse(self) -> ChangeSearchOp:
@@ -281,13 +281,13 @@ def _register() -> None:
 
 def _create_search(operations: Operations, operation: CreateSearchOp) -> None:
     _require_schema(operations)
-    for statement in create_statements(operation.declared):
+    for statement in create_statements(operation.definition):
         operations.execute(statement)
 
 
 def _drop_search(operations: Operations, operation: DropSearchOp) -> None:
     _require_schema(operations)
-    for statement in drop_statements(operation.declared):
+    for statement in drop_statements(operation.definition):
         operations.execute(statement)
 
 
@@ -331,31 +331,33 @@ def _require_schema(operations: Operations) -> None:
         )
 
 
-def plain(declared: Declared) -> dict[str, Any]:
+def plain(definition: SearchDefinition) -> dict[str, Any]:
     """Return a search as `declared` takes it: the key left out, the rest as plain values."""
     return {
-        "reads": declared.reads,
-        "watched": {table: list(columns) for table, columns in declared.watched.items()},
-        "encoder": declared.encoder,
-        "dimensions": declared.dimensions,
-        "options": dict(declared.options),
-        "distance": str(declared.distance),
-        "storage": str(declared.storage),
-        "max_tokens": declared.max_tokens,
-        "overlap": declared.overlap,
-        "language": declared.language,
-        "title_boost": declared.title_boost,
-        "sync": str(declared.sync),
-        "column": declared.column,
-        "schema": declared.schema,
-        "index": {name: str(v) if isinstance(v, str) else v for name, v in declared.index.as_json().items()},
+        "reads": definition.reads,
+        "watched": {table: list(columns) for table, columns in definition.watched.items()},
+        "encoder": definition.encoder,
+        "dimensions": definition.dimensions,
+        "options": dict(definition.options),
+        "distance": str(definition.distance),
+        "storage": str(definition.storage),
+        "max_tokens": definition.max_tokens,
+        "overlap": definition.overlap,
+        "language": definition.language,
+        "title_boost": definition.title_boost,
+        "sync": str(definition.sync),
+        "column": definition.column,
+        "schema": definition.schema,
+        "index": {name: str(v) if isinstance(v, str) else v for name, v in definition.index.as_json().items()},
     }
 
 
-def unusual(declared: Declared) -> dict[str, Any]:
+def unusual(definition: SearchDefinition) -> dict[str, Any]:
     """Return the same without what it says by default."""
-    default = plain(Declared(declared.source, declared.attribute, (), "", declared.encoder, declared.dimensions))
-    said = {name: value for name, value in plain(declared).items() if name in _ALWAYS or value != default[name]}
+    default = plain(
+        SearchDefinition(definition.source, definition.attribute, (), "", definition.encoder, definition.dimensions)
+    )
+    said = {name: value for name, value in plain(definition).items() if name in _ALWAYS or value != default[name]}
     if "index" in said:
         said["index"] = {name: value for name, value in said["index"].items() if value != default["index"][name]}
     return said
@@ -364,7 +366,7 @@ def unusual(declared: Declared) -> dict[str, Any]:
 _ALWAYS = ("reads", "watched", "encoder", "dimensions")
 
 
-def changes(before: Declared, after: Declared) -> Sequence[str]:
+def changes(before: SearchDefinition, after: SearchDefinition) -> Sequence[str]:
     """Return the names of what differs between two searches of one table, as `declared` takes it."""
     return [name for name in _CHANGEABLE if getattr(before, name) != getattr(after, name)]
 

@@ -19,7 +19,7 @@ from pgneural.migrate.operations import (
     plain,
     unusual,
 )
-from pgneural.store.declared import Declared
+from pgneural.store.definition import SearchDefinition
 
 LINE = 90
 """How long a text may be before it is written on several lines."""
@@ -69,11 +69,11 @@ def know_vector_types(context: Any) -> None:
 
 
 def _create_search(context: Any, operation: CreateSearchOp) -> str:
-    return _search(context, "create_search", operation.declared)
+    return _search(context, "create_search", operation.definition)
 
 
 def _drop_search(context: Any, operation: DropSearchOp) -> str:
-    return _search(context, "drop_search", operation.declared)
+    return _search(context, "drop_search", operation.definition)
 
 
 def _change_search(context: Any, operation: ChangeSearchOp) -> str:
@@ -82,12 +82,12 @@ def _change_search(context: Any, operation: ChangeSearchOp) -> str:
     return _search(context, "change_search", after, existing=existing)
 
 
-def _search(context: Any, name: str, declared: Declared, **more: Any) -> str:
+def _search(context: Any, name: str, definition: SearchDefinition, **more: Any) -> str:
     context.imports.add("import pgneural.migrate.operations")
-    arguments = [f"{declared.source!r}, {declared.attribute!r}"]
-    columns = ", ".join(f"sa.Column({column.name!r}, {_repr_type(column.type, context)})" for column in declared.key)
+    arguments = [f"{definition.source!r}, {definition.attribute!r}"]
+    columns = ", ".join(f"sa.Column({column.name!r}, {_repr_type(column.type, context)})" for column in definition.key)
     arguments.append(f"key=[{columns}]")
-    arguments += [f"{key}={_written(value)}" for key, value in {**unusual(declared), **more}.items()]
+    arguments += [f"{key}={_written(value)}" for key, value in {**unusual(definition), **more}.items()]
     return _call(context, name, arguments)
 
 

@@ -17,7 +17,7 @@ from pgneural import encoders
 from pgneural.chunk import OVERLAP_SHARE
 from pgneural.encoders.permitted import permit
 from pgneural.errors import InvalidDeclaration, PgneuralError
-from pgneural.store.declared import Declared
+from pgneural.store.definition import SearchDefinition
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, required_storage
 from pgneural.types import Distance, Encoder
 
@@ -142,7 +142,7 @@ class Content:
         return found
 
 
-def declared_of(mapper: Mapper[Any], attribute: str, options: Mapping[str, Any]) -> Declared:
+def definition_of(mapper: Mapper[Any], attribute: str, options: Mapping[str, Any]) -> SearchDefinition:
     """Return what a `Searchable` of a class says; ``options`` are its arguments.
 
     Raises:
@@ -161,7 +161,7 @@ def declared_of(mapper: Mapper[Any], attribute: str, options: Mapping[str, Any])
         raise InvalidDeclaration(f"{where}: {error}") from error
 
 
-def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Mapping[str, Any]) -> Declared:
+def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Mapping[str, Any]) -> SearchDefinition:
     where = f"{mapper.class_.__name__}.{attribute}"
     name, dimensions, distance = _vectors(where, options)
     if options["distance"] is not None:
@@ -183,7 +183,7 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
     overlap = options["max_tokens"] // OVERLAP_SHARE if options["overlap"] is None else options["overlap"]
     if not 0 <= overlap < options["max_tokens"]:
         raise InvalidDeclaration(f"{where}: overlap is {overlap}, expected 0 to less than max_tokens")
-    return Declared(
+    return SearchDefinition(
         source=source.name,
         schema=source.schema,
         attribute=attribute,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
@@ -12,22 +12,20 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from pgneural.errors import InvalidQuery
 from pgneural.filter import require_over
+from pgneural.orm.contract import ClassSearch
 from pgneural.search import Hit, HitChunk, Hits
-from pgneural.statement import LEGS, Query, Target
+from pgneural.statement import Query, Target
 from pgneural.store.contained import require_contained
 from pgneural.store.vectors import teach
-
-if TYPE_CHECKING:
-    from pgneural.orm.bound import BoundSearch
 
 E = TypeVar("E")
 
 
-class Entities(Generic[E]):
+class EntityRows(Generic[E]):
     """The entities of a class, over one session."""
 
     def __init__(
-        self, search: BoundSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
+        self, search: ClassSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
     ) -> None:
         self._search, self._session, self._loading = search, session, loading
         self._statements = search.statements(revision, session)
@@ -49,7 +47,7 @@ class Entities(Generic[E]):
         connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
         refuse_translated_schemas(connection)
         teach(connection)
-        built, parameters = self._statements.of(query, connection)
+        built, parameters = self._statements.get(query, connection)
         statement = built.statement.options(*self._loading) if self._loading else built.statement
         with self._search.installed():
             rows = self._session.execute(statement, parameters).unique(_rank).all()
@@ -58,7 +56,10 @@ class Entities(Generic[E]):
             return self.hits(replace(query, where=sa.true()))
         if rows and rows[0].score is None:
             raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
-        return Hits([_hit(row) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else "")
+        legs = self.target.legs
+        return Hits(
+            [_hit(row, legs) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else ""
+        )
 
 
 def refuse_translated_schemas(connection: sa.Connection) -> None:
@@ -88,11 +89,11 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
         chunks = chunks.alias()
     same_chunk = sa.and_(target.same_row(chunks, ranked), chunks.c.ordinal == ranked.c.ordinal)
     same_row = sa.and_(*(column == ranked.c[name] for name, column in target.keys.items()))
-    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in LEGS if leg != "sparse"), ranked.c.relaxed]
+    columns = [ranked.c.rank, ranked.c.score, *(ranked.c[leg] for leg in target.legs), ranked.c.relaxed]
     text = chunks.c.text.label("chunk")
     locator = chunks.c.locator if "locator" in chunks.c else sa.null().label("locator")
     boosts = [column for column in ranked.c if column.name.startswith("boost_")]
-    rest = [ranked.c.sparse, ranked.c.ordinal, ranked.c.strategy, locator, ranked.c.ranked, *boosts] if whole else []
+    rest = [ranked.c.ordinal, ranked.c.strategy, locator, ranked.c.ranked, *boosts] if whole else []
     return (
         sa.select(mapper.class_, *columns, text, *rest)
         .select_from(mapper.class_)
@@ -104,9 +105,9 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
     )
 
 
-def _hit(row: Any) -> Hit[Any]:
+def _hit(row: Any, names: Sequence[str]) -> Hit[Any]:
     values = row._mapping
-    legs = {leg: values[leg] for leg in LEGS if values[leg] is not None}
+    legs = {leg: values[leg] for leg in names if values[leg] is not None}
     legs |= {name.replace("_", " "): values[name] for name in dict(values) if str(name).startswith("boost_")}
     chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
     return Hit(row[0], row.rank, row.score, chunk, legs, row.relaxed)

@@ -2,7 +2,7 @@
 
 Triggers note every change, whoever makes it and how, with the transaction that made it. A session encodes what its own
 transaction has noted: after each flush that writes such rows, before a search, and before it commits, so that bulk
-and Core statements are not missed. Rows that others have changed are left to `BoundSearch.sync`.
+and Core statements are not missed. Rows that others have changed are left to `SearchBinding.sync`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, SessionTransaction
 
 if TYPE_CHECKING:
-    from pgneural.orm.bound import BoundSearch
+    from pgneural.orm.binding import SearchBinding
 
 _CONNECTIONS = "pgneural connections"
 
-_searches: weakref.WeakSet[BoundSearch[Any]] = weakref.WeakSet()
+_searches: weakref.WeakSet[SearchBinding[Any]] = weakref.WeakSet()
 
 
-def encode_inline(search: BoundSearch[Any]) -> None:
+def encode_inline(search: SearchBinding[Any]) -> None:
     """Have every session encode what it writes to the tables of a search."""
     _searches.add(search)
     for name, listener in (("after_begin", _begun), ("after_flush", _flushed), ("before_commit", _committing)):
@@ -57,7 +57,7 @@ def _encode(connection: sa.Connection) -> None:
         return
     noted = set(connection.scalars(_NOTED))
     for search in list(_searches):
-        if search.declared.name in noted:
+        if search.definition.name in noted:
             search.sync_own(connection)
 
 

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import LoaderCriteriaOption, Session, scoped_session
 from sqlalchemy.sql.base import ExecutableOption
 
-from pgneural.asking import (
-    PATIENCE_SECONDS,
-    Asked,
+from pgneural.counting import Counting
+from pgneural.errors import InvalidFilter, InvalidQuery
+from pgneural.explain import Explanation, explain
+from pgneural.filter import Expression, Filter, condition, read_by, require_plain
+from pgneural.options import (
+    QueryInput,
     SearchOptions,
+    inputs_of,
     patience_of,
     query_of,
     refinement_of,
+    require_legs,
     text_of,
     vector_of,
     with_arrays,
     with_vector,
 )
-from pgneural.counting import Counting
-from pgneural.errors import InvalidFilter, InvalidQuery
-from pgneural.explain import Explanation, explain
-from pgneural.filter import Expression, Filter, condition, read_by, require_plain
 from pgneural.orm.asynchronous import asynchronous
-from pgneural.orm.entities import Entities, with_entities
-from pgneural.rerank import Rerank, Reranker
-from pgneural.search import Hit, Hits, Refined, Refinement, mean_vectors, run
-from pgneural.statement import Boost, Fusion, Query, one_of
-from pgneural.store import fresh
+from pgneural.orm.contract import ClassSearch
+from pgneural.orm.entities import EntityRows, with_entities
+from pgneural.query import Generative
+from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, run
+from pgneural.statement import LEXICAL, Query, one_of
 from pgneural.store.engine import require_driver, translated
+from pgneural.store.freshness import wait_until_fresh
 from pgneural.types import Mode, Sync, Vector
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from pgneural.orm.bound import BoundSearch
 
 E = TypeVar("E")
 
@@ -57,7 +56,7 @@ class Similar:
 
 
 @dataclass(frozen=True, eq=False)
-class SearchQuery(Generic[E]):
+class SearchQuery(Generative, Generic[E]):
     """A search of a mapped class.
 
     Immutable: every method returns another. Nothing is encoded or executed before `select`, `all` or `explain`.
@@ -65,15 +64,15 @@ class SearchQuery(Generic[E]):
     Attributes:
         search: What is searched.
         asked: A text, a vector, several texts with weights, or stored rows; None where rows are only counted.
-        given: Options, as of `pgneural.Collection.search`.
+        search_options: Options, as of `pgneural.Collection.search`.
         conditions: The filter.
         loading: Loader options.
         pairs: Keys of rows in pairs: a hit is the better, the more pairs there are of which it is nearer to the first.
     """
 
-    search: BoundSearch[E]
-    asked: Asked | Similar | None
-    given: SearchOptions = field(default_factory=SearchOptions)
+    search: ClassSearch[E]
+    asked: QueryInput | Similar | None
+    search_options: SearchOptions = field(default_factory=SearchOptions)
     conditions: tuple[sa.ColumnElement[bool], ...] = ()
     loading: tuple[ExecutableOption, ...] = ()
     pairs: tuple[tuple[Key, Key], ...] = ()
@@ -86,55 +85,6 @@ class SearchQuery(Generic[E]):
         ``("lang = :lang", {"lang": "en"})``; what your users wrote belongs there, and not in the text.
         """
         return replace(self, conditions=(*self.conditions, *map(self._coerced, conditions)))
-
-    def limit(self, limit: int) -> SearchQuery[E]:
-        """Ask for so many rows, at least 1; ten by default."""
-        return self._with(limit=limit)
-
-    def offset(self, offset: int) -> SearchQuery[E]:
-        """Pass over so many rows; pages of one length neither repeat nor lose a row."""
-        return self._with(offset=offset)
-
-    def mode(self, mode: Mode | str) -> SearchQuery[E]:
-        """Choose ``semantic``, ``lexical`` or ``hybrid``; a text is searched hybrid, a vector semantic."""
-        return self._with(mode=mode)
-
-    def fuse(self, fusion: Fusion) -> SearchQuery[E]:
-        """Join the legs of a hybrid search by a `WeightedSum` or an `RRF`."""
-        return self._with(fusion=fusion)
-
-    def boost(self, by: Boost | Expression, weight: float = 1.0) -> SearchQuery[E]:
-        """Add a score from ordinary columns."""
-        boost = by if isinstance(by, Boost) else Boost(by, weight)
-        before: Any = self.given.get("boosts") or ()
-        return self._with(boosts=[*before, boost])
-
-    def aggregate(self, aggregate: str) -> SearchQuery[E]:
-        """Say how the chunks of a row become one score by meaning: ``max``, ``mean``, ``sum``, ``top3``."""
-        return self._with(aggregate=aggregate)
-
-    def threshold(self, *, max_distance: float | None = None, min_score: float | None = None) -> SearchQuery[E]:
-        """Leave out what is farther, or scores less."""
-        return self._with(max_distance=max_distance, min_score=min_score)
-
-    def rerank(self, rerank: Rerank | Reranker | str | Path) -> SearchQuery[E]:
-        """Let a cross-encoder read query and text together."""
-        return self._with(rerank=rerank)
-
-    def diverse(self, diversity: float) -> SearchQuery[E]:
-        """Prefer hits that differ from those before them: from 0 (not at all) to 1."""
-        return self._with(diversity=diversity)
-
-    def group_by(self, by: Expression, per_group: int = 1) -> SearchQuery[E]:
-        """Of the rows with one value of an expression, take only the best."""
-        return self._with(group_by=by, per_group=per_group)
-
-    def fresh(self, fresh: Literal["any", "require"] = "require", patience: float = PATIENCE_SECONDS) -> SearchQuery[E]:
-        """Wait until every row that has changed so far is encoded, for so many seconds; 0 looks once.
-
-        A session that sees no commits of others (REPEATABLE READ) waits in vain. Of `all` and `first`.
-        """
-        return self._with(fresh=fresh, patience=patience)
 
     def options(self, *options: ExecutableOption) -> SearchQuery[E]:
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
@@ -155,14 +105,6 @@ class SearchQuery(Generic[E]):
                 )
         return found
 
-    def with_options(self, **given: Unpack[SearchOptions]) -> SearchQuery[E]:
-        """Set several options at once, as of `pgneural.Collection.search`; the filter is for `where`."""
-        return self._with(**given)
-
-    def _with(self, **given: Any) -> SearchQuery[E]:
-        merged: Any = {**self.given, **given}
-        return replace(self, given=merged)
-
     def select(self) -> sa.Select[Any]:
         """Return an ordinary ``Select`` of the entity and the columns of its rank, to compose and to execute.
 
@@ -178,11 +120,11 @@ class SearchQuery(Generic[E]):
                 execute the statement.
         """
         query = self._query
-        if self.pairs or refinement_of(query, self.given):
+        if self.pairs or refinement_of(query, self.search_options):
             raise InvalidQuery(
                 "rerank, diverse, group_by and discover come after the statement; use all(), or leave them out"
             )
-        for what, each in query.given():
+        for what, each in query.expressions():
             require_plain(each, what)
         target = self.search.target(self._revision, composed=True)
         return with_entities(self.search.mapper, target, query).options(*self.loading)
@@ -211,12 +153,12 @@ class SearchQuery(Generic[E]):
             raise InvalidQuery(f"{type(session).__name__} is no session; give one, or execute select() on a connection")
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
         require_driver(connection)
-        if self.search.declared.sync is Sync.INLINE:
+        if self.search.definition.sync is Sync.INLINE:
             self.search.sync_own(self.search.connected(session))
         with translated():
             self.search.look(connection)
-            if (patience := patience_of(self.given)) is not None:
-                fresh.require(connection, self.search.space(connection).id, patience, repr(self.search))
+            if (patience := patience_of(self.search_options)) is not None:
+                wait_until_fresh(connection, self.search.space(connection).id, patience, repr(self.search))
             while not (hits := self._hits(session)) and self.search.moved(connection):
                 pass
         return hits
@@ -231,13 +173,13 @@ class SearchQuery(Generic[E]):
 
     def _hits_of(self, session: Session) -> Hits[E]:
         query = self._filtered(session)
-        rows = Entities(self.search, session, self._revision, self.loading)
+        rows = EntityRows(self.search, session, self._revision, self.loading)
         if refinement := self._refinement(query, self.search.connected(session)):
-            return Refined(rows, query, refinement).hits()
-        return run(rows, query, f"the columns of {self.search.declared.source}")
+            return RefinedSearch(rows, query, refinement).hits()
+        return run(rows, query, f"the columns of {self.search.definition.source}")
 
     def _refinement(self, query: Query, connection: sa.Connection) -> Refinement | None:
-        refinement = refinement_of(query, self.given)
+        refinement = refinement_of(query, self.search_options)
         if not self.pairs:
             return refinement
         known = mean_vectors(self.search.target(), connection, [key for pair in self.pairs for key in pair])
@@ -300,7 +242,7 @@ class SearchQuery(Generic[E]):
     def _counting(self, session: Session) -> Counting:
         connection = self.search.connected(session)
         text = text_of(self.asked) if isinstance(self.asked, (str, Mapping)) and self.search.terms is not None else None
-        where, noun = self._where(self.asked), f"the columns of {self.search.declared.source}"
+        where, noun = self._where(self.asked), f"the columns of {self.search.definition.source}"
         with translated(), self.search.installed():
             self.search.look(connection)
             return Counting(self.search.target(), connection, text, where, noun)
@@ -314,7 +256,7 @@ class SearchQuery(Generic[E]):
         if asynchronous(session):
             return session.run_sync(self.explain)
         query = self._query
-        if self.pairs or refinement_of(query, self.given):
+        if self.pairs or refinement_of(query, self.search_options):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
         hits: Any = self.all(session)
         connection = session.connection(bind_arguments={"mapper": self.search.mapper})
@@ -329,8 +271,9 @@ class SearchQuery(Generic[E]):
     @property
     def _revision(self) -> str:
         """The revision of the encoder, where it made the vector of the query."""
-        encoded = isinstance(self.asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
-        return self.search.asking.revision if encoded else ""
+        asked = inputs_of(self.search_options).get("semantic", self.asked)
+        encoded = isinstance(asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
+        return self.search.query_encoder.revision if encoded else ""
 
     @property
     def _query(self) -> Query:
@@ -347,21 +290,25 @@ class SearchQuery(Generic[E]):
         asked = self.asked
         if asked is None:
             raise InvalidQuery("the query is None; give a text, a vector, or a row")
-        text: Asked = asked if not isinstance(asked, Similar) else np.empty(0, dtype=np.float32)
-        mode = self.given.get("mode") or self._mode()
-        query = query_of(text, {**self.given, "mode": mode})
+        text: QueryInput = asked if not isinstance(asked, Similar) else np.empty(0, dtype=np.float32)
+        mode = self.search_options.get("mode") or self._mode()
+        query, inputs = query_of(text, {**self.search_options, "mode": mode}), inputs_of(self.search_options)
         if self.search.terms is None and query.mode is not Mode.SEMANTIC:
             raise InvalidQuery(f"{self.search!r} has no words; search it with mode semantic")
         query = replace(query, where=self._where(asked))
         if isinstance(asked, Similar):
-            return replace(query, vector=self._mean(asked))
-        return with_vector(query, lambda: self._vector(asked)) if query.mode is not Mode.LEXICAL else query
+            query = query.with_inputs(semantic=self._mean(asked))
+        elif query.mode is not Mode.LEXICAL:
+            query = with_vector(query, "semantic", lambda: self._vector(inputs.get("semantic", asked)))
+        require_legs(inputs, query)
+        return query
 
     def _mode(self) -> Mode:
-        worded = isinstance(self.asked, (str, Mapping)) and self.search.terms is not None
+        texts = isinstance(self.asked, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)
+        worded = texts and self.search.terms is not None
         return Mode.HYBRID if worded else Mode.SEMANTIC
 
-    def _where(self, asked: Asked | Similar | None) -> sa.ColumnElement[bool] | None:
+    def _where(self, asked: QueryInput | Similar | None) -> sa.ColumnElement[bool] | None:
         conditions = [*self.conditions]
         if (restricted := self.search.restricted()) is not None:
             conditions.append(restricted)
@@ -369,11 +316,11 @@ class SearchQuery(Generic[E]):
         if isinstance(asked, Similar):
             examples |= {*asked.positive, *asked.negative}
         if examples:
-            conditions.append(sa.not_(one_of(list(self.search.declared.key), sorted(examples, key=str))))
+            conditions.append(sa.not_(one_of(list(self.search.definition.key), sorted(examples, key=str))))
         return with_arrays(sa.and_(*conditions)) if conditions else None
 
-    def _vector(self, asked: Asked) -> Vector:
-        return vector_of(asked, lambda: self.search.asking, self.search.answer.indexed, repr(self.search))
+    def _vector(self, asked: QueryInput) -> Vector:
+        return vector_of(asked, lambda: self.search.query_encoder, self.search.answer.indexed, repr(self.search))
 
     def _mean(self, asked: Similar) -> sa.ColumnElement[Any]:
         """Return the vector of rows like some and unlike others, as SQL (Rocchio 1971, with equal weights)."""

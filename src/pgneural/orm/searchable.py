@@ -11,12 +11,12 @@ from sqlalchemy.orm import Mapper, deferred, foreign, relationship, remote
 
 from pgneural.chunk import CHUNK_TOKENS
 from pgneural.errors import InvalidDeclaration, InvalidQuery, SchemaNotInstalled
-from pgneural.orm.bound import BoundSearch
-from pgneural.orm.declaration import Field, declared_of
+from pgneural.orm.binding import SearchBinding
+from pgneural.orm.declaration import Field, definition_of
 from pgneural.orm.entities import refuse_translated_schemas
 from pgneural.orm.inline import encode_inline
 from pgneural.store.catalog import require_title_boost
-from pgneural.store.declared import Declared, attach_statements, detach_statements, searches_of
+from pgneural.store.definition import SearchDefinition, attach_statements, detach_statements, searches_of
 from pgneural.store.vectors import Storage, VectorIndex, register
 from pgneural.types import Distance, Encoder, Sync
 
@@ -35,7 +35,7 @@ class Searchable:
         encoder: A registered name, a sentence-transformers model (folder or hub name), ``vectors:768`` for vectors
             made elsewhere, or an encoder.
         column: An attribute of the class that has vectors already; there is then no chunk table.
-        sync: ``manual`` (`BoundSearch.sync`), ``inline`` (in the flush that changes the row) or ``queue`` (a worker).
+        sync: ``manual`` (`SearchBinding.sync`), ``inline`` (in the flush that changes the row) or ``queue`` (a worker).
         language: The text search configuration of the words, one of ``pg_ts_config``.
         language_by: What gives the language of a row, as a configuration or an ISO 639-1 code: as a field.
         title_boost: How often a word of the title counts, against one of the content.
@@ -110,16 +110,16 @@ class Searchable:
         self._name = name
 
     @overload
-    def __get__(self, instance: None, owner: type[E]) -> BoundSearch[E]: ...
+    def __get__(self, instance: None, owner: type[E]) -> SearchBinding[E]: ...
     @overload
-    def __get__(self, instance: E, owner: type[E]) -> BoundSearch[E]: ...
-    def __get__(self, instance: E | None, owner: type[E]) -> BoundSearch[E]:
+    def __get__(self, instance: E, owner: type[E]) -> SearchBinding[E]: ...
+    def __get__(self, instance: E | None, owner: type[E]) -> SearchBinding[E]:
         """Return the search of the class.
 
         Raises:
             AttributeError: The class is not mapped.
         """
-        found: BoundSearch[E] | None = vars(owner).get(_BOUND, {}).get(self._name)
+        found: SearchBinding[E] | None = vars(owner).get(_BOUND, {}).get(self._name)
         if found is None:
             if not self._name:
                 raise AttributeError(f"a Searchable of {owner.__name__} is to be written in the body of a class")
@@ -137,15 +137,15 @@ class Searchable:
             bound[self._name] = getattr(mapper.inherits.class_, self._name).of(mapper)
             return
         register()
-        declared = declared_of(mapper, self._name, self._options)
-        chunks, terms = declared.tables(source, source.metadata)
+        definition = definition_of(mapper, self._name, self._options)
+        chunks, terms = definition.tables(source, source.metadata)
         first, *more = self._options["fields"] or [None]
         title = first if more and isinstance(first, str) else None
-        bound[self._name] = BoundSearch(mapper, declared, chunks, terms, self._options["encoder"], title=title)
-        _follow(declared, source, [table for table in (chunks, terms) if table is not None])
+        bound[self._name] = SearchBinding(mapper, definition, chunks, terms, self._options["encoder"], title=title)
+        _follow(definition, source, [table for table in (chunks, terms) if table is not None])
         if chunks is not None:
-            _relate(mapper, declared, chunks)
-        if declared.sync is Sync.INLINE:
+            _relate(mapper, definition, chunks)
+        if definition.sync is Sync.INLINE:
             encode_inline(bound[self._name])
 
 
@@ -163,9 +163,9 @@ def _constructed(mapper: Mapper[Any], class_: type) -> None:
             value.bind(mapper, class_)
 
 
-def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> None:
+def _follow(definition: SearchDefinition, source: sa.Table, kept: Sequence[sa.Table]) -> None:
     """Let ``create_all`` and ``drop_all`` do what a migration does."""
-    searches_of(source)[declared.attribute] = declared
+    searches_of(source)[definition.attribute] = definition
     last = kept[-1] if kept else source
 
     def creating(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
@@ -173,12 +173,12 @@ def _follow(declared: Declared, source: sa.Table, kept: Sequence[sa.Table]) -> N
         _require_schema(connection)
 
     def created(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
-        for statement in attach_statements(declared):
+        for statement in attach_statements(definition):
             connection.execute(statement)
 
     def dropped(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
         if connection.scalar(sa.text("SELECT to_regclass('neural.spaces')")) is not None:
-            for statement in detach_statements(declared):
+            for statement in detach_statements(definition):
                 connection.execute(statement)
 
     sa.event.listen(kept[0] if kept else source, "before_create", creating)
@@ -191,13 +191,13 @@ def _require_schema(connection: sa.Connection) -> None:
         raise SchemaNotInstalled("the database has no schema neural, or an old one; run: pgneural db upgrade")
 
 
-def _relate(mapper: Mapper[Any], declared: Declared, chunks: sa.Table) -> None:
+def _relate(mapper: Mapper[Any], definition: SearchDefinition, chunks: sa.Table) -> None:
     """Give the class a relationship to its chunks, named ``<attribute>_chunks``."""
-    attribute = declared.attribute
+    attribute = definition.attribute
     entity = type(f"{mapper.class_.__name__}{attribute.title().replace('_', '')}Chunk", (), {})
     entity.__doc__ = f"A chunk of {mapper.class_.__name__}.{attribute}."
     unread = {name: deferred(chunks.c[name]) for name in ("embedding", "hash", "source_hash")}
     mapper.registry.map_imperatively(entity, chunks, properties=unread)
-    same_row = sa.and_(*(remote(foreign(chunks.c[f"source_{key.name}"])) == key for key in declared.key))
+    same_row = sa.and_(*(remote(foreign(chunks.c[f"source_{key.name}"])) == key for key in definition.key))
     chunked = relationship(entity, primaryjoin=same_row, viewonly=True, order_by=chunks.c.ordinal, uselist=True)
     mapper.add_property(f"{attribute}_chunks", chunked)

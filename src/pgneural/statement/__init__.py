@@ -18,24 +18,24 @@ CTE by CTE::
     scored, fused                    all scores of every row of the pool, and their sum
 """
 
-from pgneural.statement.built import Statements
+from pgneural.statement.cache import StatementCache
 from pgneural.statement.facets import facets, total
 from pgneural.statement.fusion import RRF, Boost, Fusion, WeightedSum
 from pgneural.statement.late import late_interaction, one_of
 from pgneural.statement.query import Query
-from pgneural.statement.single import LEGS, Threshold
-from pgneural.statement.target import Page, Target, Vectors, about_as_many
+from pgneural.statement.single import Threshold
+from pgneural.statement.target import LEXICAL, Page, Target, Vectors, about_as_many
 from pgneural.statement.vector_leg import Aggregate
 
 __all__ = [
-    "LEGS",
+    "LEXICAL",
     "RRF",
     "Aggregate",
     "Boost",
     "Fusion",
     "Page",
     "Query",
-    "Statements",
+    "StatementCache",
     "Target",
     "Threshold",
     "Vectors",

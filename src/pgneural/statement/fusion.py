@@ -8,10 +8,10 @@ Boosts, from ordinary columns, are scores like those of a leg, but bring no rows
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
@@ -22,9 +22,8 @@ from pgneural.filter import Expression, expression
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
 from pgneural.statement.single import Threshold, contributions
-from pgneural.statement.target import Page, Target, constant, row_by_row, scalar
+from pgneural.statement.target import LEXICAL, Page, Target, constant, row_by_row, scalar
 from pgneural.statement.vector_leg import Aggregate, VectorLeg
-from pgneural.types import Vector
 
 POOL = 200
 """Rows that each leg brings to the pool, or as many as a page has, if that is more."""
@@ -35,8 +34,42 @@ about half of what is usual. Where hardly a row has hardly a word of the query, 
 out by many deviations."""
 
 
-@dataclass(frozen=True)
-class WeightedSum:
+class _Weights:
+    """Weights of legs by their names; a leg that none is given for has that of `usual`, or 1."""
+
+    usual: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(self, **weights: float) -> None:
+        for leg, weight in weights.items():
+            number(f"the weight of leg {leg}", weight)
+        self.weights = tuple(sorted((leg, float(weight)) for leg, weight in weights.items()))
+
+    def weight(self, leg: str) -> float:
+        """Return the weight of a leg."""
+        return dict(self.weights).get(leg, self.usual.get(leg, 1.0))
+
+    def require_legs(self, legs: Sequence[str]) -> None:
+        """Refuse a weight of a leg that there is not.
+
+        Raises:
+            InvalidQuery: There is one.
+        """
+        for leg, _ in self.weights:
+            if leg not in legs:
+                raise InvalidQuery(f"the fusion has a weight for leg {leg!r}, but the search has {', '.join(legs)}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *sorted(vars(self).items())))
+
+    def __repr__(self) -> str:
+        said = {**{name: value for name, value in vars(self).items() if name != "weights"}, **dict(self.weights)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+
+class WeightedSum(_Weights):
     """Fusion by a weighted mean of standard scores: how many deviations a row is above the mean of the pool.
 
     Standard scores (Montague and Aslam 2001) and not a range from 0 to 1, because the cosines of different encoders
@@ -45,37 +78,35 @@ class WeightedSum:
     the query's idf, so that a query whose words are mostly not there is not made to look as if they were.
 
     The semantic leg counts twice: it knows something about every row, the others only about those that share
-    a word with the query. `bench hybrid --sweep` prints other weights.
+    a word with the query. `bench hybrid --sweep` prints other weights. A leg that says nothing of a row (a picture has
+    no words) is left out of the mean: the row is not taken for one that does not match.
+
+    Args:
+        **weights: By the names of the legs: ``WeightedSum(semantic=3, lexical=1)``.
+
+    Raises:
+        InvalidQuery: A weight is no finite number.
     """
 
-    semantic: float = 2.0
-    lexical: float = 1.0
-    sparse: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse weights that make no score."""
-        _require_weights(self.semantic, self.lexical, self.sparse)
+    usual: ClassVar[Mapping[str, float]] = {"semantic": 2.0}
 
 
-@dataclass(frozen=True)
-class RRF:
-    """Reciprocal rank fusion: the sum of ``weight / (constant + rank)`` (Cormack, Clarke and Büttcher 2009)."""
+class RRF(_Weights):
+    """Reciprocal rank fusion: the sum of ``weight / (constant + rank)`` (Cormack, Clarke and Büttcher 2009).
 
-    constant: int = 60
-    semantic: float = 1.0
-    lexical: float = 1.0
-    sparse: float = 1.0
+    Args:
+        constant: 60 is usual.
+        **weights: By the names of the legs, 1 by default.
 
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no score."""
-        _require_weights(self.semantic, self.lexical, self.sparse)
-        if number("the constant of RRF", self.constant) < 0:
-            raise InvalidQuery(f"the constant of RRF is {self.constant}, expected 0 or more; 60 is usual")
+    Raises:
+        InvalidQuery: A number is not finite, or the constant negative.
+    """
 
-
-def _require_weights(*weights: float) -> None:
-    for weight in weights:
-        number("a weight", weight)
+    def __init__(self, constant: int = 60, **weights: float) -> None:
+        super().__init__(**weights)
+        if number("the constant of RRF", constant) < 0:
+            raise InvalidQuery(f"the constant of RRF is {constant}, expected 0 or more; 60 is usual")
+        self.constant = constant
 
 
 Fusion = WeightedSum | RRF
@@ -96,8 +127,14 @@ class Boost:
 
     def __post_init__(self) -> None:
         """Take text for SQL, and refuse what is no expression, or a weight that makes no score."""
+        object.__setattr__(self, "_said", self.by)  # as it was given, to be written down again
         object.__setattr__(self, "by", expression(self.by, "boost"))
         object.__setattr__(self, "weight", number("the weight of a boost", self.weight))
+
+    @property
+    def said(self) -> Any:
+        """The expression as it was given."""
+        return vars(self)["_said"]
 
     @classmethod
     def recency(cls, at: Expression, half_life: timedelta, weight: float = 1.0) -> Self:
@@ -133,10 +170,8 @@ class Boost:
 def fused(
     target: Target,
     page: Page,
+    inputs: Mapping[str, Any],
     *,
-    vector: Vector | sa.ColumnElement[Any] | None = None,
-    text: str | None = None,
-    sparse: Vector | None = None,
     where: sa.ColumnElement[bool] | None = None,
     fusion: Fusion | None = None,
     boosts: Sequence[Boost] = (),
@@ -148,19 +183,26 @@ def fused(
     Args:
         target: What to search.
         page: Which part of the ranking.
-        vector: What the semantic leg compares, shape (d,); None to leave it out.
-        text: What the lexical leg reads; None to leave it out.
-        sparse: What the sparse leg compares; None to leave it out.
+        inputs: What each leg is asked, by its name: a text for ``lexical``, a vector, shape (d,), for all others.
         where: A condition over the source's columns.
         fusion: How the legs are joined.
         boosts: Scores from ordinary columns.
         threshold: What a hit must reach.
-        aggregate: How the chunks of a row become one score of the semantic leg.
+        aggregate: How the chunks of a row become one score of the leading leg.
+
+    Raises:
+        InvalidQuery: There is no such leg.
     """
-    asked = {"semantic": vector, "lexical": text, "sparse": sparse}
-    parts = _Parts(target, page, asked, where, fusion or WeightedSum(), tuple(boosts), aggregate)
-    distance = parts.fused.c.distance if vector is not None else None
+    fusion = fusion or WeightedSum()
+    fusion.require_legs(target.legs)
+    parts = _Parts(target, page, inputs, where, fusion, tuple(boosts), aggregate)
+    distance = parts.fused.c[_distance(target.dense.leg)] if target.dense.leg in inputs else None
     return parts.page_of(threshold.of(sa.select(parts.fused), distance, parts.fused.c.score))
+
+
+def _distance(leg: str) -> str:
+    """Return the name of the column with the distances of a leg."""
+    return f"{leg}_distance"
 
 
 def _number(value: Any) -> sa.ColumnElement[Any]:
@@ -174,7 +216,7 @@ class _Parts:
         self,
         target: Target,
         page: Page,
-        asked: dict[str, Any],
+        inputs: Mapping[str, Any],
         where: sa.ColumnElement[bool] | None,
         fusion: Fusion,
         boosts: tuple[Boost, ...],
@@ -183,12 +225,10 @@ class _Parts:
         self.target, self.page, self.fusion, self.boosts = target, page, fusion, boosts
         self.size = max(POOL, page.limit)
         self.tailed = page.offset > 0
-        words_only = asked["semantic"] is None and asked["sparse"] is None
-        self.probe = Probe(target, where, page.end, by_words=words_only)
+        self.probe = Probe(target, where, page.end, by_words=inputs.keys() == {LEXICAL})
         self.legs: dict[str, VectorLeg | LexicalLeg] = {}
-        for name in ("semantic", "sparse", "lexical"):  # the first that is asked leads
-            if asked[name] is not None:
-                self.legs[name] = self._leg(name, asked[name], aggregate)
+        for name in sorted(inputs, key=target.legs.index):  # the first that is asked leads
+            self.legs[name] = self._leg(name, inputs[name], aggregate)
         self.pool = self._pool()
         self.scored = self._scored()
         self.fused = self.target.named(self._fused(), "fused")
@@ -200,15 +240,14 @@ class _Parts:
         more rows for a later page.
         """
         target, lead = self.target, self.lead is None
-        if name == "lexical":
+        if name == LEXICAL:
             rows = max(self.size, self.page.end) if lead else self.size
             guaranteed = rows if lead else self.page.limit
             wanted = self.page.limit
             return LexicalLeg(target, query, self.probe, rows=rows, guaranteed=guaranteed, wanted=wanted)
-        vectors = target.dense if name == "semantic" else target.sparse
-        assert vectors is not None
+        vectors = target.vectors_of(name)
         page = self.page if lead else Page(self.page.limit)
-        among = aggregate if name == "semantic" else None
+        among = aggregate if vectors is target.dense else None
         return VectorLeg(target, vectors, query, self.probe, page, rows=self.size, enough=page.end, aggregate=among)
 
     @property
@@ -219,7 +258,7 @@ class _Parts:
     @property
     def phrases(self) -> bool:
         """Whether the query may have phrases."""
-        leg = self.legs.get("lexical")
+        leg = self.legs.get(LEXICAL)
         return isinstance(leg, LexicalLeg) and leg.phrases
 
     def page_of(self, wanted: sa.Select[Any]) -> sa.Select[Any]:
@@ -230,9 +269,9 @@ class _Parts:
             *self.target.keys_of(best),
             best.c.ordinal,
             best.c.score,
-            *contributions(**scores),
             next(iter(self.legs.values())).strategy.label("strategy"),
             (best.c.unmet if self.phrases else sa.false()).label("relaxed"),
+            *contributions(self.target, scores),
             *(best.c[f"boost_{place}"] for place, _ in enumerate(self.boosts, start=1)),
         )
 
@@ -272,11 +311,11 @@ class _Parts:
             found = leg.of_row(pool)
             joined = joined.outerjoin(found, sa.true())
             if isinstance(leg, LexicalLeg):
-                columns.append(sa.func.coalesce(found.c.bm25, 0).label("bm25"))
+                columns.append(found.c.bm25)
                 columns += [leg.unmet(found).label("unmet")] if leg.phrases else []
                 continue
             ordinals.append(found.c.ordinal)
-            columns.append(found.c.distance.label("distance" if name == "semantic" else "sparse_distance"))
+            columns.append(found.c.distance.label(_distance(name)))
         if not ordinals and isinstance(self.lead, LexicalLeg):
             chunk = self.lead.best_chunk(pool)
             joined, ordinals = joined.outerjoin(chunk, sa.true()), [chunk.c.ordinal]
@@ -296,7 +335,7 @@ class _Parts:
         leg = self.legs[name]
         if isinstance(leg, LexicalLeg):
             return rows.c.bm25
-        return leg.score(rows.c.distance if name == "semantic" else rows.c.sparse_distance)
+        return leg.score(rows.c[_distance(name)])
 
     def _fused(self) -> sa.Select[Any]:
         fusion = self.fusion
@@ -304,20 +343,32 @@ class _Parts:
         return sa.select(self.scored, score.label("score"))
 
     def _sum(self, fusion: WeightedSum) -> sa.ColumnElement[Any]:
-        parts = [(getattr(fusion, name), self._standard_score(name)) for name in self.legs]
+        parts = [(fusion.weight(name), self._standard_score(name)) for name in self.legs]
         parts += [
             (boost.weight, self._standard(self.scored.c[f"boost_{place}"], 0))
             for place, boost in enumerate(self.boosts, start=1)
         ]
         total: sa.ColumnElement[Any] = sum((weight * score for weight, score in parts[1:]), parts[0][0] * parts[0][1])
-        return total / (sum(abs(weight) for weight, _ in parts) or 1.0)
+        return total / self._counted({name: abs(fusion.weight(name)) for name in self.legs})
+
+    def _counted(self, weights: Mapping[str, float]) -> sa.ColumnElement[Any]:
+        """Return the sum of the weights that count for a row: of legs that say something of it, and of all boosts."""
+        boosts = sum(abs(boost.weight) for boost in self.boosts)
+        if len(weights) == 1 or not any(weights.values()):  # the only leg says something of every row that it brings
+            return sa.literal_column(str(sum(weights.values()) + boosts or 1.0), sa.Float)
+        counted = [sa.case((self._said(name).is_(None), 0.0), else_=weight) for name, weight in weights.items()]
+        return sa.cast(sa.func.nullif(sum(counted[1:], counted[0]) + boosts, 0.0), sa.Float)
+
+    def _said(self, name: str) -> sa.ColumnElement[Any]:
+        """Return what a leg has of each row of the pool, NULL where nothing."""
+        return self.scored.c.bm25 if name == LEXICAL else self.scored.c[_distance(name)]
 
     def _standard_score(self, name: str) -> sa.ColumnElement[Any]:
         leg = self.legs[name]
         score = self._score(name, self.scored)
         if isinstance(leg, LexicalLeg):
             return self._standard(score / sa.func.nullif(scalar(leg.question.c.ideal), 0), LEAST_SPREAD)
-        return self._standard(sa.func.coalesce(score, 0) if leg.sparse else score, 0)
+        return self._standard(score, 0)
 
     def _standard(self, score: sa.ColumnElement[Any], least_spread: float) -> sa.ColumnElement[Any]:
         """Return a score in deviations from the mean of the pool; 0 where all are the same or there is none."""
@@ -327,12 +378,15 @@ class _Parts:
         return sa.func.coalesce((score - mean) / sa.func.nullif(spread, 0), 0, type_=sa.Float)
 
     def _reciprocal_ranks(self, fusion: RRF) -> sa.ColumnElement[Any]:
-        parts = [self._reciprocal_rank(self._score(name, self.scored), getattr(fusion, name)) for name in self.legs]
+        weights = {name: fusion.weight(name) for name in self.legs}
+        parts = [self._reciprocal_rank(self._score(name, self.scored), weight) for name, weight in weights.items()]
         parts += [
             self._reciprocal_rank(self.scored.c[f"boost_{place}"], boost.weight)
             for place, boost in enumerate(self.boosts, start=1)
         ]
-        return sum(parts[1:], parts[0])
+        sizes = {name: abs(weight) for name, weight in weights.items()}
+        every = sum(sizes.values()) + sum(abs(boost.weight) for boost in self.boosts)
+        return sum(parts[1:], parts[0]) * every / self._counted(sizes)
 
     def _reciprocal_rank(self, score: sa.ColumnElement[Any], weight: float) -> sa.ColumnElement[Any]:
         constant_ = self.fusion.constant if isinstance(self.fusion, RRF) else 0

@@ -119,27 +119,27 @@ class LexicalLeg:
         return [*first, rows.c.bm25.desc(), *self.target.keys_of(rows)]
 
     def of_row(self, of: sa.FromClause) -> LateralFromClause:
-        """Return ``bm25`` of a row, whether or not it is among the candidates; no row where it does not match.
+        """Return ``bm25`` of a row, whether or not it is among the candidates: 0 where it does not match.
 
-        If the query has quotation marks, also ``met``; a row without the phrase then matches only where those with it
-        are too few.
+        Of a row without any words there is nothing: the leg says nothing of it. If the query has quotation marks, also
+        ``met``; a row without the phrase then matches only where those with it are too few.
         """
         terms = self.target.words
-        matches = [self.target.same_row(terms, of), terms.c.lexemes.op("@@")(self.every)]
+        matches = [terms.c.lexemes.op("@@")(self.every), *self._strict(self.score.met)]
+        score = sa.case((sa.and_(*matches), self.score.bm25), else_=0.0).label("bm25")
+        worded = [self.target.same_row(terms, of), terms.c.length > 0]
         if self.fresh is None:
-            met = self.score.met
-            columns = [self.score.bm25.label("bm25"), *self._met_columns(met)]
-            return row_by_row(sa.select(*columns).where(*matches, *self._strict(met)), "matched")
-        indexed = sa.select(self.score.bm25.label("bm25"), self.score.met.label("met")).where(*matches)
-        fresh = sa.select(self.fresh.c.bm25, self.fresh.c.met).where(self.target.same_row(self.fresh, of))
+            return row_by_row(sa.select(score, *self._met_columns(self.score.met)).where(*worded), "matched")
+        indexed = sa.select(score, self.score.met.label("met")).where(*worded)
+        again = sa.case((sa.and_(*self._strict(self.fresh.c.met)), self.fresh.c.bm25), else_=0.0)
+        fresh = sa.select(again, self.fresh.c.met).where(self.target.same_row(self.fresh, of))
         either = sa.union_all(indexed.correlate(of), fresh.correlate(of)).subquery("either").lateral("either")
-        met = sa.func.bool_or(either.c.met)
-        columns = [sa.func.max(either.c.bm25).label("bm25"), *self._met_columns(met)]
-        return row_by_row(sa.select(*columns).having(*self._strict(met) or [sa.true()]), "matched")
+        columns = [sa.func.max(either.c.bm25).label("bm25"), *self._met_columns(sa.func.bool_or(either.c.met))]
+        return row_by_row(sa.select(*columns), "matched")
 
     def _strict(self, met: sa.ColumnElement[bool]) -> list[sa.ColumnElement[bool]]:
         """Return what a row must meet where enough rows have the phrase."""
-        return [sa.or_(sa.not_(self.enough), met)] if self.phrases else []
+        return [sa.or_(sa.not_(self.enough), met)] if self.phrases else [sa.true()]
 
     def unmet(self, rows: sa.FromClause) -> sa.ColumnElement[bool]:
         """Return whether a row was found without the phrase that was asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -15,9 +15,8 @@ from pgneural.filter import settled
 from pgneural.statement.fusion import Boost, Fusion, fused
 from pgneural.statement.lexical_leg import exclusion, has_exclusion, has_phrase
 from pgneural.statement.single import Threshold, by_vectors, by_words
-from pgneural.statement.target import Page, Target
+from pgneural.statement.target import LEXICAL, Page, Target
 from pgneural.statement.vector_leg import Aggregate
-from pgneural.store.vectors import Storage
 from pgneural.types import Mode, Vector
 
 SENT = {"sent": True}
@@ -31,9 +30,9 @@ class Query:
     Attributes:
         mode: Which legs answer.
         page: Which part of the ranking.
-        vector: What the semantic leg compares, shape (d,), or an expression that gives it.
-        text: What the lexical leg reads.
-        sparse: What the sparse leg compares, shape (dimensions of its space,).
+        inputs: What each leg is asked, by its name: a text for ``lexical``; for all others a vector, shape (d,), or an
+            expression that gives it. Legs that are not asked are left out.
+        text: The text that was asked, for who reads it again (`pgneural.rerank`).
         tokens: What late interaction compares, shape (tokens, dimensions of their space).
         where: The filter, a condition over the source's columns.
         fusion: How a hybrid search joins its legs.
@@ -44,9 +43,8 @@ class Query:
 
     mode: Mode
     page: Page
-    vector: Vector | sa.ColumnElement[Any] | None = field(default=None, metadata=SENT)
+    inputs: Mapping[str, Any] = field(default_factory=dict, metadata=SENT)
     text: str | None = field(default=None, metadata=SENT)
-    sparse: Vector | None = field(default=None, metadata=SENT)
     tokens: Vector | None = field(default=None, metadata=SENT)
     where: sa.ColumnElement[bool] | None = None
     fusion: Fusion | None = None
@@ -70,8 +68,12 @@ class Query:
 
     @property
     def read(self) -> str | None:
-        """The text whose words are looked up; None in a mode that looks up none."""
-        return self.text if self.mode in (Mode.LEXICAL, Mode.HYBRID) else None
+        """The text whose words are looked up; None where none are."""
+        return self.inputs.get(LEXICAL)
+
+    def with_inputs(self, **inputs: Any) -> Query:
+        """Return the same with what further legs are asked."""
+        return replace(self, inputs={**self.inputs, **inputs})
 
     @property
     def _operators(self) -> tuple[bool, bool]:
@@ -94,7 +96,7 @@ class Query:
         key = ClauseList(*expressions, group=False)._generate_cache_key()
         return (None, ()) if key is None else ((told, key.key), key.bindparams)
 
-    def given(self) -> list[tuple[str, sa.ColumnElement[Any]]]:
+    def expressions(self) -> list[tuple[str, sa.ColumnElement[Any]]]:
         """Return the expressions over the source that the caller gave, each with how an error calls it."""
         where = [] if self.where is None else [("filter", self.where)]
         return [*where, *(("boost", boost.by) for boost in self.boosts)]
@@ -113,12 +115,11 @@ class Query:
     def parameters(self, target: Target) -> dict[str, Any]:
         """Return the values of the statement's parameters that change from one query to the next."""
         values: dict[str, Any] = {}
-        if isinstance(self.vector, np.ndarray) and self.mode in (Mode.SEMANTIC, Mode.HYBRID):
-            values["neural_vector"] = target.dense.indexed.storage.bound(self.vector)
-        if self.text is not None and self.mode in (Mode.LEXICAL, Mode.HYBRID):
-            values["neural_text"] = self.text
-        if self.sparse is not None and self.mode in (Mode.SPARSE, Mode.HYBRID):
-            values["neural_sparse"] = Storage.SPARSEVEC.bound(self.sparse)
+        for leg, value in self.inputs.items():
+            if leg == LEXICAL:
+                values["neural_text"] = value
+            elif isinstance(value, np.ndarray):
+                values[f"neural_{leg}"] = target.vectors_of(leg).indexed.storage.bound(value)
         return values
 
     def select(self, target: Target) -> sa.Select[Any]:
@@ -132,32 +133,16 @@ class Query:
         return replace(self, where=kept if self.where is None else sa.and_(self.where, kept))._select(target)
 
     def _select(self, target: Target) -> sa.Select[Any]:
-        if self.mode is Mode.HYBRID or self.boosts:
-            return self._fused(target)
         among: dict[str, Any] = {"where": self.where, "threshold": self.threshold}
-        if self.mode is Mode.LEXICAL:
-            assert self.text is not None
-            return by_words(target, self.text, self.page, **among)
-        if self.mode is Mode.SPARSE:
-            assert self.sparse is not None
-            assert target.sparse is not None
-            return by_vectors(target, target.sparse, self.sparse, self.page, **among)
-        assert self.vector is not None
-        return by_vectors(target, target.dense, self.vector, self.page, **among, aggregate=self.aggregate)
-
-    def _fused(self, target: Target) -> sa.Select[Any]:
-        return fused(
-            target,
-            self.page,
-            vector=self.vector if self.mode in (Mode.SEMANTIC, Mode.HYBRID) else None,
-            text=self.text if self.mode in (Mode.LEXICAL, Mode.HYBRID) else None,
-            sparse=self.sparse if self.mode in (Mode.SPARSE, Mode.HYBRID) else None,
-            where=self.where,
-            fusion=self.fusion,
-            boosts=self.boosts,
-            threshold=self.threshold,
-            aggregate=self.aggregate,
-        )
+        if len(self.inputs) > 1 or self.boosts:
+            among |= {"fusion": self.fusion, "boosts": self.boosts, "aggregate": self.aggregate}
+            return fused(target, self.page, self.inputs, **among)
+        ((leg, value),) = self.inputs.items()
+        if leg == LEXICAL:
+            return by_words(target, value, self.page, **among)
+        vectors = target.vectors_of(leg)
+        aggregate = self.aggregate if vectors is target.dense else None
+        return by_vectors(target, vectors, value, self.page, **among, aggregate=aggregate)
 
 
 class _Untold(Exception):
@@ -169,10 +154,14 @@ def _told(value: Any, expressions: list[sa.ColumnElement[Any]], *, sent: bool = 
     if isinstance(value, sa.ColumnElement):
         expressions.append(value)
         return sa.ColumnElement
+    if sent and isinstance(value, Mapping):
+        return tuple((name, _told(each, expressions, sent=True)) for name, each in sorted(value.items()))
     if sent and value is not None:
         return "sent"
     if value is None or isinstance(value, str | bool | int | float):
         return type(value), value
+    if isinstance(value, Fusion):
+        return value
     if isinstance(value, tuple):
         return tuple, *(_told(each, expressions) for each in value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from pgneural.statement.lexical_leg import LexicalLeg
 from pgneural.statement.probe import Probe
-from pgneural.statement.target import Page, Target, Vectors
+from pgneural.statement.target import LEXICAL, Page, Target, Vectors
 from pgneural.statement.vector_leg import WINDOW, Aggregate, VectorLeg
 from pgneural.types import Vector
 
@@ -48,9 +49,9 @@ def by_vectors(
     """Return the statement that finds the nearest source rows under a filter.
 
     It never comes back short: a full page if so many rows pass the filter. Columns: ``rank`` from 1, the key of
-    the source row as ``source_…``, ``ordinal`` of its best chunk, ``score`` (larger is better), ``semantic``,
-    ``lexical`` and ``sparse`` (what each leg contributed), ``strategy`` (``exact``, ``near`` or ``fallback``) and
-    ``relaxed`` (whether the row was found without a phrase that was asked for).
+    the source row as ``source_…``, ``ordinal`` of its best chunk, ``score`` (larger is better), ``strategy``
+    (``exact``, ``near`` or ``fallback``), ``relaxed`` (whether the row was found without a phrase that was asked for),
+    and for each leg of the target what it contributed.
 
     Args:
         target: What to search.
@@ -72,9 +73,9 @@ def by_vectors(
         *target.keys_of(best),
         best.c.ordinal,
         score.label("score"),
-        *contributions(**{vectors.leg: score}),
         leg.strategy.label("strategy"),
         sa.false().label("relaxed"),
+        *contributions(target, {vectors.leg: score}),
     )
 
 
@@ -100,17 +101,14 @@ def by_words(
         *target.keys_of(best),
         sa.func.coalesce(chunk.c.ordinal, 0).label("ordinal"),
         best.c.bm25.label("score"),
-        *contributions(lexical=best.c.bm25),
         leg.strategy.label("strategy"),
         leg.unmet(best).label("relaxed"),
+        *contributions(target, {LEXICAL: best.c.bm25}),
     ]
     return sa.select(*columns).select_from(best.outerjoin(chunk, sa.true()))
 
 
-LEGS = ("semantic", "lexical", "sparse")
-
-
-def contributions(**legs: sa.ColumnElement[Any]) -> list[sa.Label[Any]]:
-    """Return a column for each leg: what it contributed, NULL where it was not asked."""
+def contributions(target: Target, scores: Mapping[str, sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:
+    """Return a column for each leg of a target: what it contributed, NULL where it was not asked."""
     nothing = sa.null().cast(sa.Float)
-    return [legs.get(leg, nothing).label(leg) for leg in LEGS]
+    return [scores.get(leg, nothing).label(leg) for leg in target.legs]

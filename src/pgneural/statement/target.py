@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import _anonymous_label
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from pgneural.errors import InvalidQuery
 from pgneural.store.tables import source_columns
 from pgneural.store.vectors import Indexed
 from pgneural.types import Distance
@@ -22,12 +23,16 @@ def about_as_many(per_row: float, before: float) -> bool:
     return math.isclose(per_row, before, rel_tol=0.2)
 
 
+LEXICAL = "lexical"
+"""The leg that is answered by words; all others are answered by vectors."""
+
+
 @dataclass(frozen=True)
 class Vectors:
     """The vectors of one space.
 
     Attributes:
-        leg: The leg that they answer, ``semantic`` or ``sparse``.
+        leg: The leg that they answer: ``semantic`` in most searches, ``sparse``, or any other name.
         table: Where they are, or what stands for it: the key of the source row, ``ordinal`` and ``embedding``.
         indexed: What they are and how they are indexed.
         per_row: How many a source row has on average, at least 1.
@@ -59,12 +64,11 @@ class Target:
 
     Attributes:
         source: The table whose rows are wanted, or the tables that a class is mapped to, joined.
-        dense: The vectors of its chunk table.
+        vectors: The vectors that its legs compare; the first are those of its chunk table, and lead.
         terms: Its terms table; a source without words has none.
         space: The id of the space in ``neural.spaces``, or an expression that finds it.
         scope: A condition on the source that every row of the chunk table meets; it is left out of
             the index scans. For a collection: its name.
-        sparse: The vectors of its learned sparse encoder, if it has one.
         tokens: The table of the vectors of its tokens, if it has one.
         keys: The names of the key columns in the chunk table, mapped to those of the source; by default the primary
             key of the source.
@@ -74,11 +78,10 @@ class Target:
     """
 
     source: sa.FromClause
-    dense: Vectors
+    vectors: tuple[Vectors, ...]
     terms: sa.Table | None
     space: int | sa.ColumnElement[int]
     scope: sa.ColumnElement[bool] | None = None
-    sparse: Vectors | None = None
     tokens: sa.Table | None = None
     keys: Mapping[str, sa.ColumnElement[Any]] = field(default_factory=dict)
     entity: Any = None
@@ -95,6 +98,27 @@ class Target:
     def rows(self) -> Any:
         """What rows of the source are selected from."""
         return self.source if self.entity is None else self.entity
+
+    @property
+    def dense(self) -> Vectors:
+        """The vectors of its chunk table."""
+        return self.vectors[0]
+
+    @property
+    def legs(self) -> list[str]:
+        """The names of the legs by which it can be searched, that which leads first."""
+        return [*(vectors.leg for vectors in self.vectors), LEXICAL]
+
+    def vectors_of(self, leg: str) -> Vectors:
+        """Return what a leg compares.
+
+        Raises:
+            InvalidQuery: It has no such leg.
+        """
+        for vectors in self.vectors:
+            if vectors.leg == leg:
+                return vectors
+        raise InvalidQuery(f"the search has no leg {leg!r}; it has {', '.join(self.legs)}")
 
     @property
     def chunks(self) -> sa.FromClause:

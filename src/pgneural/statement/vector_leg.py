@@ -154,7 +154,7 @@ class VectorLeg:
         table = self.table
         nearest = (
             sa.select(table.c.ordinal, self.distance.label("distance"))
-            .where(self.target.same_row(table, of), *self._matching())
+            .where(self.target.same_row(table, of))
             .order_by(self.distance + 0, table.c.ordinal)
             .limit(constant(1))
             .lateral(f"nearest_{self.vectors.leg}")
@@ -166,19 +166,20 @@ class VectorLeg:
         return both.lateral(f"summed_{self.vectors.leg}")
 
     def _named(self, select: sa.Select[Any], name: str) -> sa.CTE:
-        return self.target.named(select, f"sparse_{name}" if self.sparse else name)
+        """Name a part; those of the leg that leads are called as the documentation says, others after their leg."""
+        leads = self.vectors.leg == self.target.dense.leg
+        return self.target.named(select, name if leads else f"{self.vectors.leg}_{name}")
 
     def _query(self, vector: Vector | sa.ColumnElement[Any]) -> sa.CTE:
         """Return the query and what the index keeps of it, read once: a kept plan would do it for every row."""
         storage, _, dimensions = self.vectors.indexed.vectors
-        name = "sparse" if self.sparse else "vector"
         if isinstance(vector, sa.ColumnElement):
             asked = vector
         else:
             value = storage.readable(vector) if self.target.composed else storage.bound(vector)
-            asked = storage.asked(self.target.parameter(name, value, SENT), dimensions)
+            asked = storage.asked(self.target.parameter(self.vectors.leg, value, SENT), dimensions)
         read = self._named(sa.select(asked.label("vector")), "asked")
-        kept = self.vectors.indexed.kept_of(read.c.vector)
+        kept = self.vectors.indexed.index_expression(read.c.vector)
         return self._named(sa.select(read.c.vector, kept.label("kept")), "query")
 
     @staticmethod
@@ -205,7 +206,7 @@ class VectorLeg:
 
     def _near(self) -> sa.CTE:
         indexed = self.vectors.indexed
-        by = self._by(indexed.kept_of(self.table.c.embedding), indexed.operator, self.query.c.kept)
+        by = self._by(indexed.index_expression(self.table.c.embedding), indexed.operator, self.query.c.kept)
         candidates = (
             self._candidates()
             .where(sa.not_(self.probe.few), scalar(self.settings.c.applied) != "")

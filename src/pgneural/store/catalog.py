@@ -29,10 +29,10 @@ from pgneural.filter import expression
 from pgneural.store.contained import require_contained
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space
-from pgneural.store.tables import chunk_table, further_table, terms_table
+from pgneural.store.tables import chunk_table, extra_table, terms_table
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.store.visibility import follow_row_security
-from pgneural.types import Distance, Encoder, FurtherEncoder
+from pgneural.types import Distance, Encoder, ExtraEncoder
 
 NAME_BYTES = 39
 """A collection's name is part of table, constraint and index names, which end at 63 bytes."""
@@ -247,8 +247,8 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     _lock(connection, name)
     require_space(connection, name)
     execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
-    for further in further_spaces(connection, name).values():
-        chunks_of(further).drop(connection, checkfirst=True)
+    for extra in extra_spaces(connection, name).values():
+        chunks_of(extra).drop(connection, checkfirst=True)
     for every in dense_spaces(connection, name):
         terms_of(every).drop(connection, checkfirst=True)
         chunks_of(every).drop(connection, checkfirst=True)
@@ -264,20 +264,20 @@ def dense_spaces(connection: sa.Connection, collection: str) -> list[Space]:
         return list(session.scalars(sa.select(Space).where(*wanted)))
 
 
-def further_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]:
+def extra_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]:
     """Return the spaces of a collection's further vectors, by kind: ``sparse`` and ``tokens``."""
     wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind != "dense")
     with Session(connection, expire_on_commit=False) as session:
         return {space.kind: space for space in session.scalars(sa.select(Space).where(*wanted))}
 
 
-def create_further(
-    connection: sa.Connection, space: Space, kind: str, encoder: FurtherEncoder, options: Mapping[str, Any]
+def create_extra(
+    connection: sa.Connection, space: Space, kind: str, encoder: ExtraEncoder, options: Mapping[str, Any]
 ) -> None:
     """Give a collection further vectors of its chunks, with a table of their own; the caller commits."""
     _lock(connection, space.attribute)
     require_same_space(connection, space)
-    if kind in further_spaces(connection, space.attribute):
+    if kind in extra_spaces(connection, space.attribute):
         return
     table = f"{space.chunk_table}_{kind}"
     if connection.scalar(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": quoted(SCHEMA, table)}):
@@ -301,7 +301,7 @@ def create_further(
             vector_index=index.as_json(),
         )
     )
-    chunks_of(further_spaces(connection, space.attribute)[kind]).create(connection)
+    chunks_of(extra_spaces(connection, space.attribute)[kind]).create(connection)
     follow_row_security(connection)
 
 
@@ -336,7 +336,7 @@ def chunks_of(space: Space) -> sa.Table:
     """Return the chunk table of a collection's space, or its table of further vectors."""
     if space.kind != "dense":
         dense = space.chunk_table.removesuffix(f"_{space.kind}")
-        return further_table(_dense_chunks(space, dense, 1, Storage.VECTOR), space.kind, space.dimensions)
+        return extra_table(_dense_chunks(space, dense, 1, Storage.VECTOR), space.kind, space.dimensions)
     return _dense_chunks(space, space.chunk_table, space.dimensions, Storage(space.storage))
 
 
@@ -397,7 +397,7 @@ def _require_expression(connection: sa.Connection, text: str) -> None:
         raise InvalidFilter(f"language_by does not work: {said}; it may use the columns of documents") from error
 
 
-def require_encoder(space: Space, encoder: Encoder | FurtherEncoder) -> None:
+def require_encoder(space: Space, encoder: Encoder | ExtraEncoder) -> None:
     """Refuse an encoder that did not make the vectors of the space.
 
     Raises:

@@ -23,10 +23,10 @@ from pgneural.errors import InvalidFilter
 from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.failures import BUSY, sqlstate
+from pgneural.store.monitoring import NAMED
 from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space
 from pgneural.store.tables import terms_index
-from pgneural.store.work import NAMED
 
 BATCH_ROWS = 2000
 """Rows of a transaction: enough that counting their words is shared, few enough not to lock many."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from pgneural.store.kept import as_json
+from pgneural.store.space_tables import as_json
 
 COLLECT_ROWS = 1000
 """About how many rows a transaction makes the words of: some tenths of a second."""

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pgneural.printable import logger as logger_of
+from pgneural.store.monitoring import NAMED
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.schema import Space
-from pgneural.store.work import NAMED
 
 logger = logger_of("pgneural.worker")
 

@@ -118,7 +118,7 @@ def _store(table: Table, connection: Connection, **_: Any) -> None:
         execute_script(connection, statement)
 
 
-def further_table(chunks: Table, kind: str, dimensions: int) -> Table:
+def extra_table(chunks: Table, kind: str, dimensions: int) -> Table:
     """Declare the table ``<chunks>_sparse`` or ``<chunks>_tokens``: further vectors of the same chunks.
 
     A row lives as long as its chunk: a chunk that changes is another one.
@@ -187,13 +187,13 @@ def terms_table(
 def terms_index(terms: Table) -> Index:
     """Declare the GIN index of a terms table, once."""
     name = f"{terms.name}_idx"
-    declared = next((index for index in terms.indexes if index.name == name), None)
-    return declared or Index(conv(name), terms.c.lexemes, postgresql_using="gin")
+    definition = next((index for index in terms.indexes if index.name == name), None)
+    return definition or Index(conv(name), terms.c.lexemes, postgresql_using="gin")
 
 
 def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None = None) -> Index:
     """Declare the vector index of a table, for so many rows; `index_name` is its name by default."""
-    kept = indexed.kept_of(chunks.c.embedding)
+    kept = indexed.index_expression(chunks.c.embedding)
     index = indexed.index.with_options(rows)
     label = None if kept is chunks.c.embedding else "kept"
     return Index(

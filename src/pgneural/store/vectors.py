@@ -355,7 +355,7 @@ class Indexed:
         short = "ip" if self.distance is Distance.INNER_PRODUCT else self.distance
         return f"{self.type}_{short}_ops"
 
-    def kept_of(self, vector: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def index_expression(self, vector: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Return what the index keeps of a vector."""
         if self.kept < self.dimensions:
             vector = sa.func.subvector(vector, sa.literal_column("1"), sa.literal_column(str(self.kept)))

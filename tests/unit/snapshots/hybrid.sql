@@ -7,7 +7,7 @@ passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
 asked AS MATERIALIZED
-(SELECT CAST(CAST(%(neural_vector)s AS REAL[]) AS VECTOR(3)) AS vector),
+(SELECT CAST(CAST(%(neural_semantic)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
 (SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
 FROM asked),
@@ -88,12 +88,12 @@ FROM question)) END AS bm25
 FROM neural.documents_notes_terms
 WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND NOT ((SELECT question.rest
-FROM question) = %(param_10)s::INTEGER OR coalesce((SELECT rare_words.bm25
+FROM question) = %(param_14)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
-LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER) >= (SELECT question.rest
+LIMIT 1 OFFSET 9), %(coalesce_6)s::INTEGER) >= (SELECT question.rest
 FROM question)) AND (neural.documents_notes_terms.lexemes @@ (SELECT question.without[(coalesce(width_bucket(coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
-LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER), question.bounds), %(coalesce_8)s::INTEGER) + %(coalesce_9)s::INTEGER)] AS anon_2
+LIMIT 1 OFFSET 9), %(coalesce_6)s::INTEGER), question.bounds), %(coalesce_7)s::INTEGER) + %(coalesce_8)s::INTEGER)] AS anon_2
 FROM question)) AND (SELECT neural.documents.title = %(title_1)s::VARCHAR AS anon_1
 FROM neural.documents
 WHERE neural.documents_notes_terms.source_id = neural.documents.id) ORDER BY bm25 DESC, neural.documents_notes_terms.source_id
@@ -104,9 +104,9 @@ FROM (SELECT few_words.source_id AS source_id, few_words.bm25 AS bm25
 FROM few_words UNION ALL SELECT rare_words.source_id AS source_id, rare_words.bm25 AS bm25
 FROM rare_words
 WHERE (SELECT question.rest
-FROM question) = %(param_10)s::INTEGER OR coalesce((SELECT rare_words.bm25
+FROM question) = %(param_14)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
-LIMIT 1 OFFSET 9), %(coalesce_7)s::INTEGER) >= (SELECT question.rest
+LIMIT 1 OFFSET 9), %(coalesce_6)s::INTEGER) >= (SELECT question.rest
 FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm25 AS bm25
 FROM more_words) AS words
 WHERE words.bm25 > %(bm25_1)s::INTEGER ORDER BY words.bm25 DESC, words.source_id
@@ -122,31 +122,31 @@ FROM (SELECT lexical.source_id AS source_id
 FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
 LIMIT 200) AS best_lexical) AS best_of_all),
 scored AS MATERIALIZED
-(SELECT pool.source_id AS source_id, pool.tier AS tier, pool.place AS place, coalesce(nearest_semantic.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest_semantic.distance AS distance, coalesce(matched.bm25, %(coalesce_6)s::INTEGER) AS bm25
+(SELECT pool.source_id AS source_id, pool.tier AS tier, pool.place AS place, coalesce(nearest_semantic.ordinal, %(coalesce_5)s::INTEGER) AS ordinal, nearest_semantic.distance AS semantic_distance, matched.bm25 AS bm25
 FROM pool LEFT OUTER JOIN LATERAL (SELECT neural.documents_notes.ordinal AS ordinal, neural.documents_notes.embedding <=> (SELECT query.vector
 FROM query) AS distance
 FROM neural.documents_notes
 WHERE neural.documents_notes.source_id = pool.source_id ORDER BY (neural.documents_notes.embedding <=> (SELECT query.vector
-FROM query)) + %(param_11)s::INTEGER, neural.documents_notes.ordinal
-LIMIT 1) AS nearest_semantic ON true LEFT OUTER JOIN LATERAL (SELECT CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
+FROM query)) + %(param_15)s::INTEGER, neural.documents_notes.ordinal
+LIMIT 1) AS nearest_semantic ON true LEFT OUTER JOIN LATERAL (SELECT CASE WHEN (neural.documents_notes_terms.lexemes @@ (SELECT question.every
+FROM question)) THEN CASE WHEN (neural.documents_notes_terms.more_weights IS NULL) THEN -(neural.documents_notes_terms.weights <#> (SELECT question.weights
 FROM question)) ELSE -(neural.documents_notes_terms.weights <#> (SELECT question.weights
 FROM question)) + neural.more_score(neural.documents_notes_terms.more_weights, (SELECT question.weights
-FROM question)) END AS bm25
+FROM question)) END ELSE %(param_16)s END AS bm25
 FROM neural.documents_notes_terms
-WHERE neural.documents_notes_terms.source_id = pool.source_id AND (neural.documents_notes_terms.lexemes @@ (SELECT question.every
-FROM question))
+WHERE neural.documents_notes_terms.source_id = pool.source_id AND neural.documents_notes_terms.length > %(length_1)s::INTEGER
 LIMIT ALL OFFSET 0) AS matched ON true),
 fused AS MATERIALIZED
-(SELECT scored.source_id AS source_id, scored.tier AS tier, scored.place AS place, scored.ordinal AS ordinal, scored.distance AS distance, scored.bm25 AS bm25, (%(coalesce_1)s * coalesce((neural.score(scored.distance, %(score_2)s::VARCHAR) - avg(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(neural.score(scored.distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER (), %(greatest_1)s::INTEGER), %(nullif_1)s::INTEGER) AS NUMERIC), %(coalesce_2)s::INTEGER) + %(coalesce_3)s * coalesce((scored.bm25 / CAST(nullif((SELECT question.ideal
+(SELECT scored.source_id AS source_id, scored.tier AS tier, scored.place AS place, scored.ordinal AS ordinal, scored.semantic_distance AS semantic_distance, scored.bm25 AS bm25, (%(coalesce_1)s * coalesce((neural.score(scored.semantic_distance, %(score_2)s::VARCHAR) - avg(neural.score(scored.semantic_distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(neural.score(scored.semantic_distance, %(score_2)s::VARCHAR)) FILTER (WHERE scored.tier = %(tier_1)s::INTEGER) OVER (), %(greatest_1)s::INTEGER), %(nullif_1)s::INTEGER) AS NUMERIC), %(coalesce_2)s::INTEGER) + %(coalesce_3)s * coalesce((scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC) - avg(scored.bm25 / CAST(nullif((SELECT question.ideal
 FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER ()) / CAST(nullif(greatest(stddev_pop(scored.bm25 / CAST(nullif((SELECT question.ideal
-FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER (), %(greatest_2)s), %(nullif_3)s::INTEGER) AS NUMERIC), %(coalesce_4)s::INTEGER)) / CAST(%(param_9)s AS FLOAT) AS score
+FROM question), %(nullif_2)s::INTEGER) AS NUMERIC)) FILTER (WHERE scored.tier = %(tier_2)s::INTEGER) OVER (), %(greatest_2)s), %(nullif_3)s::INTEGER) AS NUMERIC), %(coalesce_4)s::INTEGER)) / CAST(CAST(nullif(CASE WHEN (scored.semantic_distance IS NULL) THEN %(param_9)s ELSE %(param_10)s END + CASE WHEN (scored.bm25 IS NULL) THEN %(param_11)s ELSE %(param_12)s END + %(param_13)s::INTEGER, %(nullif_4)s) AS FLOAT) AS FLOAT) AS score
 FROM scored)
-SELECT row_number() OVER (ORDER BY best.tier, best.place, best.score DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, best.score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
+SELECT row_number() OVER (ORDER BY best.tier, best.place, best.score DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, best.score, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed
-FROM (SELECT fused.source_id AS source_id, fused.tier AS tier, fused.place AS place, fused.ordinal AS ordinal, fused.distance AS distance, fused.bm25 AS bm25, fused.score AS score
+FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed, neural.score(best.semantic_distance, %(score_1)s::VARCHAR) AS semantic, best.bm25 AS lexical
+FROM (SELECT fused.source_id AS source_id, fused.tier AS tier, fused.place AS place, fused.ordinal AS ordinal, fused.semantic_distance AS semantic_distance, fused.bm25 AS bm25, fused.score AS score
 FROM fused ORDER BY fused.tier, fused.place, fused.score DESC, fused.source_id
 LIMIT 10) AS best

@@ -65,12 +65,12 @@ FROM question) UNION ALL SELECT more_words.source_id AS source_id, more_words.bm
 FROM more_words) AS words
 WHERE words.bm25 > %(bm25_1)s::INTEGER ORDER BY words.bm25 DESC, words.source_id
 LIMIT 10)
-SELECT row_number() OVER (ORDER BY best.bm25 DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, coalesce(chunk.ordinal, %(coalesce_1)s::INTEGER) AS ordinal, best.bm25 AS score, CAST(NULL AS FLOAT) AS semantic, best.bm25 AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
+SELECT row_number() OVER (ORDER BY best.bm25 DESC, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, coalesce(chunk.ordinal, %(coalesce_1)s::INTEGER) AS ordinal, best.bm25 AS score, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT question.rest
 FROM question) = %(param_5)s::INTEGER OR coalesce((SELECT rare_words.bm25
 FROM rare_words ORDER BY rare_words.bm25 DESC
 LIMIT 1 OFFSET 9), %(coalesce_2)s::INTEGER) >= (SELECT question.rest
-FROM question)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed
+FROM question)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed, CAST(NULL AS FLOAT) AS semantic, best.bm25 AS lexical
 FROM (SELECT lexical.source_id AS source_id, lexical.bm25 AS bm25
 FROM lexical ORDER BY lexical.bm25 DESC, lexical.source_id
 LIMIT 10) AS best LEFT OUTER JOIN LATERAL (SELECT neural.documents_notes.ordinal AS ordinal

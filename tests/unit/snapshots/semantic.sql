@@ -5,7 +5,7 @@ FROM neural.documents_notes
 WHERE neural.documents_notes.ordinal = %(ordinal_1)s::INTEGER
 LIMIT 1 OFFSET 2000) AS beyond),
 asked AS MATERIALIZED
-(SELECT CAST(CAST(%(neural_vector)s AS REAL[]) AS VECTOR(3)) AS vector),
+(SELECT CAST(CAST(%(neural_semantic)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
 (SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
 FROM asked),
@@ -56,11 +56,11 @@ FROM (SELECT near.source_id AS source_id, near.ordinal AS ordinal, near.distance
 FROM near UNION ALL SELECT exact.source_id AS source_id, exact.ordinal AS ordinal, exact.distance AS distance, exact.block AS block
 FROM exact UNION ALL SELECT fallback.source_id AS source_id, fallback.ordinal AS ordinal, fallback.distance AS distance, fallback.block AS block
 FROM fallback) AS candidates ORDER BY candidates.source_id, candidates.distance, candidates.ordinal)
-SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT many.n
+SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, CASE WHEN ((SELECT many.n
 FROM many) = %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_5)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed
+FROM passing)) THEN %(param_6)s::VARCHAR ELSE %(param_7)s::VARCHAR END AS strategy, false AS relaxed, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical
 FROM (SELECT semantic.source_id AS source_id, semantic.ordinal AS ordinal, semantic.distance AS distance, semantic.block AS block
 FROM semantic ORDER BY semantic.block, semantic.distance, semantic.source_id
 LIMIT 10) AS best

@@ -7,7 +7,7 @@ passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
 asked AS MATERIALIZED
-(SELECT CAST(CAST(%(neural_vector)s AS REAL[]) AS VECTOR(3)) AS vector),
+(SELECT CAST(CAST(%(neural_semantic)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
 (SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
 FROM asked),
@@ -63,11 +63,11 @@ FROM found) >= %(param_10)s::INTEGER OR (SELECT found.first
 FROM found) >= (SELECT passing.n
 FROM passing)) THEN least(candidates.block, (SELECT found.cut
 FROM found) + %(param_11)s::INTEGER) ELSE %(param_12)s::INTEGER END, candidates.distance, candidates.ordinal)
-SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical, CAST(NULL AS FLOAT) AS sparse, CASE WHEN ((SELECT passing.n
+SELECT row_number() OVER (ORDER BY best.block, best.distance, best.source_id) + %(param_1)s::INTEGER AS rank, best.source_id, best.ordinal, neural.score(best.distance, %(score_1)s::VARCHAR) AS score, CASE WHEN ((SELECT passing.n
 FROM passing) <= %(param_2)s::INTEGER) THEN %(param_3)s::VARCHAR WHEN ((SELECT found.n
 FROM found) < %(param_7)s::INTEGER AND (SELECT found.n
 FROM found) < (SELECT passing.n
-FROM passing)) THEN %(param_8)s::VARCHAR ELSE %(param_9)s::VARCHAR END AS strategy, false AS relaxed
+FROM passing)) THEN %(param_8)s::VARCHAR ELSE %(param_9)s::VARCHAR END AS strategy, false AS relaxed, neural.score(best.distance, %(score_1)s::VARCHAR) AS semantic, CAST(NULL AS FLOAT) AS lexical
 FROM (SELECT semantic.source_id AS source_id, semantic.ordinal AS ordinal, semantic.distance AS distance, semantic.block AS block
 FROM semantic
 WHERE semantic.distance <= %(distance_1)s ORDER BY semantic.block, semantic.distance, semantic.source_id

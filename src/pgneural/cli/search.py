@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from pgneural.cli import output
-from pgneural.cli.gate import Bar
 from pgneural.cli.options import Option, Target, interactive, json_option, target_options
+from pgneural.cli.quality_gate import QualityBar
 from pgneural.evaluation import evaluate as judge
 from pgneural.filter import Filter
 from pgneural.rerank import LateInteraction
@@ -35,8 +35,8 @@ def where_option(command: F) -> F:
     predicate = click.option(
         "--where",
         metavar="SQL",
-        help="A predicate over the columns of documents, or of the table, e.g. metadata->>'lang' = 'en'."
-        " It runs with your rights.",
+        help="An SQL predicate over the columns of documents or of the table, for example metadata->>'lang' = 'en'."
+        " PostgreSQL executes it with your rights.",
         cls=Option,
     )
     parameter = click.option(
@@ -45,7 +45,7 @@ def where_option(command: F) -> F:
         multiple=True,
         callback=_named,
         metavar="NAME=VALUE",
-        help="The value of :NAME in --where, e.g. --where \"metadata->>'lang' = :lang\" --param lang=en.",
+        help="The value of :NAME in --where, for example --where \"metadata->>'lang' = :lang\" --param lang=en.",
         cls=Option,
     )
     return predicate(parameter(run))  # type: ignore[return-value]
@@ -63,8 +63,13 @@ def _named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
 
 
 limit_option: Callable[[F], F] = click.option(
-    "--limit", type=click.IntRange(min=1), default=10, help="How many documents.", cls=Option
+    "--limit", type=click.IntRange(min=1), default=10, help="The number of results.", cls=Option
 )
+
+
+def _of_legs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read ``LEG=TEXT``."""
+    return dict(_named(context, parameter, values))
 
 
 def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -85,16 +90,19 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 @click.argument("query")
 @where_option
 @limit_option
-@click.option("--offset", type=click.IntRange(min=0), default=0, help="How many to pass over.", cls=Option)
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="The number of results to skip.", cls=Option)
 @click.option(
     "--mode",
     type=click.Choice([mode.value for mode in Mode]),
     default="hybrid",
-    help="By meaning, by words, by learned weights of words, or by all that the collection has.",
+    help="semantic searches by meaning, lexical by words (BM25), sparse by a learned sparse encoder, hybrid by all.",
     cls=Option,
 )
 @click.option(
-    "--aggregate", default="max", help="How chunks make a score: max, mean, sum, or top3 and the like.", cls=Option
+    "--aggregate",
+    default="max",
+    help="How the scores of the chunks become one score: max, mean, sum, or topN (the mean of the best N).",
+    cls=Option,
 )
 @click.option(
     "--boost",
@@ -102,23 +110,57 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     multiple=True,
     callback=_weighted,
     metavar="SQL=WEIGHT",
-    help="A number from ordinary columns that makes a document better.",
+    help="An SQL expression that is added to the score with this weight. Repeat the option for several.",
     cls=Option,
 )
-@click.option("--max-distance", type=float, help="Leave out what is farther.", cls=Option)
-@click.option("--min-score", type=float, help="Leave out what scores less.", cls=Option)
-@click.option("--rerank", metavar="MODEL", help="A cross-encoder that reads the best again, as a folder.", cls=Option)
-@click.option("--late", is_flag=True, help="Compare the best again token by token.", cls=Option)
 @click.option(
-    "--diversity", type=click.FloatRange(0, 1), default=0.0, help="Prefer hits that differ; up to 1.", cls=Option
+    "--input",
+    "inputs",
+    multiple=True,
+    callback=_of_legs,
+    metavar="LEG=TEXT",
+    help="A text for one leg instead of QUERY, for example lexical=vaccine. Repeat the option for several.",
+    cls=Option,
 )
-@click.option("--group-by", metavar="SQL", help="Only the best of each value of this.", cls=Option)
-@click.option("--per-group", type=click.IntRange(min=1), default=1, help="How many of each.", cls=Option)
+@click.option("--max-distance", type=float, help="The greatest distance of a result.", cls=Option)
+@click.option("--min-score", type=float, help="The least score of a result.", cls=Option)
 @click.option(
-    "--fresh", type=click.Choice(["any", "require"]), default="any", help="Wait for changed rows.", cls=Option
+    "--rerank", metavar="MODEL", help="A folder with a cross-encoder, which reorders the best results.", cls=Option
 )
-@click.option("--patience", type=float, default=5.0, help="For so many seconds.", cls=Option)
-@click.option("--explain", "explained", is_flag=True, help="Say what the search did, and why.", cls=Option)
+@click.option(
+    "--late", is_flag=True, help="Reorder the best results by their token vectors (late interaction).", cls=Option
+)
+@click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="How much results should differ from each other (MMR), from 0 to 1.",
+    cls=Option,
+)
+@click.option(
+    "--group-by",
+    metavar="SQL",
+    help="An SQL expression. Only the best results of each of its values are returned.",
+    cls=Option,
+)
+@click.option(
+    "--per-group", type=click.IntRange(min=1), default=1, help="The number of results of each group.", cls=Option
+)
+@click.option(
+    "--fresh",
+    type=click.Choice(["any", "require"]),
+    default="any",
+    help="With require, the search waits until all changed rows are encoded.",
+    cls=Option,
+)
+@click.option("--patience", type=float, default=5.0, help="How many seconds --fresh require waits.", cls=Option)
+@click.option(
+    "--explain",
+    "explained",
+    is_flag=True,
+    help="Explain how the search found its results and what each step took.",
+    cls=Option,
+)
 @json_option
 @target_options
 def search(
@@ -133,7 +175,8 @@ def search(
 ) -> None:
     """Search a collection, or a table by TABLE.SEARCH or SCHEMA.TABLE.SEARCH.
 
-    By meaning, by words (BM25: "a phrase" first, nothing with -word, word* is a beginning), or both.
+    A text is searched by meaning and by words. In the query, "a phrase" comes first, -word excludes, and word* matches
+    all words that begin so.
     """
     if late and rerank:
         raise click.UsageError("give --rerank or --late")
@@ -156,7 +199,13 @@ def search(
 @click.command()
 @click.argument("searched", metavar="NAME")
 @click.argument("external_ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--unlike", multiple=True, metavar="ID", help="A document to be unlike.", cls=Option)
+@click.option(
+    "--unlike",
+    multiple=True,
+    metavar="ID",
+    help="The id of a document that results should not be like. Repeat the option for several.",
+    cls=Option,
+)
 @where_option
 @limit_option
 @json_option
@@ -169,7 +218,7 @@ def like(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find documents or rows like stored ones, and unlike others."""
+    """Find documents or rows that are like stored ones and unlike others."""
     with target.open() as database:
         hits = database.find(searched).recommend(external_ids, unlike, **options)
     output.print_json({"collection": searched, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
@@ -185,7 +234,7 @@ def like(
     multiple=True,
     required=True,
     metavar="GOOD BAD",
-    help="Ids of two documents: rather like the first than like the second.",
+    help="The ids of two documents. Results should be nearer to the first than to the second.",
     cls=Option,
 )
 @where_option
@@ -200,7 +249,7 @@ def discover(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find documents or rows on the right side of pairs of examples, nearest to a query."""
+    """Find documents or rows by pairs of a good and a bad example, nearest to a query."""
     with target.open() as database:
         hits = database.find(searched).discover(query, pairs, **options)
     output.print_json({"collection": searched, **output.hits_as_json(hits)}) if as_json else output.print_hits(hits)
@@ -209,9 +258,9 @@ def discover(
 @click.command()
 @click.argument("searched", metavar="NAME")
 @click.argument("by", metavar="SQL")
-@click.option("--query", help="Count only documents with any of these words.", cls=Option)
+@click.option("--query", help="Count only documents or rows that match these words.", cls=Option)
 @where_option
-@click.option("--limit", type=click.IntRange(min=1), default=20, help="How many values.", cls=Option)
+@click.option("--limit", type=click.IntRange(min=1), default=20, help="The number of values.", cls=Option)
 @json_option
 @target_options
 def facets(target: Target, searched: str, by: str, as_json: bool, **options: Any) -> None:
@@ -227,17 +276,43 @@ def facets(target: Target, searched: str, by: str, as_json: bool, **options: Any
 
 @click.command()
 @click.argument("searched", metavar="NAME")
-@click.option("--queries", required=True, metavar="FILE", help="BEIR JSONL, or lines of id<TAB>text.", cls=Option)
-@click.option("--qrels", required=True, metavar="FILE", help="BEIR or TREC judgements.", cls=Option)
-@click.option("--modes", metavar="MODE,…", help="By default all it has: semantic,lexical,hybrid.", cls=Option)
+@click.option("--query", help="Count only documents or rows that match these words.", cls=Option)
 @where_option
-@click.option("--per-query", is_flag=True, help="With --json: every query's measures, too.", cls=Option)
+@json_option
+@target_options
+def count(target: Target, searched: str, as_json: bool, **options: Any) -> None:
+    """Count the documents of a collection, or the rows of a table."""
+    with target.open() as database:
+        total = database.find(searched).total(**options)
+    output.print_json({"collection": searched, "total": total}) if as_json else output.say(f"{total:,}")
+
+
+@click.command()
+@click.argument("searched", metavar="NAME")
+@click.option(
+    "--queries",
+    required=True,
+    metavar="FILE",
+    help="The queries: a BEIR JSONL file, or lines of id<TAB>text.",
+    cls=Option,
+)
+@click.option(
+    "--qrels", required=True, metavar="FILE", help="The relevance judgements: a BEIR or TREC file.", cls=Option
+)
+@click.option(
+    "--modes",
+    metavar="MODE,…",
+    help="The modes to judge, with commas between them.  [default: all modes of the search]",
+    cls=Option,
+)
+@where_option
+@click.option("--per-query", is_flag=True, help="Print the measures of every query, together with --json.", cls=Option)
 @click.option(
     "--fail-below",
     multiple=True,
-    type=Bar.parse,
+    type=QualityBar.parse,
     metavar="[MODE:]MEASURE=VALUE",
-    help="Exit 1 where a mode stays below, e.g. hybrid:ndcg@10=0.5.",
+    help="Exit 1 if a mode stays below this value, for example hybrid:ndcg@10=0.5.",
     cls=Option,
 )
 @json_option
@@ -250,7 +325,7 @@ def evaluate(
     modes: str | None,
     where: Filter | None,
     per_query: bool,
-    fail_below: tuple[Bar, ...],
+    fail_below: tuple[QualityBar, ...],
     as_json: bool,
 ) -> None:
     """Measure how good and how quick the answers of a collection, or of a table, are in each mode."""

@@ -15,26 +15,28 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_session
 
 from pgneural import encoders
-from pgneural.asking import Asked
+from pgneural.active_space import ActiveSpace
+from pgneural.encode_job import drain
 from pgneural.encoders.permitted import permitted, ready
 from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
 from pgneural.filter import Expression, Filter
-from pgneural.orm.answer import Answer
+from pgneural.options import QueryInput
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
-from pgneural.rounds import drained
-from pgneural.statement import Statements, Target, Vectors, about_as_many
+from pgneural.orm.resolved_space import ResolvedSpace
+from pgneural.query import Query
+from pgneural.statement import StatementCache, Target, Vectors, about_as_many
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key, space_of
-from pgneural.store.declared import Declared
+from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key
+from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import literal, quoted_table, require_driver, translated
 from pgneural.store.failures import sqlstate
-from pgneural.store.kept import Kept
 from pgneural.store.schema import Space
+from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
-from pgneural.sync import Synced, Syncing
+from pgneural.sync import SyncReport, TransactionalSync
 from pgneural.types import Encoder, Mode
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ LOOK_SECONDS = 10
 """So often a search looks which space serves, besides when a statement finds that its own does not."""
 
 
-class BoundSearch(Generic[E]):
+class SearchBinding(Generic[E]):
     """One search of one mapped class: ask it, and keep it up to date.
 
     Attributes:
@@ -63,30 +65,34 @@ class BoundSearch(Generic[E]):
     def __init__(
         self,
         mapper: Mapper[Any],
-        declared: Declared,
+        definition: SearchDefinition,
         chunks: sa.Table | None,
         terms: sa.Table | None,
         encoder: str | Path | Encoder,
         *,
         title: str | None = None,
-        parent: BoundSearch[Any] | None = None,
+        parent: SearchBinding[Any] | None = None,
         catalogued: bool = False,
     ) -> None:
-        self.mapper, self.declared, self.terms = mapper, declared, terms
+        self.mapper, self.definition, self.terms = mapper, definition, terms
         self._chunks = chunks
         self._encoder, self._title, self._parent, self._catalogued = encoder, title, parent, catalogued
-        self._searched: dict[str, Statements] = {}
+        self._searched: dict[str, StatementCache] = {}
         self._believed, self._per_row, self._looked = 0.0, 1.0, 0.0
-        self._answer = Answer(declared, chunks, terms)
+        self._active = ActiveSpace(None, self._ready)
+        self._answer = ResolvedSpace(definition, chunks, terms)
 
     def __repr__(self) -> str:
-        return f"<search {self.mapper.class_.__name__}.{self.declared.attribute}, {self.declared.encoder}>"
+        return f"<search {self.mapper.class_.__name__}.{self.definition.attribute}, {self.definition.encoder}>"
 
-    def __call__(self, query: Asked | E) -> SearchQuery[E]:
-        """Return the search for a text, a vector, several texts with weights, or a stored row.
+    def __call__(self, query: QueryInput | Query | E) -> SearchQuery[E]:
+        """Return the search for a text, a vector, several texts with weights, a `pgneural.Query`, or a stored row.
 
         Nothing is encoded or executed yet.
         """
+        if isinstance(query, Query):
+            asked: SearchQuery[E] = SearchQuery(self, query.input, query.search_options)
+            return asked.where(*query.conditions)
         if isinstance(query, self.mapper.class_):
             return self.like(query)
         return SearchQuery(self, query)  # type: ignore[arg-type]
@@ -105,12 +111,12 @@ class BoundSearch(Generic[E]):
         """
         if not positive:
             raise InvalidQuery("recommend needs a positive row at least; give one")
-        if self.declared.storage not in (Storage.VECTOR, Storage.HALFVEC):
-            raise InvalidQuery(f"vectors of type {self.declared.storage} have no mean; search with a vector")
+        if self.definition.storage not in (Storage.VECTOR, Storage.HALFVEC):
+            raise InvalidQuery(f"vectors of type {self.definition.storage} have no mean; search with a vector")
         keys = ([self.key(entity) for entity in positive], [self.key(entity) for entity in negative])
         return SearchQuery(self, Similar(*keys))
 
-    def discover(self, target: Asked | E | None, context: Sequence[tuple[E, E]]) -> SearchQuery[E]:
+    def discover(self, target: QueryInput | E | None, context: Sequence[tuple[E, E]]) -> SearchQuery[E]:
         """Return the search for rows on the right side of pairs of examples, and among these the nearest to a target.
 
         As of `pgneural.Collection.discover`; the examples are not among the hits.
@@ -167,19 +173,19 @@ class BoundSearch(Generic[E]):
             InvalidQuery: The class has its vectors in a column.
         """
         if self._chunks is None:
-            raise InvalidQuery(f"{self!r} has its vectors in column {self.declared.column!r}; there are no chunks")
+            raise InvalidQuery(f"{self!r} has its vectors in column {self.definition.column!r}; there are no chunks")
         return self._chunks
 
     @property
     def related(self) -> InstrumentedAttribute[Any]:
         """The relationship to the chunks, ``<attribute>_chunks``, for joins and loader options."""
-        found: InstrumentedAttribute[Any] = getattr(self.mapper.class_, f"{self.declared.attribute}_chunks")
+        found: InstrumentedAttribute[Any] = getattr(self.mapper.class_, f"{self.definition.attribute}_chunks")
         return found
 
-    def of(self, mapper: Mapper[Any]) -> BoundSearch[Any]:
+    def of(self, mapper: Mapper[Any]) -> SearchBinding[Any]:
         """Return the same search over the rows of a child class."""
         kept = self._chunks, self.terms
-        return BoundSearch(mapper, self.declared, *kept, self._encoder, title=self._title, parent=self)
+        return SearchBinding(mapper, self.definition, *kept, self._encoder, title=self._title, parent=self)
 
     @property
     def declaring(self) -> Mapper[Any]:
@@ -194,23 +200,23 @@ class BoundSearch(Generic[E]):
         if not isinstance(self._encoder, (str, Path)):
             return self._encoder
         if self._catalogued:  # only the database names it
-            return permitted(self.declared.encoder, **self.declared.options)
-        return encoders.get(self.declared.encoder, **self.declared.options)
+            return permitted(self.definition.encoder, **self.definition.options)
+        return encoders.get(self.definition.encoder, **self.definition.options)
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> ResolvedSpace:
         """What answers: the space that serves, as it was known a moment ago."""
         return self._answer
 
     @property
-    def asking(self) -> Encoder:
+    def query_encoder(self) -> Encoder:
         """The encoder of the space that answers, whatever the class declares."""
         space = self._answer.space
         return self.encoder if space is None else self._encoder_of(space)
 
     def look(self, connection: sa.Connection) -> None:
         """See from time to time which space serves; while another is waited for, always."""
-        if self._answer.waiting or time.monotonic() > self._looked + LOOK_SECONDS:
+        if self._active.pending or time.monotonic() > self._looked + LOOK_SECONDS:
             self.moved(connection)
 
     def moved(self, connection: sa.Connection) -> bool:
@@ -225,29 +231,32 @@ class BoundSearch(Generic[E]):
         """
         self._looked = time.monotonic()
         before, serving = self._answer, self.space(connection)
-        if before.space is not None and before.space.id == serving.id and before.name == serving.chunk_table:
+        if before.space is not None and before.space.id == serving.id:
             self._require_revision(serving)
-            if before.waiting:  # it was switched back before the other was there
-                self._turn_to(replace(before, waiting=False))
-            return False
-        same = before.space is None and serving.chunk_table == before.name and before.fits(serving)
-        known = same or (serving.encoder, serving.options) == (self.declared.encoder, dict(self.declared.options))
-        there = before.space is not None and space_of(connection, before.space.id) is not None
-        if there and not known and not ready(serving.encoder, serving.options):
-            if not before.waiting:
-                self._turn_to(replace(before, waiting=True))
-            return not before.waiting
-        self._turn_to(Answer(self.declared, self._chunks, self.terms, serving, self.mapper.local_table))
-        return not same
+        again = self._active.refresh(connection, serving)
+        now = ResolvedSpace(
+            self.definition, self._chunks, self.terms, self._active.space, self._source, self._active.pending
+        )
+        if now.state == before.state:
+            return again
+        self._answer, self._searched, self._believed = now, {}, 0.0  # the statements are those of another
+        if before.space is None:
+            return not now.as_in_models
+        return again or now.name != before.name  # the table was renamed when another space was dropped
 
-    def _turn_to(self, answer: Answer) -> None:
-        """Have it answer from now on; the statements are those of another."""
-        self._answer, self._searched, self._believed = answer, {}, 0.0
+    @property
+    def _source(self) -> sa.FromClause:
+        return self.mapper.local_table
+
+    def _ready(self, serving: Space) -> bool:
+        """Whether the encoder of another space is loaded; if not, a thread loads it from now on."""
+        same = (serving.encoder, serving.options) == (self.definition.encoder, dict(self.definition.options))
+        return same or ready(serving.encoder, serving.options)
 
     def _require_revision(self, space: Space) -> None:
         if not space.revision or not self._knows_encoder():
             return
-        encoder = self.asking
+        encoder = self.query_encoder
         if (encoder.name, encoder.revision) != (space.encoder, space.revision):
             raise EncoderMismatch(
                 f"the vectors of {self!r} were made by {space.encoder} revision {space.revision}, but this is "
@@ -265,7 +274,7 @@ class BoundSearch(Generic[E]):
         """
         if not isinstance(entity, self.declaring.class_):
             raise InvalidQuery(f"{entity!r} is no {self.declaring.class_.__name__}, whose search this is")
-        properties = (self.mapper.get_property_by_column(column) for column in self.declared.key)
+        properties = (self.mapper.get_property_by_column(column) for column in self.definition.key)
         return tuple(getattr(entity, property_.key) for property_ in properties)
 
     def heading(self, entity: Any) -> str:
@@ -281,7 +290,7 @@ class BoundSearch(Generic[E]):
             return next(iter(self.mapper.local_table.primary_key)).is_not(None)
         return condition
 
-    def statements(self, revision: str, session: Session) -> Statements:
+    def statements(self, revision: str, session: Session) -> StatementCache:
         """Return the statements for queries by an encoder of this revision, built for the table as it is about now."""
         if time.monotonic() > self._believed:
             connection = session.connection(bind_arguments={"mapper": self.mapper})
@@ -293,7 +302,7 @@ class BoundSearch(Generic[E]):
             self._believed = time.monotonic() + STATISTICS_SECONDS
         known, mapper = self._searched, self.mapper  # another thread may put a new one in its place
         if revision not in known:
-            known[revision] = Statements(
+            known[revision] = StatementCache(
                 self.target(revision), lambda target, query: with_entities(mapper, target, query, whole=True)
             )
         return known[revision]
@@ -305,43 +314,43 @@ class BoundSearch(Generic[E]):
             revision: Of the encoder of the query; empty where a query has no vector of ours.
             composed: Whether the statement becomes part of others.
         """
-        declared = self.declared
-        relation = sa.cast(sa.literal_column(literal(quoted_table(declared.source, declared.schema))), REGCLASS)
+        definition = self.definition
+        relation = sa.cast(sa.literal_column(literal(quoted_table(definition.source, definition.schema))), REGCLASS)
         answer = self._answer
         space = sa.func.neural.answering(
             relation,
-            *(sa.literal_column(literal(text)) for text in (declared.attribute, answer.name, revision)),
+            *(sa.literal_column(literal(text)) for text in (definition.attribute, answer.name, revision)),
             sa.false() if composed or answer.waiting else sa.true(),
         )
         scope = single_table_condition(self.mapper) if self._parent is None else None
         return Target(
             self.mapper.persist_selectable,
-            Vectors("semantic", self._vectors(), answer.indexed, self._per_row),
+            (Vectors("semantic", self._vectors(), answer.indexed, self._per_row),),
             answer.terms,
             sa.select(space).scalar_subquery(),
             scope,
-            keys={f"source_{column.name}": column for column in declared.key},
+            keys={f"source_{column.name}": column for column in definition.key},
             entity=self.mapper.class_,
             composed=composed,
-            reads=declared.reads,
+            reads=definition.reads,
         )
 
     def _vectors(self) -> sa.FromClause:
         """Return the chunk table, or the rows themselves in the same form."""
         if self._answer.chunks is not None:
             return self._answer.chunks
-        own = self.declared.key[0].table.alias()
-        keys = [own.c[column.name].label(f"source_{column.name}") for column in self.declared.key]
-        vector = own.c[self.declared.column or ""]
+        own = self.definition.key[0].table.alias()
+        keys = [own.c[column.name].label(f"source_{column.name}") for column in self.definition.key]
+        vector = own.c[self.definition.column or ""]
         ordinal = sa.literal_column("0", sa.Integer).label("ordinal")
         text = sa.literal_column("''", sa.Text).label("text")
         return sa.select(*keys, ordinal, text, vector.label("embedding")).where(vector.is_not(None)).subquery("vectors")
 
     @overload
-    def sync(self, where: Session | sa.Connection | sa.Engine) -> Synced: ...
+    def sync(self, where: Session | sa.Connection | sa.Engine) -> SyncReport: ...
     @overload
-    def sync(self, where: AsyncSession) -> Awaitable[Synced]: ...
-    def sync(self, where: Any) -> Synced | Awaitable[Synced]:
+    def sync(self, where: AsyncSession) -> Awaitable[SyncReport]: ...
+    def sync(self, where: Any) -> SyncReport | Awaitable[SyncReport]:
         """Encode the rows that changed, and index their words.
 
         Args:
@@ -359,16 +368,16 @@ class BoundSearch(Generic[E]):
         if asynchronous(where):
             return where.run_sync(self.sync)
         if self.terms is None:
-            return Synced()
+            return SyncReport()
         if isinstance(where, sa.Engine):
             with translated():
                 with where.begin() as connection:
                     kept = self._kept(self.connected(connection))
-                return drained(where, kept, lambda: self._encoder_of(kept.space))
+                return drain(where, kept, lambda: self._encoder_of(kept.space))
         with translated():
             connection = self.connected(where)
             kept = self._kept(connection)
-            return Syncing(kept, lambda: self._encoder_of(kept.space)).within(connection)
+            return TransactionalSync(kept, lambda: self._encoder_of(kept.space)).within(connection)
 
     def connected(self, where: Any) -> sa.Connection:
         """Return the connection of a session, whose changes are flushed, or the connection itself.
@@ -386,16 +395,16 @@ class BoundSearch(Generic[E]):
         require_driver(where)
         return where
 
-    def sync_own(self, connection: sa.Connection) -> Synced:
+    def sync_own(self, connection: sa.Connection) -> SyncReport:
         """Encode the rows that the transaction of a connection has changed itself."""
         with translated():
             if connection.scalar(_NOTHING_WRITTEN):
-                return Synced()
+                return SyncReport()
             kept = self._kept(connection)
-            return Syncing(kept, lambda: self._encoder_of(kept.space)).within(connection, own=True)
+            return TransactionalSync(kept, lambda: self._encoder_of(kept.space)).within(connection, own=True)
 
     def _encoder_of(self, space: Space) -> Encoder:
-        if (space.encoder, space.options) == (self.declared.encoder, dict(self.declared.options)):
+        if (space.encoder, space.options) == (self.definition.encoder, dict(self.definition.options)):
             return self.encoder
         return permitted(space.encoder, **space.options)
 
@@ -420,13 +429,13 @@ class BoundSearch(Generic[E]):
         try:
             yield
         except sa.exc.DBAPIError as error:
-            if sqlstate(error) == "42P01" and self.declared.name in str(error.orig):
+            if sqlstate(error) == "42P01" and self.definition.name in str(error.orig):
                 raise self._missing() from error
             raise
 
     def _missing(self) -> SchemaNotInstalled:
         return SchemaNotInstalled(
-            f"the database has no search {self.declared.attribute!r} of table {self.declared.source}; "
+            f"the database has no search {self.definition.attribute!r} of table {self.definition.source}; "
             "upgrade it: its migrations make it with op.create_search"
         )
 
@@ -436,8 +445,8 @@ class BoundSearch(Generic[E]):
         Raises:
             SchemaNotInstalled: The database has no such search.
         """
-        source = sa.func.to_regclass(quoted_table(self.declared.source, self.declared.schema))
-        found = Space.source == sa.func.neural.qualified(source), Space.attribute == self.declared.attribute
+        source = sa.func.to_regclass(quoted_table(self.definition.source, self.definition.schema))
+        found = Space.source == sa.func.neural.qualified(source), Space.attribute == self.definition.attribute
         wanted = *found, Space.kind == "dense", Space.state == "serving"
         with Session(connection, expire_on_commit=False) as session:
             space = session.scalar(sa.select(Space).where(*wanted).options(*WITHOUT_TIMES))
@@ -445,5 +454,5 @@ class BoundSearch(Generic[E]):
             raise self._missing()
         return space
 
-    def _kept(self, connection: sa.Connection) -> Kept:
-        return Kept.of(connection, self.space(connection))
+    def _kept(self, connection: sa.Connection) -> SpaceTables:
+        return SpaceTables.of(connection, self.space(connection))

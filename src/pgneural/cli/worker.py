@@ -25,21 +25,36 @@ PATIENCE_SECONDS = 60.0
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="End when nothing is left to do; exit 1 if rows failed.", cls=Option)
+@click.option(
+    "--once", is_flag=True, help="Stop when nothing is left to do. The command exits 1 if rows failed.", cls=Option
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=2,
-    help="Threads: with two, one encodes while the other stores.",
+    help="The number of threads. With two, one encodes while the other stores.",
     cls=Option,
 )
-@click.option("--spaces", multiple=True, metavar="NAME", help="Only these: table.search, or a collection.", cls=Option)
-@click.option("--retry-failed", is_flag=True, help="First try again what was given up.", cls=Option)
 @click.option(
-    "--as-superuser", is_flag=True, help="Allow a superuser's role, whose rights owners of tables may get.", cls=Option
+    "--spaces",
+    multiple=True,
+    metavar="NAME",
+    help="Work only on this table.search or collection. Repeat the option for several.",
+    cls=Option,
 )
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Answer Prometheus here.", cls=Option)
-@click.option("--metrics-address", default="127.0.0.1", help="On which address.", cls=Option)
+@click.option("--retry-failed", is_flag=True, help="Retry the rows that were given up first.", cls=Option)
+@click.option(
+    "--as-superuser",
+    is_flag=True,
+    help="Run even as a superuser, whose rights the owners of tables could then get.",
+    cls=Option,
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="The port on which Prometheus reads metrics.", cls=Option
+)
+@click.option(
+    "--metrics-address", default="127.0.0.1", help="The address on which Prometheus reads metrics.", cls=Option
+)
 @json_option
 @target_options
 def worker(
@@ -53,9 +68,10 @@ def worker(
     metrics_address: str,
     as_json: bool,
 ) -> None:
-    """Encode changed rows as they come, until it is stopped (SIGTERM or Ctrl-C).
+    """Encode changed rows as they come, until the worker is stopped (SIGTERM or Ctrl-C).
 
-    Start as many as you like, on as many hosts: they share the work. What was begun is finished before it ends.
+    You can start any number of workers on any number of hosts, and they share the work. A worker that is stopped
+    finishes the rows that it has begun.
     """
     _log()
     with target.open() as database:
@@ -125,7 +141,7 @@ def _report(worker: Worker, as_json: bool) -> None:
 @json_option
 @target_options
 def status(target: Target, as_json: bool) -> None:
-    """Show what waits to be encoded, and who works on it."""
+    """Show how many rows wait to be encoded and which workers run."""
     with target.open() as database:
         database.require_current()
         spaces, workers = database.work(), database.workers()

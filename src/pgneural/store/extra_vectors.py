@@ -32,9 +32,9 @@ class Missing(NamedTuple):
 
 def missing(connection: sa.Connection, space: Space, after: tuple[int, int], limit: int) -> list[Missing]:
     """Return chunks without a vector of this space, in the order of their keys, beginning after a key."""
-    further = chunks_of(space)
-    chunks = _chunks(further)
-    same = sa.and_(further.c.source_id == chunks.c.source_id, further.c.ordinal == chunks.c.ordinal)
+    extra = chunks_of(space)
+    chunks = _chunks(extra)
+    same = sa.and_(extra.c.source_id == chunks.c.source_id, extra.c.ordinal == chunks.c.ordinal)
     statement = (
         sa.select(chunks.c.source_id, chunks.c.ordinal, DOCUMENTS.c.title, chunks.c.text, chunks.c.hash)
         .join_from(chunks, DOCUMENTS, DOCUMENTS.c.id == chunks.c.source_id)
@@ -47,11 +47,11 @@ def missing(connection: sa.Connection, space: Space, after: tuple[int, int], lim
 
 def store(connection: sa.Connection, space: Space, chunks: Sequence[Missing], vectors: Sequence[Vector]) -> int:
     """Store the vectors of chunks that are still the same; the caller commits. Return how many were stored."""
-    further = chunks_of(space)
+    extra = chunks_of(space)
     type_ = f"sparsevec({space.dimensions})" if space.kind == "sparse" else f"halfvec({space.dimensions})[]"
     names = {
-        "further": sql.Identifier(str(further.schema), further.name),
-        "chunks": sql.Identifier(str(further.schema), _chunks(further).name),
+        "further": sql.Identifier(str(extra.schema), extra.name),
+        "chunks": sql.Identifier(str(extra.schema), _chunks(extra).name),
         "type": sql.SQL(type_),
     }
     values = [sparse_text(v) if space.kind == "sparse" else tokens_text(v) for v in vectors]
@@ -67,8 +67,8 @@ def tokens_text(tokens: Vector) -> str:
     return "{" + ",".join(f'"[{row}]"' for row in rows) + "}"
 
 
-def _chunks(further: sa.Table) -> sa.Table:
-    (chunks,) = {key.column.table for key in further.foreign_keys}
+def _chunks(extra: sa.Table) -> sa.Table:
+    (chunks,) = {key.column.table for key in extra.foreign_keys}
     assert isinstance(chunks, sa.Table)
     return chunks
 

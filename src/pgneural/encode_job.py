@@ -19,13 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.errors import EncoderMismatch
 from pgneural.store import lexical, queue
 from pgneural.store.failures import BUSY, cause_of, sqlstate
-from pgneural.store.kept import Kept, Made
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
-from pgneural.store.remembered import remember
 from pgneural.store.schema import Space
+from pgneural.store.space_tables import EncodedRow, SpaceTables
 from pgneural.store.spaces import build_index, set_index_aside
-from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, Synced, encoded, recalled
+from pgneural.store.vector_cache import cache_vectors
+from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, SyncReport, cached_or_known, encoded
 from pgneural.types import Encoder, Vector
 
 LOCK_MILLISECONDS = 500
@@ -46,7 +46,7 @@ NOT_OF_A_ROW = {"08", "25", "28", "53", "57", "58", "XX", "42501", "42P01", "427
 
 
 @dataclass
-class Done:
+class JobProgress:
     """What was done for one space, by a round or since a worker started.
 
     Attributes:
@@ -67,7 +67,7 @@ class Done:
 
 
 @dataclass
-class Share:
+class SpaceShare:
     """The rows of one space in a round.
 
     Attributes:
@@ -78,10 +78,10 @@ class Share:
         broken: The error of the space itself that ended its part; the others go on.
     """
 
-    kept: Kept
+    kept: SpaceTables
     claim: Claim
     left: list[str]
-    done: Done = field(default_factory=Done)
+    done: JobProgress = field(default_factory=JobProgress)
     broken: Exception | None = None
 
     def finish(self, keys: Iterable[str]) -> None:
@@ -90,7 +90,7 @@ class Share:
         self.left = [key for key in self.left if key not in finished]
 
 
-class Round:
+class EncodeJob:
     """A round of spaces with one encoder.
 
     Args:
@@ -113,14 +113,14 @@ class Round:
     ) -> None:
         self._engine, self._worker, self._encoder, self._strict = engine, worker, encoder, strict
         self._as_owner = as_owner
-        self.shares: list[Share] = []
+        self.shares: list[SpaceShare] = []
 
-    def add(self, kept: Kept, most: int = BATCH_ROWS) -> int:
+    def add(self, kept: SpaceTables, most: int = BATCH_ROWS) -> int:
         """Claim rows of a space; return how many."""
         with self._engine.begin() as connection:
             claim = queue.claim(connection, kept.space.id, self._worker, most)
         if claim.versions:
-            self.shares.append(Share(kept, claim, list(claim.versions)))
+            self.shares.append(SpaceShare(kept, claim, list(claim.versions)))
         return len(claim.versions)
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -137,7 +137,7 @@ class Round:
             self._release()
         return sum(share.done.rows for share in self.shares)
 
-    def _slice(self, shares: Sequence[Share]) -> None:
+    def _slice(self, shares: Sequence[SpaceShare]) -> None:
         """Take as much of each share as is read at a time."""
         batches: dict[int, Batch] = {}
         for share in shares:
@@ -155,7 +155,7 @@ class Round:
             share.finish(row.row.key for row in batch.rows)
 
     @contextlib.contextmanager
-    def _apart(self, share: Share) -> Iterator[None]:
+    def _apart(self, share: SpaceShare) -> Iterator[None]:
         """Let an error of one space end its part of the round, and not that of the others."""
         try:
             yield
@@ -165,7 +165,7 @@ class Round:
             share.broken = error
             self._give_back(share, share.left)
 
-    def _read(self, share: Share) -> Batch:
+    def _read(self, share: SpaceShare) -> Batch:
         """Read and cut the next rows of a share; those that cannot be are noted."""
         where = self._source(share)
         try:
@@ -185,7 +185,7 @@ class Round:
         return batch
 
     def _vectors(
-        self, shares: Sequence[Share], batches: Mapping[int, Batch]
+        self, shares: Sequence[SpaceShare], batches: Mapping[int, Batch]
     ) -> tuple[dict[bytes, Vector], dict[bytes, Vector]]:
         """Return the vectors that were known, and those that were made; rows that could not be encoded are left out."""
         every = list(batches.values())
@@ -195,7 +195,7 @@ class Round:
         found: dict[bytes, Vector] = {}
         for share in shares:  # each owner has vectors of his own
             with self._source(share).begin() as connection:
-                found |= recalled(connection, encoder, [batches[id(share)]])
+                found |= cached_or_known(connection, encoder, [batches[id(share)]])
         started = time.perf_counter()
         try:
             made = encoded(encoder, every, found)
@@ -204,22 +204,22 @@ class Round:
             made = {}
             for share in shares:
                 made |= self._encoded_singly(share, batches[id(share)], found)
-        self._remember(shares, batches, made)
+        self._cache(shares, batches, made)
         for share in shares:
             share.done.encode_seconds += (time.perf_counter() - started) / len(shares)
         return found, made
 
-    def _remember(self, shares: Sequence[Share], batches: Mapping[int, Batch], made: Mapping[bytes, Vector]) -> None:
+    def _cache(self, shares: Sequence[SpaceShare], batches: Mapping[int, Batch], made: Mapping[bytes, Vector]) -> None:
         """Keep what was made for the owners of the rows it was made for, for each of them once."""
         kept: dict[str, set[bytes]] = {}
         for share in shares:
             own = {piece.hash for piece in batches[id(share)].chunks} & made.keys()
             with self._source(share).begin() as connection:
                 known = kept.setdefault(str(connection.scalar(sa.select(sa.func.current_user()))), set())
-                remember(connection, self._encoder(), {hash_: made[hash_] for hash_ in own - known})
+                cache_vectors(connection, self._encoder(), {hash_: made[hash_] for hash_ in own - known})
             known |= own
 
-    def _encoded_singly(self, share: Share, batch: Batch, found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
+    def _encoded_singly(self, share: SpaceShare, batch: Batch, found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
         made: dict[bytes, Vector] = {}
         errors = {}
         for row in list(batch.rows):
@@ -231,7 +231,7 @@ class Round:
         self._fail(share, errors)
         return made
 
-    def _store(self, share: Share, batch: Batch) -> None:
+    def _store(self, share: SpaceShare, batch: Batch) -> None:
         started = time.perf_counter()
         try:
             self._store_together(share, batch.rows)
@@ -241,7 +241,7 @@ class Round:
                 self._store_singly(share, made)
         share.done.write_seconds += time.perf_counter() - started
 
-    def _store_singly(self, share: Share, made: Made) -> None:
+    def _store_singly(self, share: SpaceShare, made: EncodedRow) -> None:
         try:
             self._store_together(share, [made])
         except (DBAPIError, psycopg.Error) as error:
@@ -250,11 +250,11 @@ class Round:
             else:
                 self._fail(share, {made.row.key: self._refuse(error)})
 
-    def _exists(self, share: Share, made: Made) -> bool:
+    def _exists(self, share: SpaceShare, made: EncodedRow) -> bool:
         with self._source(share).begin() as connection:
             return bool(share.kept.existing(connection, [made.row.key]))
 
-    def _store_together(self, share: Share, rows: Sequence[Made]) -> None:
+    def _store_together(self, share: SpaceShare, rows: Sequence[EncodedRow]) -> None:
         """Store what is still ours and as it was; the rest goes back to the queue."""
         kept, keys = share.kept, [made.row.key for made in rows]
         with self._source(share).begin() as connection:
@@ -279,14 +279,14 @@ class Round:
         cause = cause_of(error)
         return f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
 
-    def _fail(self, share: Share, errors: Mapping[str, str]) -> None:
+    def _fail(self, share: SpaceShare, errors: Mapping[str, str]) -> None:
         if errors:
             with self._engine.begin() as connection:
                 queue.fail(connection, share.claim, errors)
             share.done.failed += len(errors)
             share.finish(errors)
 
-    def _give_back(self, share: Share, keys: Sequence[str], seconds: float = 0.0) -> None:
+    def _give_back(self, share: SpaceShare, keys: Sequence[str], seconds: float = 0.0) -> None:
         with self._engine.begin() as connection:
             queue.release(connection, share.claim, keys, seconds)
         share.finish(keys)
@@ -297,12 +297,12 @@ class Round:
             if share.left:
                 self._give_back(share, share.left)
 
-    def _source(self, share: Share) -> Transactions:
+    def _source(self, share: SpaceShare) -> Transactions:
         """Return what begins the transactions that touch the source and what is kept of it."""
         return AsOwner(self._engine, share.kept.space.id) if self._as_owner else self._engine
 
 
-def _agrees(made: Made, there: set[str]) -> bool:
+def _agrees(made: EncodedRow, there: set[str]) -> bool:
     """Whether a row still exists, or still does not."""
     return (made.row.values is not None) == (made.row.key in there)
 
@@ -333,9 +333,9 @@ class _Others:
         return versions[0] <= self._last and time.monotonic() < self._deadline
 
 
-def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Synced:
+def drain(engine: sa.Engine, kept: SpaceTables, encoder: Callable[[], Encoder]) -> SyncReport:
     """Bring a space up to date, for who waits for it; return what was done."""
-    report, worker, others = Synced(), f"sync {uuid.uuid4()}", _Others(engine, kept.space.id)
+    report, worker, others = SyncReport(), f"sync {uuid.uuid4()}", _Others(engine, kept.space.id)
     with engine.begin() as connection:
         set_index_aside(connection, kept.space.id)
     while True:
@@ -344,7 +344,7 @@ def drained(engine: sa.Engine, kept: Kept, encoder: Callable[[], Encoder]) -> Sy
         report.rows += collected if kept.chunks is None else 0
         if collected:
             continue
-        round_ = Round(engine, worker, encoder, strict=True)
+        round_ = EncodeJob(engine, worker, encoder, strict=True)
         if kept.chunks is None or not round_.add(kept):
             if kept.chunks is None or not others.at_work():
                 break

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pgneural.encoders import get_other
+from pgneural.encoders import get_extra
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.store.catalog import require_encoder
-from pgneural.store.further import missing, store
+from pgneural.store.extra_vectors import missing, store
 from pgneural.store.indexes import build
 from pgneural.store.schema import Space
-from pgneural.types import FurtherEncoder, Vector, below
+from pgneural.types import ExtraEncoder, Vector, below
 
 BATCH_CHUNKS = 64
 """Chunks that are encoded and stored at once: sparse weights are encoded as 30,000 numbers a chunk."""
 
 
-def made(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
+def made(kind: str, encoder: str | Path | ExtraEncoder) -> ExtraEncoder:
     """Return an encoder of sparse vectors or of tokens: itself, or by its folder or name.
 
     Raises:
@@ -28,10 +28,10 @@ def made(kind: str, encoder: str | Path | FurtherEncoder) -> FurtherEncoder:
     if not isinstance(encoder, (str, Path)):
         return encoder
     permit(encoder)
-    return get_other(kind, encoder)
+    return get_extra(kind, encoder)
 
 
-class Derived:
+class ExtraVectors:
     """The further vectors of one kind of a collection.
 
     Attributes:
@@ -39,11 +39,11 @@ class Derived:
         encoder: What makes them; loaded when it is first needed.
     """
 
-    def __init__(self, space: Space, encoder: str | Path | FurtherEncoder | None = None) -> None:
+    def __init__(self, space: Space, encoder: str | Path | ExtraEncoder | None = None) -> None:
         self.space, self._encoder = space, encoder
 
     @functools.cached_property
-    def encoder(self) -> FurtherEncoder:
+    def encoder(self) -> ExtraEncoder:
         """The encoder, made sure to be the one that made the stored vectors.
 
         Raises:

@@ -33,7 +33,7 @@ Statement = sa.Executable | sa.schema.ExecutableDDLElement
 
 
 @dataclass(frozen=True)
-class Declared:
+class SearchDefinition:
     """A search of a table: what it reads, how it encodes that, and how it keeps the vectors.
 
     Attributes:
@@ -153,14 +153,14 @@ class Declared:
         )
 
 
-_of_tables: weakref.WeakKeyDictionary[sa.Table, dict[str, Declared]] = weakref.WeakKeyDictionary()
+_of_tables: weakref.WeakKeyDictionary[sa.Table, dict[str, SearchDefinition]] = weakref.WeakKeyDictionary()
 
 
 _kept_for: weakref.WeakKeyDictionary[sa.Table, tuple[str, str]] = weakref.WeakKeyDictionary()
 """For which search, by source and name, a table of the models is kept."""
 
 
-def searches_of(table: sa.Table) -> dict[str, Declared]:
+def searches_of(table: sa.Table) -> dict[str, SearchDefinition]:
     """Return the searches of a table of the models, by name; who declares one adds it.
 
     They are not in the ``info`` of the table, which Alembic writes into migrations.
@@ -168,10 +168,10 @@ def searches_of(table: sa.Table) -> dict[str, Declared]:
     return _of_tables.setdefault(table, {})
 
 
-def create_statements(declared: Declared) -> Iterator[Statement]:
+def create_statements(definition: SearchDefinition) -> Iterator[Statement]:
     """Return what makes a search but for its vector index, in order: tables, row in the catalog, triggers."""
-    source = declared.source_table()
-    for table in declared.tables(source, source.metadata, indexed=False):
+    source = definition.source_table()
+    for table in definition.tables(source, source.metadata, indexed=False):
         if table is not None:
             yield CreateTable(table)
             if table.comment:
@@ -180,54 +180,54 @@ def create_statements(declared: Declared) -> Iterator[Statement]:
             if storage := inline_storage(table):
                 yield _sql(storage)
             yield from (CreateIndex(index) for index in table.indexes)
-    yield from attach_statements(declared)
+    yield from attach_statements(definition)
 
 
-def attach_statements(declared: Declared) -> Iterator[sa.TextClause]:
+def attach_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return what joins tables that are there to the catalog, and has their source watched."""
-    values = {**declared.catalog(), "vector_index": declared.index.as_json(), "revision": "", "kind": "dense"}
+    values = {**definition.catalog(), "vector_index": definition.index.as_json(), "revision": "", "kind": "dense"}
     columns = ", ".join(values)
-    yield _forgotten(declared)  # left by tables that were dropped without their search
+    yield _forgotten(definition)  # left by tables that were dropped without their search
     yield _sql(
         f"INSERT INTO {SCHEMA}.spaces (source, {columns}) "
-        f"SELECT {SCHEMA}.qualified({_relation(declared)}), {', '.join(map(_literal, values.values()))}"
+        f"SELECT {SCHEMA}.qualified({_relation(definition)}), {', '.join(map(_literal, values.values()))}"
     )
-    if declared.reads is None:
+    if definition.reads is None:
         return
-    terms = quoted_table(f"{declared.name}_terms", declared.schema)
+    terms = quoted_table(f"{definition.name}_terms", definition.schema)
     for event, transition in (("INSERT", "NEW"), ("DELETE", "OLD"), ("TRUNCATE", "")):
         referencing = f"REFERENCING {transition} TABLE AS counted " if transition else ""
         yield _sql(
             f"CREATE TRIGGER count_{event.lower()} AFTER {event} ON {terms} {referencing}"
             f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.count_terms()"
         )
-    yield from watch_statements(declared)
-    kept = [f"{declared.name}_terms"] if declared.column else [declared.name, f"{declared.name}_terms"]
+    yield from watch_statements(definition)
+    kept = [f"{definition.name}_terms"] if definition.column else [definition.name, f"{definition.name}_terms"]
     for name in kept:
-        relation = _literal(quoted_table(name, declared.schema))
-        yield _sql(f"SELECT {SCHEMA}.follow_source({relation}, {_relation(declared)})")
-    yield mark_all(declared)
+        relation = _literal(quoted_table(name, definition.schema))
+        yield _sql(f"SELECT {SCHEMA}.follow_source({relation}, {_relation(definition)})")
+    yield mark_all(definition)
 
 
-def watch_statements(declared: Declared) -> Iterator[sa.TextClause]:
+def watch_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return what has the source watched: its inserted rows, and changes of what is searchable."""
-    for (schema, name), columns in declared.tables_watched():
-        arguments = (quoted_table(name, schema), declared.name, declared.schema or "", _array(columns))
+    for (schema, name), columns in definition.tables_watched():
+        arguments = (quoted_table(name, schema), definition.name, definition.schema or "", _array(columns))
         yield _sql(f"SELECT {SCHEMA}.watch_table({', '.join(map(_literal, arguments))})")
 
 
-def unwatch_statement(declared: Declared) -> sa.TextClause:
+def unwatch_statement(definition: SearchDefinition) -> sa.TextClause:
     """Return the reverse of `watch_statements`."""
-    return _sql(f"SELECT {SCHEMA}.unwatch_table({_literal(declared.name)}, {_literal(declared.schema or '')})")
+    return _sql(f"SELECT {SCHEMA}.unwatch_table({_literal(definition.name)}, {_literal(definition.schema or '')})")
 
 
-def mark_all(declared: Declared) -> sa.TextClause:
+def mark_all(definition: SearchDefinition) -> sa.TextClause:
     """Return what makes every row pending; the content is not read, since a migration may be about to rename it."""
-    space = f"{SCHEMA}.space_id({_relation(declared)}, {_literal(declared.attribute)}, '')"
-    return _sql(f"SELECT {SCHEMA}.mark_all({space}, {_relation(declared)})")
+    space = f"{SCHEMA}.space_id({_relation(definition)}, {_literal(definition.attribute)}, '')"
+    return _sql(f"SELECT {SCHEMA}.mark_all({space}, {_relation(definition)})")
 
 
-def change_statements(before: Declared, after: Declared) -> Iterator[sa.TextClause]:
+def change_statements(before: SearchDefinition, after: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return what turns a search into one of the same tables; where it reads or cuts otherwise, all is pending."""
     yield unwatch_statement(before)
     changed = {**after.catalog(), "vector_index": after.index.as_json()}
@@ -241,37 +241,37 @@ def change_statements(before: Declared, after: Declared) -> Iterator[sa.TextClau
             yield mark_all(after)
 
 
-def drop_statements(declared: Declared) -> Iterator[Statement]:
+def drop_statements(definition: SearchDefinition) -> Iterator[Statement]:
     """Return what drops a search; its source stays as it is."""
-    yield from detach_statements(declared)
-    source = declared.source_table()
-    for table in reversed(declared.tables(source, source.metadata)):
+    yield from detach_statements(definition)
+    source = definition.source_table()
+    for table in reversed(definition.tables(source, source.metadata)):
         if table is not None:
             yield DropTable(table, if_exists=True)
 
 
-def detach_statements(declared: Declared) -> Iterator[sa.TextClause]:
+def detach_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return the reverse of `attach_statements`, but for what goes with the tables."""
-    yield unwatch_statement(declared)
-    yield _forgotten(declared)
+    yield unwatch_statement(definition)
+    yield _forgotten(definition)
 
 
-def _forgotten(declared: Declared) -> sa.TextClause:
-    return _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(declared)}")  # noqa: S608
+def _forgotten(definition: SearchDefinition) -> sa.TextClause:
+    return _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(definition)}")  # noqa: S608
 
 
-def _is_space(declared: Declared) -> str:
+def _is_space(definition: SearchDefinition) -> str:
     """Return the condition on the catalog that a row is that of the search, whether or not its table is still there."""
-    relation = _literal(quoted_table(declared.source, declared.schema))
-    schema = _literal(declared.schema) if declared.schema else "current_schema()"
-    gone = f"format('%I.%I', {schema}, {_literal(declared.source)})"
+    relation = _literal(quoted_table(definition.source, definition.schema))
+    schema = _literal(definition.schema) if definition.schema else "current_schema()"
+    gone = f"format('%I.%I', {schema}, {_literal(definition.source)})"
     source = f"coalesce({SCHEMA}.qualified(to_regclass({relation})), {gone})"
-    return f"source = {source} AND attribute = {_literal(declared.attribute)}"
+    return f"source = {source} AND attribute = {_literal(definition.attribute)}"
 
 
-def _relation(declared: Declared) -> str:
+def _relation(definition: SearchDefinition) -> str:
     """Return the source as a literal regclass."""
-    return _literal(quoted_table(declared.source, declared.schema)) + "::regclass"
+    return _literal(quoted_table(definition.source, definition.schema)) + "::regclass"
 
 
 def _array(values: Sequence[str]) -> str:

@@ -17,16 +17,16 @@ import psycopg
 import sqlalchemy as sa
 
 from pgneural.store.copying import BYTEA, TEXT, commits_at_once, copies, copy
-from pgneural.store.kept import numbers
 from pgneural.store.schema import VECTORS
+from pgneural.store.space_tables import numbers
 from pgneural.store.vectors import Storage
 from pgneural.types import Encoder, Vector
 
-KEPT_DAYS = 30
+CACHE_DAYS = 30
 """A vector that nobody asked for in so long is removed. The chunks that have it keep theirs."""
 
 
-def recall(connection: sa.Connection, encoder: Encoder, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
+def cached_vectors(connection: sa.Connection, encoder: Encoder, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
     """Return the vectors that this revision of an encoder made before, by the hash of what it read."""
     if not hashes:
         return {}
@@ -35,7 +35,7 @@ def recall(connection: sa.Connection, encoder: Encoder, hashes: Sequence[bytes])
     return {bytes(row.hash): Storage.VECTOR.parse(numbers(row.embedding)) for row in rows}
 
 
-def remember(connection: sa.Connection, encoder: Encoder, vectors: Mapping[bytes, Vector]) -> None:
+def cache_vectors(connection: sa.Connection, encoder: Encoder, vectors: Mapping[bytes, Vector]) -> None:
     """Keep vectors for the next time; shape (d,) each."""
     if not vectors:
         return
@@ -62,9 +62,9 @@ def _inserted(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[
     connection.execute(_REMEMBER, values)
 
 
-def forget(connection: sa.Connection) -> None:
-    """Remove what nobody asked for in `KEPT_DAYS`."""
-    connection.execute(sa.delete(VECTORS).where(VECTORS.c.used_on < sa.func.current_date() - KEPT_DAYS))
+def evict(connection: sa.Connection) -> None:
+    """Remove what nobody asked for in `CACHE_DAYS`."""
+    connection.execute(sa.delete(VECTORS).where(VECTORS.c.used_on < sa.func.current_date() - CACHE_DAYS))
 
 
 def _text(vector: Vector) -> str:

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from pgneural.encoders.words import WordTokenizer
+from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.errors import EncoderUnavailable, InvalidIndex, UnknownEncoder
 from pgneural.types import Content, Distance, Kind, Modality, Tokenizer
 
 
 @dataclass(frozen=True)
-class GivenVectors:
+class PrecomputedVectors:
     """Stands for whatever made the vectors; it knows their length and can encode nothing itself."""
 
     dimensions: int
     distance: Distance = Distance.COSINE
 
     @classmethod
-    def from_name(cls, name: str, distance: Distance | str = Distance.COSINE) -> GivenVectors:
+    def from_name(cls, name: str, distance: Distance | str = Distance.COSINE) -> PrecomputedVectors:
         """Read a name like ``vectors:768``.
 
         Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from pgneural.store.declared import Declared
+from pgneural.store.definition import SearchDefinition
 from pgneural.store.schema import Space
 from pgneural.store.tables import chunk_table, terms_table
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
@@ -15,7 +15,7 @@ from pgneural.types import Distance
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResolvedSpace:
     """A space that answers.
 
     Attributes:
@@ -27,9 +27,9 @@ class Answer:
         waiting: Whether another space serves already, but its encoder is not loaded yet.
     """
 
-    declared: Declared
-    declared_chunks: sa.Table | None
-    declared_terms: sa.Table | None
+    definition: SearchDefinition
+    model_chunks: sa.Table | None
+    model_terms: sa.Table | None
     space: Space | None = None
     source: sa.FromClause | None = None
     waiting: bool = False
@@ -37,22 +37,27 @@ class Answer:
     @property
     def name(self) -> str:
         """The name of the chunk table."""
-        return self.declared.name if self.space is None else self.space.chunk_table
+        return self.definition.name if self.space is None else self.space.chunk_table
+
+    @property
+    def state(self) -> tuple[int | None, str, bool]:
+        """What statements are built for."""
+        return (None if self.space is None else self.space.id), self.name, self.waiting
 
     def fits(self, space: Space) -> bool:
         """Whether a space has vectors like those of the models' tables."""
-        declared = self.declared
-        return (space.dimensions, space.storage) == (declared.dimensions, declared.storage.value)
+        definition = self.definition
+        return (space.dimensions, space.storage) == (definition.dimensions, definition.storage.value)
 
     @functools.cached_property
     def chunks(self) -> sa.Table | None:
         """The chunk table; None where the vectors are in a column of the source."""
-        if self.declared_chunks is None or self._as_declared or not isinstance(self.source, sa.Table):
-            return self.declared_chunks
+        if self.model_chunks is None or self.as_in_models or not isinstance(self.source, sa.Table):
+            return self.model_chunks
         assert self.space is not None
         return chunk_table(
             self.source,
-            self.declared.attribute,
+            self.definition.attribute,
             self.space.dimensions,
             metadata=sa.MetaData(),
             storage=Storage(self.space.storage),
@@ -62,20 +67,21 @@ class Answer:
     @functools.cached_property
     def terms(self) -> sa.Table | None:
         """The terms table; None where the search has no words."""
-        if self.declared_terms is None or self._as_declared or not isinstance(self.source, sa.Table):
-            return self.declared_terms
+        if self.model_terms is None or self.as_in_models or not isinstance(self.source, sa.Table):
+            return self.model_terms
         assert self.space is not None
         name = self.space.chunk_table
-        return terms_table(self.source, self.declared.attribute, metadata=sa.MetaData(), chunks=name)
+        return terms_table(self.source, self.definition.attribute, metadata=sa.MetaData(), chunks=name)
 
     @functools.cached_property
     def indexed(self) -> Indexed:
         """How its vectors are kept and indexed."""
         if self.space is None:
-            return self.declared.indexed
+            return self.definition.indexed
         index = VectorIndex.of(self.space.vector_index)
         return Indexed(index, Storage(self.space.storage), Distance(self.space.distance), self.space.dimensions)
 
     @property
-    def _as_declared(self) -> bool:
-        return self.space is None or (self.space.chunk_table == self.declared.name and self.fits(self.space))
+    def as_in_models(self) -> bool:
+        """Whether its tables are those of the models."""
+        return self.space is None or (self.space.chunk_table == self.definition.name and self.fits(self.space))

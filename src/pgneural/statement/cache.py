@@ -18,7 +18,7 @@ KEPT = 200
 
 
 @dataclass
-class Built:
+class CompiledStatement:
     """A statement, and what can be given anew each time.
 
     Attributes:
@@ -40,7 +40,7 @@ class Built:
         return self._text
 
 
-class Statements:
+class StatementCache:
     """The statements over one target; those that differ only in their values are built once.
 
     Args:
@@ -50,21 +50,21 @@ class Statements:
 
     def __init__(self, target: Target, build: Callable[[Target, Query], sa.Select[Any]]) -> None:
         self.target, self._build = target, build
-        self._built: dict[Hashable, Built] = {}
-        self._asked: dict[Hashable, Query] = {}
+        self._built: dict[Hashable, CompiledStatement] = {}
+        self._recent: dict[Hashable, Query] = {}
 
-    def asked(self) -> Sequence[Query]:
+    def recent(self) -> Sequence[Query]:
         """Return a query of each shape that statements are kept for, the one that was asked last at the end."""
-        return list(self._asked.values())
+        return list(self._recent.values())
 
-    def of(self, query: Query, connection: sa.Connection) -> tuple[Built, dict[str, Any]]:
+    def get(self, query: Query, connection: sa.Connection) -> tuple[CompiledStatement, dict[str, Any]]:
         """Return the statement of a query, with the values of its parameters.
 
         Raises:
             InvalidFilter: An expression is not over the source, leaves its place, or lacks the value of a parameter.
         """
         query = query.settled()
-        require_contained(connection, self.target.source, query.given())
+        require_contained(connection, self.target.source, query.expressions())
         parameters, literals, shape = query.parameters(self.target), query.literals(), query.shape()
         built = None if shape is None or not KEPT else self._built.get(shape)
         if built is None:
@@ -73,20 +73,20 @@ class Statements:
                 return built, parameters
             if len(self._built) >= KEPT:
                 self._built.clear()
-                self._asked.clear()
+                self._recent.clear()
             self._built[shape] = built
-        self._asked[shape] = self._asked.pop(shape, query)  # the last in the order
+        self._recent[shape] = self._recent.pop(shape, query)  # the last in the order
         values = {key: literal.effective_value for key, literal in zip(built.keys, literals, strict=True)}
         return built, {**parameters, **values}
 
-    def _anew(self, query: Query, literals: Sequence[sa.BindParameter[Any]], dialect: sa.Dialect) -> Built:
+    def _anew(self, query: Query, literals: Sequence[sa.BindParameter[Any]], dialect: sa.Dialect) -> CompiledStatement:
         """Build a statement; without keys if the values of its parameters cannot be given anew."""
-        for what, each in query.given():
+        for what, each in query.expressions():
             require_over(self.target.source, each, what)
         statement = self._build(self.target, query)
         if query.shape() is None or (literals and not _has_all(statement, literals, dialect)):
-            return Built(statement)
-        return Built(statement, [literal.key for literal in literals], ours=not literals)
+            return CompiledStatement(statement)
+        return CompiledStatement(statement, [literal.key for literal in literals], ours=not literals)
 
 
 def _has_all(statement: sa.Select[Any], literals: Sequence[sa.BindParameter[Any]], dialect: sa.Dialect) -> bool:

@@ -13,7 +13,7 @@ from pgneural.types import Mode
 
 
 @dataclass(frozen=True)
-class Bar:
+class QualityBar:
     """A bar that one mode, or every mode that was evaluated, has to reach."""
 
     mode: str | None

@@ -27,7 +27,7 @@ READ_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class SourceRow:
     """A row that changed.
 
     Attributes:
@@ -46,16 +46,16 @@ class Changed:
 
 
 @dataclass(slots=True)
-class Made:
+class EncodedRow:
     """What was made of a row: its chunks and their vectors; without chunks where the stored ones are right."""
 
-    row: Changed
+    row: SourceRow
     source_hash: bytes
     chunks: Sequence[Chunk] | None = None
     vectors: Vector | None = None
 
 
-class Kept:
+class SpaceTables:
     """The tables of a space, and the statements about them; made by `of`."""
 
     def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
@@ -79,7 +79,7 @@ class Kept:
         }
 
     @classmethod
-    def of(cls, connection: sa.Connection, space: Space) -> Kept:
+    def of(cls, connection: sa.Connection, space: Space) -> SpaceTables:
         """Look up the tables of a space."""
         found = connection.execute(sa.text(_TABLES), {"space": space.id}).one()
         types = {
@@ -93,16 +93,16 @@ class Kept:
         filled = re.sub(r"\{(\w+)\}", lambda found: self._names[found[1]].replace(":", "\\:"), statement)
         return sa.text(filled)
 
-    def read(self, connection: sa.Connection, keys: Sequence[str]) -> list[Changed]:
+    def read(self, connection: sa.Connection, keys: Sequence[str]) -> list[SourceRow]:
         """Return the first of these rows: as many as `READ_BYTES` allow, at least one."""
         with _planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
-            Changed(key, tuple(values) if there else None, title or "", content or "", hash_)
+            SourceRow(key, tuple(values) if there else None, title or "", content or "", hash_)
             for key, there, title, content, hash_, *values in found
         ]
 
-    def known(self, connection: sa.Connection, rows: Sequence[Changed]) -> dict[bytes, Vector]:
+    def known(self, connection: sa.Connection, rows: Sequence[SourceRow]) -> dict[bytes, Vector]:
         """Return the vectors of these rows' chunks, by the hash of what the encoder read."""
         before = [row.key for row in rows if row.source_hash is not None]
         if not before:
@@ -112,7 +112,7 @@ class Kept:
             found = connection.execute(self.sql(_KNOWN), {"keys": as_json(before)}).all()
         return {bytes(hash_): storage.parse(numbers(vector)) for hash_, vector in found}
 
-    def store(self, connection: sa.Connection, batch: Sequence[Made]) -> None:
+    def store(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
         """Store the chunks of rows; those of rows that are gone are removed."""
         rechunked = [made for made in batch if made.chunks is not None or made.row.values is None]
         if not rechunked:
@@ -153,7 +153,7 @@ class Kept:
         keys = [oid if has_binary_form(connection, oid) else TEXT for oid in self._oids]
         return [*keys, INTEGER, TEXT, BYTEA, BYTEA, BYTEA, BYTEA]
 
-    def _insert(self, connection: sa.Connection, batch: Sequence[Made]) -> None:
+    def _insert(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
         columns = ["ordinal", "text", "locator", "hash", "source_hash", "embedding"]
         storage = Storage(self.space.storage)
         if copies(connection):
@@ -201,7 +201,7 @@ def numbers(vector: Any) -> Any:
     return json.loads(vector) if isinstance(vector, str) and vector.startswith("[") else vector
 
 
-def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
+def _copied(batch: Sequence[EncodedRow], storage: Storage) -> Iterable[tuple[Any, ...]]:
     for made in batch:
         if not made.chunks or made.vectors is None or made.row.values is None:
             continue
@@ -210,7 +210,7 @@ def _copied(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]
             yield (*made.row.values, ordinal, chunk.text, locator, chunk.hash, made.source_hash, vector)
 
 
-def _inserted(batch: Sequence[Made], storage: Storage) -> Iterable[tuple[Any, ...]]:
+def _inserted(batch: Sequence[EncodedRow], storage: Storage) -> Iterable[tuple[Any, ...]]:
     for made in batch:
         if not made.chunks or made.vectors is None or made.row.values is None:
             continue

@@ -78,7 +78,7 @@ def workers(connection: sa.Connection) -> list[WorkerStatus]:
     return [WorkerStatus(id_, host, process, float(seconds)) for id_, host, process, seconds in rows]
 
 
-def with_work(connection: sa.Connection, only: Sequence[str]) -> list[Space]:
+def spaces_with_work(connection: sa.Connection, only: Sequence[str]) -> list[Space]:
     """Return the spaces with changed rows, those that serve first.
 
     Args:
@@ -97,7 +97,7 @@ def unknown(connection: sa.Connection, names: Sequence[str]) -> list[str]:
     return list(connection.scalars(_UNKNOWN, {"only": list(names)}))
 
 
-def seen(connection: sa.Connection, worker: str, host: str, process: int) -> None:
+def heartbeat(connection: sa.Connection, worker: str, host: str, process: int) -> None:
     """Note that a worker lives; forget those that have not been seen for an hour, and what was done before."""
     connection.execute(_SEEN, {"id": worker, "host": host, "process": process})
     connection.execute(_FORGET)
@@ -108,7 +108,7 @@ def explain(connection: sa.Connection, space: int, problem: str | None) -> None:
     connection.execute(sa.update(Space).where(Space.id == space).values(problem=problem))
 
 
-def gone(connection: sa.Connection, worker: str) -> None:
+def deregister(connection: sa.Connection, worker: str) -> None:
     """Note that a worker has stopped."""
     connection.execute(sa.delete(Worker).where(Worker.id == worker))
 

@@ -18,11 +18,11 @@ from pgneural.filter import Expression, Filter, condition, expression, settled
 from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
-from pgneural.statement import Aggregate, Boost, Fusion, Page, Query, Threshold
+from pgneural.statement import LEXICAL, Aggregate, Boost, Fusion, Page, Query, Threshold
 from pgneural.store.vectors import Indexed
 from pgneural.types import Encoder, Mode, Vector
 
-Asked: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
+QueryInput: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
 MAX_LIMIT = 1_000_000
@@ -49,6 +49,7 @@ class SearchOptions(TypedDict, total=False):
     max_distance: float | None
     min_score: float | None
     rerank: Rerank | Reranker | LateInteraction | str | Path | None
+    inputs: Mapping[str, QueryInput] | None
     diversity: float
     group_by: Expression | None
     per_group: int
@@ -74,7 +75,7 @@ def patience_of(options: SearchOptions) -> float | None:
     return seconds if fresh == "require" else None
 
 
-def query_of(query: Asked, options: SearchOptions) -> Query:
+def query_of(query: QueryInput, options: SearchOptions) -> Query:
     """Return a query without its vectors.
 
     Raises:
@@ -82,19 +83,51 @@ def query_of(query: Asked, options: SearchOptions) -> Query:
     """
     if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
         raise InvalidQuery(f"search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
-    mode, aggregate = _mode(options.get("mode"), query), Aggregate.parse(options.get("aggregate") or "max")
+    inputs = inputs_of(options)
+    mode, aggregate = _mode(options.get("mode"), query, inputs), Aggregate.parse(options.get("aggregate") or "max")
     threshold = threshold_of(options)
     _require_fitting(mode, aggregate, threshold, options)
+    text, words = text_of(query), text_of(inputs.get(LEXICAL, query))
+    worded = mode in (Mode.LEXICAL, Mode.HYBRID)
     return Query(
         mode,
         page_of(options.get("limit", 10), options.get("offset", 0)),
-        text=_shortened(text_of(query), mode),
+        {LEXICAL: _shortened(words)} if worded and words is not None else {},
+        text if text is not None else words,
         where=with_arrays(condition(options.get("where"))),
         fusion=options.get("fusion"),
         boosts=_boosts(options.get("boosts") or ()),
         threshold=threshold,
         aggregate=aggregate,
     )
+
+
+def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
+    """Return what single legs are asked instead of the query.
+
+    Raises:
+        InvalidQuery: It is no mapping, or the words are no text.
+    """
+    inputs = options.get("inputs") or {}
+    if not isinstance(inputs, Mapping):
+        raise InvalidQuery(f"inputs is {inputs!r}, expected a mapping of the names of legs to texts or vectors")
+    for value in inputs.values():
+        text_of(value)
+    if LEXICAL in inputs and text_of(inputs[LEXICAL]) is None:
+        raise InvalidQuery(f"the input of leg {LEXICAL} is {inputs[LEXICAL]!r}, expected a text")
+    return inputs
+
+
+def require_legs(inputs: Mapping[str, QueryInput], query: Query) -> None:
+    """Refuse what is asked of a leg that does not answer.
+
+    Raises:
+        InvalidQuery: There is such an input.
+    """
+    for leg in inputs:
+        if leg not in query.inputs:
+            has = ", ".join(query.inputs)
+            raise InvalidQuery(f"inputs has {leg!r}, but the legs of this search in mode {query.mode} are {has}")
 
 
 def _require_fitting(mode: Mode, aggregate: Aggregate, threshold: Threshold, options: SearchOptions) -> None:
@@ -161,7 +194,7 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
     return Refinement(rerank, diversity, grouped, per_group)
 
 
-def text_of(query: Asked) -> str | None:
+def text_of(query: QueryInput) -> str | None:
     """Return what the lexical leg reads: of weighted texts, those that are wanted."""
     for text in [query] if isinstance(query, str) else query if isinstance(query, Mapping) else ():
         if not isinstance(text, str) or not text.strip():
@@ -205,9 +238,9 @@ def _as_array(part: Any, **_: Any) -> Any:
     return part.left == sa.any_(values) if part.operator is operators.in_op else part.left != sa.all_(values)
 
 
-def _shortened(text: str | None, mode: Mode) -> str | None:
+def _shortened(text: str) -> str:
     """Return what is read of a long query, with a warning."""
-    if text is None or len(text) <= LONGEST_QUERY or mode not in (Mode.LEXICAL, Mode.HYBRID):
+    if len(text) <= LONGEST_QUERY:
         return text
     warn(f"the query has {len(text):,} characters; its words are read from the first {LONGEST_QUERY:,}", stacklevel=2)
     return text[:LONGEST_QUERY]
@@ -224,8 +257,8 @@ def mode_of(name: Mode | str) -> Mode:
     return Mode(name)
 
 
-def _mode(mode: Mode | str | None, query: Asked) -> Mode:
-    text = isinstance(query, (str, Mapping))
+def _mode(mode: Mode | str | None, query: QueryInput, inputs: Mapping[str, QueryInput]) -> Mode:
+    text = isinstance(query, (str, Mapping)) or LEXICAL in inputs
     if mode is None:
         return Mode.HYBRID if text else Mode.SEMANTIC
     chosen = mode_of(mode)
@@ -242,14 +275,14 @@ def _boosts(boosts: Boosts) -> tuple[Boost, ...]:
     return tuple(boosts)
 
 
-def with_vector(query: Query, encode: Callable[[], Vector]) -> Query:
-    """Return a query with its vector; a hybrid one goes on by words, with a warning, where the model cannot be used.
+def with_vector(query: Query, leg: str, encode: Callable[[], Vector]) -> Query:
+    """Return a query with the vector of a leg; a hybrid one goes on by words, with a warning, without a model.
 
     Raises:
         MissingExtra: What the model needs is not installed, and the query is nothing without a vector.
     """
     try:
-        return replace(query, vector=encode())
+        return query.with_inputs(**{leg: encode()})
     except MissingExtra as error:
         if query.mode is not Mode.HYBRID or query.threshold != Threshold() or query.aggregate != Aggregate():
             raise
@@ -257,7 +290,7 @@ def with_vector(query: Query, encode: Callable[[], Vector]) -> Query:
         return replace(query, mode=Mode.LEXICAL)
 
 
-def vector_of(query: Asked, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:
+def vector_of(query: QueryInput, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:
     """Return the vector of a query, shape (d,): encoded, or checked where it was made elsewhere.
 
     Raises:

@@ -55,7 +55,7 @@ class SparseTransformerEncoder:
         return weights
 
 
-class TokenEncoder:
+class MultiVectorTransformerEncoder:
     """A `sentence_transformers.MultiVectorEncoder`, such as ColBERT: a vector for each token, for late interaction.
 
     Args:

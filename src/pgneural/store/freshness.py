@@ -11,7 +11,7 @@ from pgneural.errors import StaleResults
 POLL_SECONDS = 0.02
 
 
-def require(connection: sa.Connection, space: int, seconds: float, what: str) -> None:
+def wait_until_fresh(connection: sa.Connection, space: int, seconds: float, what: str) -> None:
     """Wait until all rows that have changed so far are encoded; what changes meanwhile is not waited for.
 
     Args:
