@@ -185,9 +185,9 @@ class Homes:
     def __init__(self) -> None:
         self._servers = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="pgneural-homes-"))
-        self._count = 0
+        self._numbers = itertools.count()
         self._current: Path | None = None
-        self._ending = ThreadPoolExecutor(2)
+        self._others = ThreadPoolExecutor(2)
 
     def __enter__(self) -> Homes:
         self._folder.chmod(0o755)
@@ -198,24 +198,33 @@ class Homes:
             with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
         server.stop()
+        self._next = self._others.submit(self._copied)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        self._ending.shutdown()
+        self._current = self._next.result()
+        self._end()
+        self._others.shutdown()
         self._servers.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new(self, page: str) -> Home:
         """Make a home for a page; the one before is done with."""
         self._end()
-        self._count += 1
-        self._current = folder = self._folder / str(self._count)
         if page.startswith("docs/") and not page.startswith("docs/quickstart/"):
-            subprocess.run(["cp", "-a", str(self._folder / "model"), str(folder)], check=True)
+            self._current, self._next = self._next.result(), self._others.submit(self._copied)
         else:
-            folder.mkdir()
-        return Home(folder, self._programs)
+            self._current = self._folder / str(next(self._numbers))
+            self._current.mkdir()
+        return Home(self._current, self._programs)
+
+    def _copied(self) -> Path:
+        """Have a home with a server ready for the next page, while this one runs."""
+        folder = self._folder / str(next(self._numbers))
+        subprocess.run(["cp", "-a", str(self._folder / "model"), str(folder)], check=True)
+        EmbeddedServer(data_of(folder)).start()
+        return folder
 
     def _programs(self, code: str) -> Path:
         """Return the folder of the programs that run a block."""
@@ -230,7 +239,7 @@ class Homes:
     def _end(self) -> None:
         """Have the server of the page before end, which takes a second or two, while the next page runs."""
         if self._current is not None:
-            self._ending.submit(throw_away, EmbeddedServer(data_of(self._current)))
+            self._others.submit(throw_away, EmbeddedServer(data_of(self._current)))
 
 
 def data_of(home: Path) -> Path:
