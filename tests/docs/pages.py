@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -50,6 +51,9 @@ RUNNERS = {
 REAL = ("alembic init", "pgneural db status", 'encoder="hash", language="simple"')
 """What is in blocks whose programs are started as a user's are; the others are forked from a process that is ready."""
 
+
+FRESH = ("README.md", "docs/quickstart/application.md")
+"""Pages whose homes are empty, as those of new users are."""
 
 TORCH = re.compile(r"\"models/|fixtures import models")
 """What is in blocks that load models with torch: their programs are forked from a process that has it."""
@@ -175,11 +179,15 @@ class Home:
             yield block, result.stdout.replace(str(self.folder), HOME_SHOWN)
 
 
+UPGRADING = threading.Lock()
+"""Alembic migrates one database at a time in a process."""
+
+
 class Homes:
     """New homes for pages, as a context; at its end all servers that were started there are gone.
 
-    The README and quickstarts begin with nothing. The home of any other page has a server with our schema: a copy of
-    one that is made first.
+    Pages that are `FRESH` begin with nothing. The home of any other page has a server with our schema: a copy of one
+    that is made first.
     """
 
     def __init__(self) -> None:
@@ -194,7 +202,8 @@ class Homes:
         self._ready = self._servers.enter_context(ForkingServer())
         server = EmbeddedServer(data_of(self._folder / "model"))
         with Database(server.start()) as database:
-            database.upgrade()
+            with UPGRADING:
+                database.upgrade()
             with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
         server.stop()
@@ -212,11 +221,11 @@ class Homes:
     def new(self, page: str) -> Home:
         """Make a home for a page; the one before is done with."""
         self._end()
-        if page.startswith("docs/") and not page.startswith("docs/quickstart/"):
-            self._current, self._next = self._next.result(), self._others.submit(self._copied)
-        else:
+        if page in FRESH:
             self._current = self._folder / str(next(self._numbers))
             self._current.mkdir()
+        else:
+            self._current, self._next = self._next.result(), self._others.submit(self._copied)
         return Home(self._current, self._programs)
 
     def _copied(self) -> Path:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
+from queue import Queue
 
 import click
 import psycopg
@@ -15,7 +18,7 @@ import pytest
 import pgneural
 from pgneural import Database
 from pgneural.cli import main
-from tests.docs.pages import REAL, ROOT, RUNNERS, Homes, agrees, blocks, languages, pages, tidy
+from tests.docs.pages import REAL, ROOT, RUNNERS, Block, Homes, agrees, blocks, languages, pages, tidy
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 import sql_reference
@@ -34,23 +37,51 @@ SHOWN = {
 
 
 @pytest.fixture(scope="module")
-def homes() -> Iterator[Homes]:
-    with Homes() as made:
-        yield made
+def free() -> Iterator[Queue[Homes]]:
+    """Homes for two pages at a time: there are two cores."""
+    with ExitStack() as stack, ThreadPoolExecutor(2) as threads:
+        homes: Queue[Homes] = Queue()
+        for made in threads.map(stack.enter_context, [Homes(), Homes()]):
+            homes.put(made)
+        yield homes
 
 
-def test_a_block_that_fails_is_noticed(homes: Homes) -> None:
+@pytest.fixture(scope="module")
+def followed(
+    free: Queue[Homes], request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[list[tuple[Block, str]]]]]:
+    """The blocks of each page that is tested, with what they said."""
+
+    def follow(page: str) -> list[tuple[Block, str]]:
+        homes = free.get()
+        try:
+            return list(homes.new(page).follow(page))
+        finally:
+            free.put(homes)
+
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    tested = {each["page"] for each in parameters if "page" in each}
+    with ThreadPoolExecutor(2) as threads:
+        yield {page: threads.submit(follow, page) for page in RUN if page in tested}
+        threads.shutdown(cancel_futures=True)
+
+
+def test_a_block_that_fails_is_noticed(free: Queue[Homes]) -> None:
+    homes = free.get()
     home = homes.new("README.md")
     failing = home.run("python", "print(1 / 0)")
     assert (failing.returncode, "ZeroDivisionError" in failing.stdout) == (1, True)
     assert home.run("sh", "pgneural no-such-command | cat").returncode == 2
+    free.put(homes)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("page", RUN)
-def test_blocks_run_in_order_and_print_what_the_page_shows(homes: Homes, page: str) -> None:
+def test_blocks_run_in_order_and_print_what_the_page_shows(
+    followed: dict[str, Future[list[tuple[Block, str]]]], page: str
+) -> None:
     everything = ""
-    for block, said in homes.new(page).follow(page):
+    for block, said in followed[page].result():
         everything += said
         if block.hidden:
             continue
