@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from queue import Queue
@@ -39,11 +38,14 @@ SHOWN = {
 @pytest.fixture(scope="module")
 def free() -> Iterator[Queue[Homes]]:
     """Homes for two pages at a time: there are two cores."""
-    with ExitStack() as stack, ThreadPoolExecutor(2) as threads:
-        homes: Queue[Homes] = Queue()
-        for made in threads.map(stack.enter_context, [Homes(), Homes()]):
-            homes.put(made)
-        yield homes
+    both, homes = (Homes(), Homes()), Queue[Homes]()
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            for entered in threads.map(Homes.__enter__, both):
+                homes.put(entered)
+            yield homes
+        finally:
+            list(threads.map(Homes.__exit__, both))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,9 @@ def test_an_ellipsis_stands_for_what_varies() -> None:
     assert agrees("\n 1 row in 0.3 s  \n\n", "1 row in … s".rjust(13))
     assert agrees("a\nb\nc\nd\n", "a\n…\nd")
     assert agrees("a\nd\n", "a\n…\nd")
+    assert agrees("name    ms\nx    10.01", "name  ms\nx  …")
     assert not agrees("a\nb\n", "a")
+    assert not agrees("a  b", "a b")
     assert not agrees("1 row in 0.3 s", "2 rows in … s")
     assert not agrees("", "…\na")
 
