@@ -1,9 +1,9 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Each does all its own set-up.
+# Two commands for a fresh machine: `make demo` and `make test`. Each does all its own set-up, and so does `make docs`.
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-sqlalchemy-20 setup lint bench
+.PHONY: demo test test-sqlalchemy-20 setup lint docs bench
 demo: $(READY)
 	$(BIN)/pgneural demo
 
@@ -25,6 +25,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# needs no server; a warning is an error. The tests run what its pages show
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going --quiet docs docs/_build
+	@echo open docs/_build/index.html
+
 bench: $(READY)
 	$(BIN)/python -m bench --help
 
@@ -32,6 +37,6 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	$(BIN)/pip install --quiet --no-deps --target .venv/sqlalchemy-2.0 sqlalchemy==2.0.58
 	touch $(READY)

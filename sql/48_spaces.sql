@@ -103,7 +103,7 @@ BEGIN
     ELSIF EXISTS (SELECT FROM neural.spaces e WHERE e.source = s.source AND e.attribute = s.attribute
                      AND (e.kind <> 'dense' OR e.name = create_space.name)) THEN
         RAISE EXCEPTION '%.% has sparse vectors or vectors of tokens, or a space % already', source, attribute, name
-        USING ERRCODE = 'PN400', HINT = 'Choose another name; a collection with further vectors is indexed into a new one.';
+        USING ERRCODE = 'PN400', HINT = 'Choose another name; a collection with extra vectors is indexed into a new one.';
     ELSIF name !~ '^[[:alnum:]_]+$' OR (NOT of_documents AND octet_length(s.chunk_table || '_' || name) > 46) THEN
         RAISE EXCEPTION 'the name of the space is %, expected letters, digits and _, with its table at most 46 bytes', name
         USING ERRCODE = 'PN400', HINT = 'Choose a shorter one.';

@@ -382,7 +382,7 @@ class Database:
         return Collection(self.engine, space, made, extra_vectors)
 
     def _add_extra(self, space: Space, wanted: Mapping[str, str | Path | ExtraEncoder | None]) -> None:
-        """Give a collection the further vectors that it has not yet; refuse another encoder than it has."""
+        """Give a collection the extra vectors that it has not yet; refuse another encoder than it has."""
         for kind, encoder in wanted.items():
             if encoder is None:
                 continue

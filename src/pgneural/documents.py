@@ -123,7 +123,7 @@ def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, extra: 
         connection: Where.
         space: The space of the collection's vectors.
         chunks: Its chunk table.
-        further: The spaces of further vectors, by kind.
+        extra: The spaces of extra vectors, by kind.
     """
     ratio = chunks_per_row(connection, space)
     sparse, tokens = extra.get("sparse"), extra.get("tokens")

@@ -1,4 +1,4 @@
-"""Making the further vectors of a collection's chunks: sparse ones, and those of tokens."""
+"""Making the extra vectors of a collection's chunks: sparse ones, and those of tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made(kind: str, encoder: str | Path | ExtraEncoder) -> ExtraEncoder:
 
 
 class ExtraVectors:
-    """The further vectors of one kind of a collection.
+    """The extra vectors of one kind of a collection.
 
     Attributes:
         space: Their space.

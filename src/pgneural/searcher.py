@@ -44,13 +44,13 @@ class Searcher:
 
     Attributes:
         engine: Where the collection is.
-        further: The further vectors of its chunks, by kind.
+        extra: The extra vectors of its chunks, by kind.
 
     Args:
         engine: Where the collection is.
         space: The space that served when the client was opened.
         encoder: Gives the encoder of that space.
-        further: The further vectors of its chunks, by kind.
+        extra: The extra vectors of its chunks, by kind.
     """
 
     def __init__(

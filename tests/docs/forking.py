@@ -5,13 +5,14 @@ front of a ``PATH``. Each is a few lines: it sends its arguments, folder, enviro
 error to the process, which forks a child that has all these for its own, and returns the child's exit status. So
 what is run is isolated as ever; only loading libraries and the model, ten seconds of a processor, is not repeated.
 
-Run as ``python -m tests.docs.forking SOCKET``, it is that process.
+Run as ``python -m tests.docs.forking SOCKET MODULE…``, it is that process.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -44,9 +45,14 @@ START_SECONDS = 120
 
 
 class ForkingServer:
-    """The process, as a context; ``folder`` has the programs."""
+    """The process, as a context; ``folder`` has the programs.
 
-    def __init__(self) -> None:
+    Args:
+        *more: Modules that it loads beside those that all programs need.
+    """
+
+    def __init__(self, *more: str) -> None:
+        self._more = more
         self.folder = Path(tempfile.mkdtemp(prefix="pgneural-forks-"))
         self.address = str(self.folder / "socket")
         for name in PROGRAMS:
@@ -57,7 +63,7 @@ class ForkingServer:
     def __enter__(self) -> ForkingServer:
         # a fork has no threads but its own, so the model must not count on others
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "tests.docs.forking", self.address]
+        command = [sys.executable, "-m", "tests.docs.forking", self.address, *self._more]
         self._process = subprocess.Popen(
             command, env=environment, cwd=Path(__file__).parents[2], start_new_session=True
         )
@@ -160,21 +166,25 @@ def _alembic() -> None:
 PROGRAMS: dict[str, Callable[[], Any]] = {"pgneural": _pgneural, "alembic": _alembic, "python": _python}
 
 
-def load() -> None:
-    """Load what the programs need; a warning is an error, as it is for a block that imports by itself."""
+def load(*more: str) -> None:
+    """Load what nearly all programs need; a warning is an error, as it is for a block that imports by itself.
+
+    Torch is for ``more``: it makes each fork take twice as long, and few pages need it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name in ("pgneural.cli", "pgneural.migrate", "alembic.config", "sentence_transformers", "trafilatura"):
+        for name in ("pgneural.cli", "pgneural.migrate", "alembic.config", "trafilatura", *more):
             importlib.import_module(name)
         from pgneural.encoders import minilm
 
         made = functools.cache(minilm.minilm)  # every child has the one that is loaded here
         functools.update_wrapper(made, minilm.minilm)
         minilm.minilm = made
-        minilm.minilm()
+        minilm.minilm().encode_query("ready")
+    gc.freeze()  # so that no child copies all this to look for garbage
 
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of the checkout, where a user is not
-    load()
+    load(*sys.argv[2:])
     serve(sys.argv[1])

@@ -1,113 +1,148 @@
-"""Documents that are run: every snippet of the README and of sql/README.md, in order, as a new user would."""
+"""Documents that are run: every block of the README and of docs/, as a new user would, with what it prints."""
 
 from __future__ import annotations
 
-import ast
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from queue import Queue
 
+import click
 import psycopg
 import pytest
 
+import pgneural
 from pgneural import Database
 from pgneural.cli import main
-from pgneural.store.embedded import EmbeddedServer
-from tests.docs.forking import ForkingServer
-from tests.fixtures.postgres import throw_away
+from tests.docs.pages import REAL, ROOT, RUNNERS, Block, Homes, agrees, blocks, languages, pages, tidy
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(python|sh|sql|diff)(?: (\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+import sql_reference
 
+RUN = [page for page in pages() if blocks(page)]
 
-def blocks(path: Path) -> list[tuple[str, str, str]]:
-    """Return language, file (empty for what is to be run) and text of every block."""
-    return BLOCK.findall(path.read_text(encoding="utf-8"))
-
-
-def write(path: Path, language: str, code: str) -> None:
-    """Write a block that names a file; one with a * says what is in a file that is there."""
-    if "*" in path.name:
-        (found,) = path.parent.glob(path.name)
-        written = {ast.dump(node) for node in ast.walk(ast.parse(found.read_text())) if isinstance(node, ast.Expr)}
-        assert all(ast.dump(node) in written for node in ast.parse(code).body), found.read_text()
-    elif language == "diff":
-        text, before = path.read_text(), ""
-        for line in code.splitlines():
-            if line.startswith("+"):
-                assert before in text
-                text = text.replace(before, f"{before}\n{line[1:]}", 1)
-            before = line[1:]
-        path.write_text(text)
-    else:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(code)
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="pgneural-home-"))
-    yield folder
-    throw_away(EmbeddedServer(folder / ".local" / "share" / "pgneural"))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-RUNNERS = {
-    "python": ["python", "-W", "error", "-"],
-    "sh": ["bash", "-eu", "-o", "pipefail"],
-    "sql": ["pgneural", "db", "psql", "--set", "ON_ERROR_STOP=1"],
+SHOWN = {
+    "README.md": ("Vaccines | A vaccine shows the body", "Bread", "3 rows are up to date"),
+    "docs/howto/files.md": ("How long does bread keep?", "lines: 1 documents", "1 documents were removed"),
+    "docs/quickstart/files.md": ("Vaccines A vaccine shows the body", "How long does bread keep?"),
+    "docs/quickstart/application.md": ("1 row to be", "Ada"),
+    "docs/howto/database.md": ("schema neural is as it should be",),
+    "docs/howto/model.md": ("small  serving",),
 }
+"""What some pages have to show, whatever else is on them."""
 
-REAL = ("alembic init", "pgneural db status", 'encoder="hash", language="simple"')
-"""What is in blocks whose programs are started as a user's are; the others are forked from a process that is ready."""
+
+@pytest.fixture(scope="module")
+def free() -> Iterator[Queue[Homes]]:
+    """Homes for two pages at a time: there are two cores."""
+    both, homes = (Homes(), Homes()), Queue[Homes]()
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            for entered in threads.map(Homes.__enter__, both):
+                homes.put(entered)
+            yield homes
+        finally:
+            list(threads.map(Homes.__exit__, both))
+
+
+@pytest.fixture(scope="module")
+def followed(
+    free: Queue[Homes], request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[list[tuple[Block, str]]]]]:
+    """The blocks of each page that is tested, with what they said."""
+
+    def follow(page: str) -> list[tuple[Block, str]]:
+        homes = free.get()
+        try:
+            return list(homes.new(page).follow(page))
+        finally:
+            free.put(homes)
+
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    tested = {each["page"] for each in parameters if "page" in each}
+    with ThreadPoolExecutor(2) as threads:
+        yield {page: threads.submit(follow, page) for page in RUN if page in tested}
+        threads.shutdown(cancel_futures=True)
+
+
+def test_a_block_that_fails_is_noticed(free: Queue[Homes]) -> None:
+    homes = free.get()
+    home = homes.new("README.md")
+    failing = home.run("python", "print(1 / 0)")
+    assert (failing.returncode, "ZeroDivisionError" in failing.stdout) == (1, True)
+    assert home.run("sh", "pgneural no-such-command | cat").returncode == 2
+    free.put(homes)
 
 
 @pytest.mark.model
-def test_readme_snippets_run_in_order(home: Path) -> None:
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))}
-    environment["HOME"] = str(home)
-    environment["DATABASE_URL"] = f"postgresql+psycopg://postgres@/postgres?host={home}/.local/share/pgneural/postgres"
-    found = blocks(ROOT / "README.md")
-    assert {language for language, file, _ in found if not file} == set(RUNNERS)
-    said, really = "", set()
-    with ForkingServer() as ready:
+@pytest.mark.parametrize("page", RUN)
+def test_blocks_run_in_order_and_print_what_the_page_shows(
+    followed: dict[str, Future[list[tuple[Block, str]]]], page: str
+) -> None:
+    everything = ""
+    for block, said in followed[page].result():
+        everything += said
+        if block.hidden:
+            continue
+        if block.output is None:
+            assert not tidy(said), f"{page} does not show what this prints; {RECORD} {page}\n{block.code}\n{said}"
+        else:
+            assert agrees(said, block.output), f"{page} shows another output; {RECORD} {page}\n{block.code}\n{said}"
+    assert all(expected in everything for expected in SHOWN.get(page, ())), everything
 
-        def run(language: str, code: str) -> subprocess.CompletedProcess[str]:
-            real = any(text in code for text in REAL)
-            environment["PATH"] = programs if real else f"{ready.folder}:{programs}"
-            command = ["/usr/bin/env", *RUNNERS[language]]
-            return subprocess.run(
-                command, input=code, cwd=home, env=environment, capture_output=True, text=True, timeout=100
-            )
 
-        failing = run("python", "print(1 / 0)")
-        assert (failing.returncode, "ZeroDivisionError" in failing.stderr) == (1, True)
-        assert run("sh", "pgneural no-such-command | cat").returncode == 2
-        for language, file, code in found:
-            if file:
-                write(home / file, language, code)
-                continue
-            really |= {text for text in REAL if text in code}
-            result = run(language, code)
-            assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
-            said += result.stdout
-    assert really == set(REAL)
-    shown = (
-        "Vaccines A vaccine shows the body",
-        "Bread",
-        "How long does bread keep?",
-        "lines: 1 documents",
-        "tips",
-        "1 row to be",
-    )
-    assert all(expected in said for expected in shown), said
+RECORD = "run: python -m tests.docs.pages"
+
+
+def test_every_kind_of_block_is_run_and_the_real_programs_are_started() -> None:
+    run = [block for page in RUN for block in blocks(page) if not block.file]
+    assert {block.language for block in run} == set(RUNNERS)
+    assert {block.language for block in blocks("README.md")} == set(RUNNERS)
+    assert {text: sum(text in block.code for block in run) for text in REAL} == dict.fromkeys(REAL, 1)
+    assert set(SHOWN) <= set(RUN)
+
+
+def test_fences_are_of_known_kinds() -> None:
+    """So that no block is left out by a spelling, as ``bash`` or ``py`` would be."""
+    known = {*RUNNERS, "diff", "text", "console"}
+    for page in pages():
+        strange = {language for language in languages(page) - known if not language.startswith("{")}
+        assert not strange, page
+
+
+def test_an_ellipsis_stands_for_what_varies() -> None:
+    assert agrees("\n 1 row in 0.3 s  \n\n", "1 row in … s".rjust(13))
+    assert agrees("a\nb\nc\nd\n", "a\n…\nd")
+    assert agrees("a\nd\n", "a\n…\nd")
+    assert agrees("name    ms\nx    10.01", "name  ms\nx  …")
+    assert not agrees("a\nb\n", "a")
+    assert not agrees("a  b", "a b")
+    assert not agrees("1 row in 0.3 s", "2 rows in … s")
+    assert not agrees("", "…\na")
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+
+
+def test_every_page_is_reached_from_the_first() -> None:
+    reached, waiting = set(), ["docs/index.md"]
+    while waiting:
+        page = Path(waiting.pop())
+        reached.add(page.as_posix())
+        text = (ROOT / page).read_text()
+        for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            waiting += [(page.parent / f"{name}.md").as_posix() for name in re.findall(r"^[\w/]+$", tree, re.MULTILINE)]
+    assert sorted(reached) == sorted(page for page in pages() if page != "README.md")
+
+
+def test_links_lead_to_files() -> None:
+    for page in [*pages(), "sql/README.md"]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+            assert ((ROOT / page).parent / link).is_file(), (page, link)
 
 
 ANSWERS: dict[str, object] = {
@@ -122,18 +157,22 @@ ANSWERS: dict[str, object] = {
     "row_count": 2,
     "FROM neural.collections": ("foxes", 2, 2, False),
 }
-"""What statements of sql/README.md answer first in a database with a few rows; the others answer something."""
+"""What statements of the reference answer first in a database with a few rows; the others answer something."""
+
+SQL_REFERENCE = "docs/reference/sql.md"
 
 
-def test_sql_readme_snippets_answer_what_they_say(url: str) -> None:
+def test_statements_of_the_sql_reference_answer_what_they_say(url: str) -> None:
     with Database(url) as database:
         foxes = database.collection("foxes", encoder="hash")
         foxes.index([{"id": "1", "text": "quick foxes"}, {"id": "2", "text": "a lazy dog"}])
     answered: dict[str, tuple[object, ...]] = {}
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO neural.failed SELECT id, '{\"id\": 1}', 'too odd', 5, now() FROM neural.spaces")
-        for _, _, code in blocks(ROOT / "sql" / "README.md"):
-            for statement in filter(str.strip, code.split(";")):
+        for block in blocks(SQL_REFERENCE):
+            if block.language != "sql":
+                continue
+            for statement in filter(str.strip, block.code.split(";")):
                 first, *_ = connection.execute(statement.encode()).fetchall()
                 assert any(value is not None for value in first) or "neural.unreadable" in statement, statement
                 answered |= {piece: first for piece in ANSWERS if piece in statement}
@@ -146,27 +185,50 @@ def test_sql_readme_snippets_answer_what_they_say(url: str) -> None:
 
 
 def test_every_function_and_view_is_commented_and_listed(url: str) -> None:
-    text = (ROOT / "sql" / "README.md").read_text()
     with psycopg.connect(url) as connection:
         objects = connection.execute(
             "SELECT proname, obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'neural'::regnamespace "
             "UNION ALL SELECT relname, obj_description(oid, 'pg_class') FROM pg_class "
             "WHERE relnamespace = 'neural'::regnamespace AND relkind IN ('v', 'r') AND relname <> 'alembic_version'"
         ).fetchall()
-        listed = [name for name, _ in objects if f"`neural.{name}`" in text]
     assert all(comment for _, comment in objects), objects
-    assert set(listed) >= {"score", "row_count", "collections"}
-    functions = [name for name, _ in objects if name not in TABLES]
-    assert sorted(listed) == sorted(functions)
+    listed = sql_reference.objects()
+    assert {each.name for each in listed} >= {"score", "row_count", "collections"}
+    comments = sorted((name, " ".join(comment.split())) for name, comment in objects)
+    assert sorted((each.name, each.comment) for each in listed) == comments
+    page = (ROOT / SQL_REFERENCE).read_text()
+    assert "```{sql-objects}\n:others:\n```" in page  # so that each is on the page
 
 
-TABLES = {
-    *("documents", "spaces", "sql_files", "term_counts", "corpus_counts", "pending"),
-    *("changes", "failed", "vectors", "workers", "work"),
-}
+def test_arguments_of_functions_are_those_of_the_server(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        arguments = connection.execute(
+            "SELECT proname, coalesce(proargnames, '{}') FROM pg_proc WHERE pronamespace = 'neural'::regnamespace"
+        ).fetchall()
+    signatures = {each.name: each.signature for each in sql_reference.objects()}
+    for function, names in arguments:
+        assert all(name in signatures[function] for name in names), (function, names)
 
 
-def test_every_command_is_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text()
-    for name in main.commands:
-        assert f"pgneural {name}" in text or f"make {name}" in text, name
+def commands(group: click.Group, path: str = "pgneural") -> Iterator[str]:
+    """Return every command and subcommand as it is called."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def test_every_command_is_shown() -> None:
+    text = "".join((ROOT / page).read_text() for page in pages())
+    for command in commands(main):
+        assert command in text, command
+    reference = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    assert "pgneural.cli:main" in reference
+    assert ":nested: full" in reference
+
+
+def test_every_public_name_is_in_the_reference_of_python() -> None:
+    text = (ROOT / "docs" / "reference" / "python.md").read_text()
+    for name in pgneural.__all__:
+        assert f"pgneural.{name}\n" in text, name

@@ -454,7 +454,7 @@ def test_the_command_line(place: Any) -> None:
     for arguments, said in (
         (("--where", "external_id = :id", "--param", "it=1"), "names :id and there is no value for it"),
         (("--where", "true", "--param", "id=1"), "has a value for 'id' and does not name it"),
-        (("--param", "id=1"), "--param is of --where"),
+        (("--param", "id=1"), "--param fills a name in --where"),
         (("--where", "true", "--param", "id"), "is not NAME=VALUE"),
         (("--where", ":a = :a", "--param", "a=1", "--param", "a=2"), "names a parameter twice"),
         (("--where", "true) OR (true"), "the filter does not work: syntax error"),

@@ -26,7 +26,7 @@ def where_option(command: F) -> F:
     @functools.wraps(command)
     def run(*args: Any, where: str | None, parameters: tuple[tuple[str, str], ...], **options: Any) -> Any:
         if parameters and where is None:
-            raise click.UsageError("--param is of --where; give it, too")
+            raise click.UsageError("--param fills a name in --where; give --where, too")
         values = dict(parameters)
         if len(values) < len(parameters):
             raise click.UsageError("--param names a parameter twice; give each one value")
@@ -179,10 +179,12 @@ def search(
     all words that begin so.
     """
     if late and rerank:
-        raise click.UsageError("give --rerank or --late")
+        raise click.UsageError("--rerank and --late cannot be combined; give one of them")
     again = LateInteraction() if late else rerank
     if explained and (again or options["diversity"] or options["group_by"]):
-        raise click.UsageError("--explain is of the statement; leave out --rerank, --late, --diversity and --group-by")
+        raise click.UsageError(
+            "--explain describes the statement alone; leave out --rerank, --late, --diversity and --group-by"
+        )
     with target.open() as database:
         asked = database.find(searched)
         explanation = asked.explain(query, **options) if explained else None

@@ -265,7 +265,7 @@ def dense_spaces(connection: sa.Connection, collection: str) -> list[Space]:
 
 
 def extra_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]:
-    """Return the spaces of a collection's further vectors, by kind: ``sparse`` and ``tokens``."""
+    """Return the spaces of a collection's extra vectors, by kind: ``sparse`` and ``tokens``."""
     wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind != "dense")
     with Session(connection, expire_on_commit=False) as session:
         return {space.kind: space for space in session.scalars(sa.select(Space).where(*wanted))}
@@ -274,7 +274,7 @@ def extra_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]
 def create_extra(
     connection: sa.Connection, space: Space, kind: str, encoder: ExtraEncoder, options: Mapping[str, Any]
 ) -> None:
-    """Give a collection further vectors of its chunks, with a table of their own; the caller commits."""
+    """Give a collection extra vectors of its chunks, with a table of their own; the caller commits."""
     _lock(connection, space.attribute)
     require_same_space(connection, space)
     if kind in extra_spaces(connection, space.attribute):
@@ -333,7 +333,7 @@ def dropped(space: Space) -> UnknownCollection:
 
 
 def chunks_of(space: Space) -> sa.Table:
-    """Return the chunk table of a collection's space, or its table of further vectors."""
+    """Return the chunk table of a collection's space, or its table of extra vectors."""
     if space.kind != "dense":
         dense = space.chunk_table.removesuffix(f"_{space.kind}")
         return extra_table(_dense_chunks(space, dense, 1, Storage.VECTOR), space.kind, space.dimensions)

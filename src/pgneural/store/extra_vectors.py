@@ -1,4 +1,4 @@
-"""Storing further vectors of chunks: those of a learned sparse encoder, and one for each token.
+"""Storing extra vectors of chunks: those of a learned sparse encoder, and one for each token.
 
 They are made after the chunks, outside of any transaction. What is stored is of the chunk as it is: who changes a
 chunk deletes it with all its vectors and makes another, and a vector whose chunk is gone or another is dropped.

@@ -2,7 +2,7 @@
 
 A worker serves many tables. What their owners have made of them is executed whenever rows are read or chunks are
 stored, so each transaction that touches a source takes on the role of its owner first, as the subscriptions of
-logical replication do since PostgreSQL 16. Who has to trust whom: ``docs/trust.md``.
+logical replication do since PostgreSQL 16. Who has to trust whom: ``docs/concepts/trust.md``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables that are kept of a source: its chunks, its words, further vectors of its chunks, and their indexes.
+"""The tables that are kept of a source: its chunks, its words, extra vectors of its chunks, and their indexes.
 
 Each belongs to one searchable attribute of one source table, and is an ordinary `sqlalchemy.Table` in whatever
 MetaData it is asked to live in. What the catalog knows of them is in `schema`.
@@ -119,7 +119,7 @@ def _store(table: Table, connection: Connection, **_: Any) -> None:
 
 
 def extra_table(chunks: Table, kind: str, dimensions: int) -> Table:
-    """Declare the table ``<chunks>_sparse`` or ``<chunks>_tokens``: further vectors of the same chunks.
+    """Declare the table ``<chunks>_sparse`` or ``<chunks>_tokens``: extra vectors of the same chunks.
 
     A row lives as long as its chunk: a chunk that changes is another one.
     """
@@ -206,5 +206,5 @@ def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None
 
 
 def index_name(chunks: Table) -> str:
-    """Return the name of the vector index of a chunk table, or of a table of further vectors."""
+    """Return the name of the vector index of a chunk table, or of a table of extra vectors."""
     return f"{chunks.name}_embedding_idx" if "text" in chunks.c else f"{chunks.name}_idx"
