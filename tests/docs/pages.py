@@ -151,7 +151,9 @@ class Home:
 
     def __init__(self, folder: Path, programs: Callable[[str], Path]) -> None:
         self.folder, self._programs = folder, programs
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_"))} | {
+        self._environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PGNEURAL_", "XDG_", "COLUMNS"))
+        } | {
             "HOME": str(folder),
             "CHECKOUT": str(ROOT),  # for hidden blocks that take something from the tests
             "DATABASE_URL": f"postgresql+psycopg://postgres@/postgres?host={folder}/.local/share/pgneural/postgres",
