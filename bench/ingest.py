@@ -72,12 +72,12 @@ def precomputed(db: Database, number: int, runs: int) -> list[Any]:
 
 
 def fresh(db: Database, encoder: str | Encoder = f"vectors:{DIMENSIONS}") -> Collection:
-    """Return a new, empty collection; checkpointed, so that no run pays for the one before."""
+    """Return a new, empty collection; checkpointed, without cached vectors, so that no run pays or saves by another."""
     if any(status.name == "bench" for status in db.status().collections):
         db.drop("bench")
     collection = db.collection("bench", encoder=encoder)
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for statement in ("VACUUM neural.documents", "CHECKPOINT"):
+        for statement in ("TRUNCATE neural.vectors", "VACUUM neural.documents", "CHECKPOINT"):
             connection.exec_driver_sql(statement)
     return collection
 

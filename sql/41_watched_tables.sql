@@ -148,7 +148,9 @@ DECLARE
     visible text;
 BEGIN
     SELECT relrowsecurity AS enabled, relforcerowsecurity AS forced INTO secured FROM pg_catalog.pg_class WHERE oid = source;
-    EXECUTE format('DROP POLICY IF EXISTS as_its_source ON %s', kept);
+    IF EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = kept AND p.polname = 'as_its_source') THEN
+        EXECUTE format('DROP POLICY as_its_source ON %s', kept);
+    END IF;
     IF secured.enabled THEN
         SELECT string_agg(format('s.%I OPERATOR(%s) %s.%I', k.name, k.equal, kept, 'source_' || k.name), ' AND ') INTO visible
           FROM unnest(neural.key_columns(source), neural.equality(source)) AS k(name, equal);

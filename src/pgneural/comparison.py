@@ -114,7 +114,7 @@ def compare(
     runs = [_SpaceRun(engine, space, mode, k) for space in (serving, other)]
     for run in runs:
         run.ask(asked)
-    overlap = float(np.mean([len(set(runs[0].keys[id_][:k]) & set(runs[1].keys[id_][:k])) / k for id_ in asked]))
+    overlap = float(np.mean([_overlap(*({*run.keys[id_][:k]} for run in runs)) for id_ in asked]))
     results = [run.result(found[run.space.name].bytes, judged) for run in runs]
     return Comparison(str(search), len(asked), k, overlap, (results[0], results[1]))
 
@@ -192,6 +192,12 @@ def _target(connection: sa.Connection, space: Space) -> Target:
     ratio = rows_per_key(connection, str(kept.chunks))
     scope = sa.column("collection") == space.attribute if space.source == DOCUMENTS.fullname else None
     return Target(source, (Vectors("semantic", chunks, indexed_of(space), ratio),), terms, space.id, scope)
+
+
+def _overlap(one: set[str], other: set[str]) -> float:
+    """Return which part of the longer list of hits both have; two empty ones are the same."""
+    longest = max(len(one), len(other))
+    return len(one & other) / longest if longest else 1.0
 
 
 def _key(row: sa.RowMapping, target: Target) -> str:

@@ -273,7 +273,7 @@ class _Narrative:
         if not self.hits.exhausted:
             return
         found = len(self.hits)
-        if probe and probe.rows < self.page.end:
+        if probe and probe.rows < self.page.end and self.page.offset + found >= probe.rows:
             yield f"Only {found:,} hits, because only {probe.rows:,} rows pass the filter."
         else:
             by_meaning = self.stages.keys() & {"near", "exact", "fallback"}

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from pgneural.encoders import canonical
+from pgneural.encoders.loading import load
 from pgneural.encoders.readable import reader_of
 from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, InvalidQuery
@@ -96,13 +97,7 @@ class CrossEncoderReranker:
         with needed(f"cross-encoder {str(model)!r}", "local"):
             from sentence_transformers import CrossEncoder
 
-        try:
-            self._model = CrossEncoder(str(model), device=device, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, RuntimeError) as error:
-            said = str(error).splitlines()[0]
-            raise EncoderUnavailable(
-                f"cross-encoder {model} cannot be loaded: {said}; give a folder of its files"
-            ) from error
+        self._model = load(CrossEncoder, model, device, trust_remote_code)
         if self._model.num_labels != 1:
             raise EncoderUnavailable(
                 f"cross-encoder {model} gives {self._model.num_labels} scores, expected 1; use one trained for ranking"

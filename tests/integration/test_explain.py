@@ -50,6 +50,8 @@ def test_exact_and_why_fewer(many: Collection) -> None:
     assert "Only 0 hits, because no other rows meet the threshold." in nothing.words
     wordless = many.explain("zebra", mode="lexical")
     assert "Only 0 hits, because no other rows share a word with the query." in wordless.words
+    filtered = many.explain("zebra", mode="lexical", where="(metadata->>'n')::int < 7")
+    assert "Only 0 hits, because no other rows share a word with the query." in filtered.words
 
 
 def test_fallback(many: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
