@@ -23,6 +23,7 @@ from pgneural.filter import Filter
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.options import SearchOptions, mode_of
 from pgneural.orm.binding import SearchBinding
+from pgneural.printable import counted
 from pgneural.search import Hits
 from pgneural.table import TableSearch
 from pgneural.types import Encoder, Mode
@@ -138,7 +139,8 @@ def evaluate(
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     asked = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}
     if not asked:
-        raise UnreadableInput(f"none of {len(texts)} queries has a relevant document; do the ids of both files agree?")
+        every = counted(len(texts), "query", "queries")
+        raise UnreadableInput(f"none of {every} has a relevant document; do the ids of both files agree?")
     relevant = {id_: judged[id_] for id_ in asked}
     done = itertools.count(1)
 

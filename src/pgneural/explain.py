@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import NO_LINTING
 
+from pgneural.printable import counted
 from pgneural.search import Hits
 from pgneural.statement import Page, Query, Target, Vectors
 from pgneural.store.contained import require_contained
@@ -192,6 +193,10 @@ def _scanned(vectors: Vectors, near: Stage) -> str | None:
     return next((name for name in near.indexes if not name.endswith("_pkey")), None)
 
 
+def _passing(probe: Stage) -> str:
+    return counted(probe.rows, "row passes", "rows pass")
+
+
 def _name(table: sa.FromClause) -> str:
     return str(getattr(table, "fullname", None) or getattr(table, "name", table))
 
@@ -222,12 +227,12 @@ class _Narrative:
     def _filter(self) -> Iterator[str]:
         probe, near = self.stages.get("probe"), self.stages.get("near")
         if self.hits.strategy == "exact" and probe:
-            yield f"{probe.rows:,} rows pass the filter: few enough to compare them one by one."
+            yield f"{_passing(probe)} the filter: few enough to compare them one by one."
         elif probe and near and near.removed:
             share = near.rows / (near.rows + near.removed)
-            yield f"At least {probe.rows:,} rows pass the filter, about {share:.1%} of those near the query."
+            yield f"At least {_passing(probe)} the filter, about {share:.1%} of those near the query."
         elif probe:
-            yield f"At least {probe.rows:,} rows pass: too many to compare one by one."
+            yield f"At least {_passing(probe)}: too many to compare one by one."
         elif near:
             yield "No filter, and too many rows to compare one by one."
 
@@ -273,9 +278,10 @@ class _Narrative:
         if not self.hits.exhausted:
             return
         found = len(self.hits)
+        hits = counted(found, "hit", "hits")
         if probe and probe.rows < self.page.end and self.page.offset + found >= probe.rows:
-            yield f"Only {found:,} hits, because only {probe.rows:,} rows pass the filter."
+            yield f"Only {hits}, because only {_passing(probe)} the filter."
         else:
             by_meaning = self.stages.keys() & {"near", "exact", "fallback"}
             why = "meet the threshold" if by_meaning else "share a word with the query"
-            yield f"Only {found:,} hits, because no other rows {why}."
+            yield f"Only {hits}, because no other rows {why}."

@@ -22,6 +22,16 @@ _FIRST_JOINED = 0x0600
 """The first character of a script that has joiners is beyond this: in Latin, Greek or Cyrillic they only deceive."""
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with what is counted.
+
+    Example:
+        >>> counted(1, "row passes", "rows pass"), counted(1200, "row passes", "rows pass")
+        ('1 row passes', '1,200 rows pass')
+    """
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def printable(value: object, keep: str = "") -> str:
     r"""Return a text in which every character can be seen; odd blanks become plain ones.
 

@@ -211,7 +211,7 @@ def test_bad_records_are_skipped_or_refused(run: Run, tmp_path: Path) -> None:
     )
     refused = run("index", path, "--collection", "mixed", "--bad-records", "refuse")
     assert refused.returncode == 1
-    assert refused.stderr.endswith("Error: 1 bad records; the other 2 documents are stored\n")
+    assert refused.stderr.endswith("Error: 1 bad record; the other 2 documents are stored\n")
 
 
 def test_standard_input_and_fields(run: Run, process: Process) -> None:

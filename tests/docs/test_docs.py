@@ -26,7 +26,7 @@ RUN = [page for page in pages() if blocks(page)]
 
 SHOWN = {
     "README.md": ("Vaccines | A vaccine shows the body", "Bread", "3 rows are up to date"),
-    "docs/howto/files.md": ("How long does bread keep?", "lines: 1 documents", "1 documents were removed"),
+    "docs/howto/files.md": ("How long does bread keep?", "lines: 1 document", "1 document was removed"),
     "docs/quickstart/files.md": ("Vaccines A vaccine shows the body", "How long does bread keep?"),
     "docs/quickstart/application.md": ("1 row to be", "Ada"),
     "docs/howto/database.md": ("schema neural is as it should be",),

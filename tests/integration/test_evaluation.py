@@ -71,5 +71,5 @@ def test_bad_files(pets: Collection, tmp_path: Path) -> None:
         read_qrels(bad)
     with pytest.raises(UnreadableInput, match="No such file"):
         read_qrels(tmp_path / "missing")
-    with pytest.raises(UnreadableInput, match="none of 1 queries has a relevant document"):
+    with pytest.raises(UnreadableInput, match="none of 1 query has a relevant document"):
         evaluate(pets, {"x": "fox"}, QRELS)

@@ -149,7 +149,7 @@ def test_the_command_line_says_it_all(url: str, folder: Path) -> None:
         return result.output
 
     said = run(str(small))
-    assert "1 records were replaced by later ones with the same id" in said
+    assert "1 record was replaced by later ones with the same id" in said
     told = said[said.index("not read: ") :]
     assert f"1 of an unknown kind: {small}/image.bin" in told
     assert f"1 symbolic links (--follow-links reads them): {small}/link" in told
@@ -159,7 +159,7 @@ def test_the_command_line_says_it_all(url: str, folder: Path) -> None:
     assert (report["pruned"], report["replaced"], report["skipped"]) == (1, 1, {"of an unknown kind": 1})
     assert report["inserted"] == 1  # what the link leads to
     (small / "b.md").unlink()
-    assert "1 documents were removed: their files or records are gone" in run(str(small), "--prune")
+    assert "1 document was removed: their files or records are gone" in run(str(small), "--prune")
     refused = CliRunner().invoke(main, ["index", "-", "--collection", "n", "--prune", "--database", url], input="words")
     assert (refused.exit_code, "--prune looks for files; name a file or folder" in refused.output) == (2, True)
 

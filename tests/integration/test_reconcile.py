@@ -53,7 +53,7 @@ def right(execute: Execute, url: str) -> None:
 UNSEEN = {
     "inserted by a replica": (
         "SET session_replication_role = replica; INSERT INTO notes VALUES (91, 'a', 'owl')",
-        "1 rows without words",
+        "1 row without words",
     ),
     "updated by a replica": (
         "SET session_replication_role = replica; UPDATE notes SET body = 'gnu' WHERE id = 3",
@@ -61,11 +61,11 @@ UNSEEN = {
     ),
     "deleted by a replica": (
         "SET session_replication_role = replica; DELETE FROM notes WHERE id = 4",
-        "1 rows gone but kept",
+        "1 row gone but kept",
     ),
     "key changed by a replica": (
         "SET session_replication_role = replica; UPDATE notes SET id = 77 WHERE id = 5",
-        "1 rows without words",
+        "1 row without words",
     ),
     "without its trigger": (
         "DROP TRIGGER notes_search_insert ON notes; INSERT INTO notes VALUES (92, 'a', 'owl')",

@@ -118,11 +118,11 @@ def test_fresh_results_of_a_mapped_class(create: Create, engine: sa.Engine, url:
         assert len(query.fresh().all(session)) == 1
         session.add(Memo(text="a quagga"))
         session.flush()
-        with pytest.raises(StaleResults, match="1 rows of .* were changed by this transaction"):
+        with pytest.raises(StaleResults, match="1 row of .* changed in this transaction"):
             query.fresh().all(session)
         session.commit()
         started = time.monotonic()
-        with pytest.raises(StaleResults, match=r"1 rows of .* are not encoded yet, after 0.3 s"):
+        with pytest.raises(StaleResults, match=r"after 0.3 s, 1 row of .* still wait"):
             query.fresh(patience=0.3).all(session)
         assert 0.3 <= time.monotonic() - started < 2
         session.rollback()
@@ -146,7 +146,7 @@ def test_fresh_results_of_a_collection(db: Database) -> None:
     Worker(db.url, as_superuser=True).run(once=True)
     with db.engine.begin() as connection:
         connection.execute(sa.text("UPDATE neural.documents SET content = 'owl'"))
-    with pytest.raises(StaleResults, match="1 rows of notes"):
+    with pytest.raises(StaleResults, match="1 row of notes"):
         notes.search("owl", fresh="require", patience=0)
     Worker(db.url, as_superuser=True).run(once=True)
     assert notes.search("owl", fresh="require", patience=0)[0].chunk.text == "owl"

@@ -21,6 +21,7 @@ from pgneural.errors import RefusedRecords, UnreadableInput
 from pgneural.filter import Filter
 from pgneural.load.walk import NAMED
 from pgneural.pipeline import Report
+from pgneural.printable import counted
 from pgneural.store.engine import libpq_url
 from pgneural.store.vectors import Method, Precision, VectorIndex
 
@@ -234,15 +235,18 @@ def index(
         for line in _extra(report):
             output.say(line)
     if report.rejected and bad_records == "refuse":
-        raise RefusedRecords(f"{report.rejected} bad records; the other {report.documents} documents are stored")
+        raise RefusedRecords(
+            f"{counted(report.rejected, 'bad record', 'bad records')}; "
+            f"the other {counted(report.documents, 'document is', 'documents are')} stored"
+        )
 
 
 def _extra(report: Report) -> Iterator[str]:
     """Say what else happened in a run, where it did."""
     if report.replaced:
-        yield f"{report.replaced:,} records were replaced by later ones with the same id"
+        yield f"{counted(report.replaced, 'record was', 'records were')} replaced by later ones with the same id"
     if report.pruned:
-        yield f"{report.pruned:,} documents were removed: their files or records are gone"
+        yield f"{counted(report.pruned, 'document was', 'documents were')} removed: their files or records are gone"
     if report.skipped:
         parts = []
         for reason, number in report.skipped.items():
@@ -323,7 +327,7 @@ def delete(
         if everything:
             database.drop(collection)
     output.print_json({"collection": collection, "deleted": deleted}) if as_json else output.say(
-        f"{deleted:,} documents deleted"
+        f"{counted(deleted, 'document', 'documents')} deleted"
     )
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from pgneural.evaluation import Evaluation
 from pgneural.explain import Explanation
 from pgneural.pipeline import Report
-from pgneural.printable import printable, printable_json
+from pgneural.printable import counted, printable, printable_json
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
 from pgneural.store.schema import Document
@@ -115,7 +115,8 @@ def print_hits(hits: Hits[Any], *, title: str | None = None) -> None:
     if hits.relaxed:
         say("too few documents have the phrase in quotation marks; those without it follow", err=True)
     if hits.exhausted:
-        say(f"these are all: {len(hits)} {'rows' if named == 'key' else 'documents'} pass", err=True)
+        passing = ("row passes", "rows pass") if named == "key" else ("document passes", "documents pass")
+        say(f"these are all: {counted(len(hits), *passing)}", err=True)
 
 
 def explanation_as_json(explanation: Explanation) -> dict[str, Any]:
@@ -139,15 +140,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """Print what each mode reached."""
     rows = [(mode, *result.as_json().values()) for mode, result in evaluation.modes.items()]
     print_table(("mode", *next(iter(evaluation.modes.values())).as_json()), rows)
-    say(f"{evaluation.queries:,} queries of {evaluation.collection}", err=True)
+    say(f"{counted(evaluation.queries, 'query', 'queries')} of {evaluation.collection}", err=True)
 
 
 def summary(report: Report, collection: str, seconds: float) -> str:
     """Say in one line what a run did."""
     return (
-        f"{collection}: {report.documents:,} documents ({report.inserted:,} new, {report.updated:,} changed, "
-        f"{report.unchanged:,} unchanged), {report.rejected:,} bad; "
-        f"{report.chunks_encoded:,} chunks encoded in {seconds:.1f} s"
+        f"{collection}: {counted(report.documents, 'document', 'documents')} "
+        f"({report.inserted:,} new, {report.updated:,} changed, {report.unchanged:,} unchanged), "
+        f"{report.rejected:,} bad; {counted(report.chunks_encoded, 'chunk', 'chunks')} encoded in {seconds:.1f} s"
     )
 
 

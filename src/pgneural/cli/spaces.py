@@ -9,6 +9,7 @@ import click
 
 from pgneural.cli import output
 from pgneural.cli.options import Option, Target, json_option, target_options
+from pgneural.printable import counted
 from pgneural.store.vectors import Method, Precision, VectorIndex
 from pgneural.types import Distance, Mode
 
@@ -179,7 +180,7 @@ def compare(
     if as_json:
         output.print_json(result)
         return
-    output.say(f"{result.queries} queries: overlap@{k} {result.overlap:.3f}")
+    output.say(f"{counted(result.queries, 'query', 'queries')}: overlap@{k} {result.overlap:.3f}")
     measures = list(result.spaces[0].mean)
     rows = [
         (

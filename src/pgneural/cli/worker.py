@@ -14,7 +14,7 @@ from pgneural.cli import output
 from pgneural.cli.options import Option, Target, json_option, target_options
 from pgneural.database import Database
 from pgneural.errors import DatabaseUnreachable, UnfinishedWork, UnknownSpace
-from pgneural.printable import PrintableFormatter
+from pgneural.printable import PrintableFormatter, counted
 from pgneural.printable import logger as logger_of
 from pgneural.worker import Worker, unknown_spaces
 
@@ -93,7 +93,10 @@ def worker(
         left = [status for status in database.work() if status.failed]
     _report(running, as_json)
     if once and (running.problems or left):
-        problems = [*running.problems, *(f"{s.failed} rows of {s.source}.{s.attribute} failed" for s in left)]
+        problems = [
+            *running.problems,
+            *(f"{counted(s.failed, 'row', 'rows')} of {s.source}.{s.attribute} failed" for s in left),
+        ]
         raise UnfinishedWork(f"{'; '.join(problems)}; neural.failed says why")
 
 
@@ -133,8 +136,8 @@ def _report(worker: Worker, as_json: bool) -> None:
     if as_json:
         output.print_json(done)
     else:
-        known = f"{done['encoded']:,} chunks encoded, {done['reused']:,} known already"
-        output.say(f"{done['rows']:,} rows are up to date: {known}")
+        known = f"{counted(done['encoded'], 'chunk', 'chunks')} encoded, {done['reused']:,} known already"
+        output.say(f"{counted(done['rows'], 'row is', 'rows are')} up to date: {known}")
 
 
 @click.command()

@@ -7,6 +7,7 @@ import time
 import sqlalchemy as sa
 
 from pgneural.errors import StaleResults
+from pgneural.printable import counted
 
 POLL_SECONDS = 0.02
 
@@ -27,7 +28,8 @@ def wait_until_fresh(connection: sa.Connection, space: int, seconds: float, what
     own, last = connection.execute(sa.text(_BEFORE), {"space": space}).one()
     if own:
         raise StaleResults(
-            f"{own} rows of {what} were changed by this transaction, which no worker sees; commit it, or call sync()"
+            f"{counted(own, 'row', 'rows')} of {what} changed in this transaction, which no worker sees; commit it, or "
+            "call sync()"
         )
     while last is not None:
         left = connection.scalar(sa.text(_LEFT), {"space": space, "last": last}) or 0
@@ -35,8 +37,8 @@ def wait_until_fresh(connection: sa.Connection, space: int, seconds: float, what
             return
         if time.monotonic() >= deadline:
             raise StaleResults(
-                f"{left} rows of {what} are not encoded yet, after {seconds:g} s; wait longer, see pgneural status, "
-                'or search with fresh="any"'
+                f"after {seconds:g} s, {counted(left, 'row', 'rows')} of {what} still wait to be encoded; wait longer, "
+                'see pgneural status, or search with fresh="any"'
             )
         time.sleep(POLL_SECONDS)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from pgneural.printable import counted
 from pgneural.printable import logger as logger_of
 from pgneural.store.monitoring import NAMED
 from pgneural.store.owner import AsOwner, Transactions
@@ -56,12 +57,12 @@ class Differences:
         return self.missing + self.stale + self.orphans + self.miscounted + len(self.followed)
 
     def __str__(self) -> str:
-        counted = {
+        found = {
             "without words": self.missing,
             "with chunks of another text": self.stale,
             "gone but kept": self.orphans,
         }
-        rows = ", ".join(f"{number:,} rows {what}" for what, number in counted.items() if number)
+        rows = ", ".join(f"{counted(number, 'row', 'rows')} {what}" for what, number in found.items() if number)
         return "; ".join(filter(None, [*self.followed, rows, "words are counted wrong" if self.miscounted else ""]))
 
 
