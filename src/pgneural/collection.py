@@ -234,8 +234,8 @@ class Collection:
 
         Example:
             >>> print(notes.explain("foxes", limit=1))
-            1 rows pass the filter: few enough to compare them one by one.
-            1 of these rows are the best that have words of the query.
+            1 row passes the filter: few enough to compare them one by one.
+            1 of these rows is the best that has words of the query.
         """
         if isinstance(query, Asked):
             return self.explain(query.input, **query.narrowed(options))

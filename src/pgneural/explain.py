@@ -265,7 +265,8 @@ class _Narrative:
             yield "These are fewer than were asked for, so rows without it follow: the search is relaxed."
         rare, more, few = (self.stages.get(name) for name in ("rare_words", "more_words", "few_words"))
         if few:
-            yield f"{few.rows:,} of these rows are the best that have words of the query."
+            best = counted(few.rows, "of these rows is the best that has", "of these rows are the best that have")
+            yield f"{best} words of the query."
         if rare:
             yield f"The rarest words of the query gave {rare.rows:,} of the best rows by words."
         if more:

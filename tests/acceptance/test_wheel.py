@@ -126,7 +126,7 @@ def test_the_bare_wheel_indexes_and_searches(installed: Environment, url: str, t
     asked = {"PGNEURAL_DATABASE_URL": url}
     assert installed.run(run.format(["--version"]), **asked).endswith(" 0.1.0\n")
     index = ["index", "--collection", "notes", "--encoder", "hash", str(tmp_path)]
-    assert "1 documents (1 new" in installed.run(run.format(index), **asked)
+    assert "1 document (1 new" in installed.run(run.format(index), **asked)
     assert "a quick fox" in installed.run(run.format(["search", "notes", "fox"]), **asked)
 
 
