@@ -140,6 +140,22 @@ $$;
 COMMENT ON FUNCTION neural.unwanted_words(bigint, text) IS
 'What no row that answers a query may have: -word or -"a phrase"; NULL if nothing';
 
+CREATE OR REPLACE FUNCTION neural.shortened_query(query text)
+RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF length(query) > 8192 THEN
+        RAISE WARNING 'the query has % characters; its words are read from the first 8192', length(query);
+    END IF;
+    RETURN left(query, 8192);
+END
+$$;
+
+COMMENT ON FUNCTION neural.shortened_query(text) IS
+'The part of a query whose words are read: its first 8,192 characters, with a warning if it has more';
+
 CREATE OR REPLACE FUNCTION neural.lexical_query(
     space bigint, query text, candidates integer,
     OUT weights sparsevec, OUT every tsquery, OUT rare tsquery, OUT rest double precision,
@@ -150,8 +166,8 @@ LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $$
-    WITH said AS (
-        SELECT left(query, 8192) AS text
+    WITH said AS MATERIALIZED (
+        SELECT neural.shortened_query(query) AS text
     ), term AS (
         SELECT t.*, row_number() OVER (ORDER BY t.documents DESC, t.lexeme, t.language) AS place,
                sum(t.documents) OVER (ORDER BY t.documents, t.lexeme DESC, t.language DESC) AS together

@@ -13,6 +13,7 @@ from psycopg import sql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgneural import Collection, Database, Record, Searchable
+from pgneural.store.engine import libpq_url
 from tests.fixtures.orm import Create, texts
 
 SETTINGS = {
@@ -118,3 +119,15 @@ def test_long_queries_are_shortened_with_a_warning(usual: tuple[str, Collection]
     with pytest.warns(UserWarning, match=r"characters; its words are read from the first 8,192"):
         usual[1].search(query, mode="lexical")
     assert time.monotonic() - started < 5
+
+
+def test_long_queries_in_sql_are_shortened_with_a_warning(usual: tuple[str, Collection]) -> None:
+    """They were cut without a word."""
+    said: list[str] = []
+    with psycopg.connect(libpq_url(usual[0])) as connection:
+        connection.add_notice_handler(lambda diagnostic: said.append(str(diagnostic.message_primary)))
+        asked = "SELECT q.words FROM neural.spaces s, neural.lexical_query(s.id, %s, 100) q LIMIT 1"
+        connection.execute(asked, ["fox " * 2048])
+        assert said == []
+        connection.execute(asked, ["fox " * 2049])
+        assert said == ["the query has 8196 characters; its words are read from the first 8192"]
