@@ -15,7 +15,7 @@ test: $(READY)
 # all that mapped classes and migrations have, on SQLAlchemy 2.0; `make test` runs there what may differ
 test-sqlalchemy-20: $(READY)
 	PYTHONPATH=.venv/sqlalchemy-2.0 OMP_NUM_THREADS=1 $(BIN)/pytest \
-	  tests/integration/test_orm*.py tests/acceptance/test_application.py tests/migration/test_alembic_plugin.py
+	  tests/integration/test_orm*.py tests/acceptance/test_application.py tests/migration/test_alembic_*.py
 
 setup: $(READY)
 

@@ -20,6 +20,7 @@ from bench import (
     overhead,
     pooler,
     search,
+    start,
     switch,
     sync,
 )
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 for module in (
-    *(encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors),
+    *(start, encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors),
     *(sync, switch, loading, faults, attack),
 ):
     main.add_command(module.command)

@@ -1,6 +1,6 @@
-"""One round of work: rows of one or several spaces are claimed, read, encoded together, and stored.
+"""One job: rows of one or several spaces are claimed, read, encoded together, and stored.
 
-A claim and each store are short transactions; nothing is read or encoded inside of one. So a round may be cut off
+A claim and each store are short transactions; nothing is read or encoded inside of one. So a job may be cut off
 anywhere: what is not stored is claimed again by somebody when its lease ends.
 """
 
@@ -51,7 +51,7 @@ NOT_OF_A_ROW = {"08", "25", "28", "53", "57", "58", "XX", "42501", "42P01", "427
 
 @dataclass
 class JobProgress:
-    """What was done for one space, by a round or since a worker started.
+    """What was done for one space, by a job or since a worker started.
 
     Attributes:
         rows: How many rows were stored.
@@ -72,7 +72,7 @@ class JobProgress:
 
 @dataclass
 class SpaceShare:
-    """The rows of one space in a round.
+    """The rows of one space in a job.
 
     Attributes:
         kept: The tables of the space.
@@ -95,7 +95,7 @@ class SpaceShare:
 
 
 class EncodeJob:
-    """A round of spaces with one encoder.
+    """Rows of spaces with one encoder.
 
     Args:
         engine: Where they are.
@@ -160,7 +160,7 @@ class EncodeJob:
 
     @contextlib.contextmanager
     def _apart(self, share: SpaceShare) -> Iterator[None]:
-        """Let an error of one space end its part of the round, and not that of the others."""
+        """Let an error of one space end its part of the job, and not that of the others."""
         try:
             yield
         except Exception as error:
@@ -348,14 +348,14 @@ def drain(engine: sa.Engine, kept: SpaceTables, encoder: Callable[[], Encoder]) 
         report.rows += collected if kept.chunks is None else 0
         if collected:
             continue
-        round_ = EncodeJob(engine, worker, encoder, strict=True)
-        if kept.chunks is None or not round_.add(kept):
+        job = EncodeJob(engine, worker, encoder, strict=True)
+        if kept.chunks is None or not job.add(kept):
             if kept.chunks is None or not others.at_work():
                 break
             time.sleep(WAIT_SECONDS)
             continue
-        round_.run()
-        done = round_.shares[0].done
+        job.run()
+        done = job.shares[0].done
         report.rows += done.rows
         report.chunks_encoded += done.encoded
         report.chunks_reused += done.reused

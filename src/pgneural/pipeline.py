@@ -139,9 +139,10 @@ class Ingest:
             for batch in chain(self._batches(records), [None]):  # one more round, for the last batch compared
                 following = ahead.submit(self._compared, batch, reader) if batch else None
                 if compared:
-                    encoded = self._encoded(compared.result())
+                    planned = compared.result()
+                    made = self._encoded(planned)
                     self._count(written)
-                    written = behind.submit(self._written, encoded, writer)
+                    written = behind.submit(self._written, planned, made, writer)
                 compared = following
             self._count(written)
             writer.flush()
@@ -169,13 +170,17 @@ class Ingest:
     def _connected(self) -> Writer:
         return Writer(self.engine, self._space)
 
-    def _written(self, batch: Sequence[Encoded], writer: Writer) -> Written:
-        """Write a batch; where somebody else was quicker, compare and encode it again."""
+    def _written(self, batch: Sequence[_Planned], made: dict[bytes, Vector], writer: Writer) -> Written:
+        """Write a batch, and keep what was made; where somebody else was quicker, compare and encode it again."""
         while True:
+            if made:
+                with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
+                    cache_vectors(connection, self._encoder(), made)
             try:
-                return writer.write(batch)
+                return writer.write([plan.encoded(made) for plan in batch])
             except ChangedMeanwhile:
-                batch = self._encoded(self._compared([(encoded.record, encoded.metadata) for encoded in batch], writer))
+                batch = self._compared([(plan.record, plan.metadata) for plan in batch], writer)
+                made = self._encoded(batch)
 
     def _count(self, writing: Future[Written] | None) -> None:
         """Wait for a batch to be written, and report it."""
@@ -266,18 +271,15 @@ class Ingest:
         vector = b"" if record.embedding is None else record.embedding.tobytes()
         return fingerprint(record.title, record.content, vector, self._cut)
 
-    def _encoded(self, batch: Sequence[_Planned]) -> list[Encoded]:
+    def _encoded(self, batch: Sequence[_Planned]) -> dict[bytes, Vector]:
         """Encode, in one call for the whole batch, the chunks that have no vector yet; equal ones once."""
         wanted = {hash_: text for plan in batch for hash_, text in plan.to_encode().items()}
         made: dict[bytes, Vector] = {}
         if wanted:
             made = dict(zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True))
-            with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
-                cache_vectors(connection, self._encoder(), made)
         self.report.chunks_encoded += len(made)
-        encoded = [plan.encoded(made) for plan in batch]
         self.report.chunks_reused += sum(plan.vectors for plan in batch) - len(made)
-        return encoded
+        return made
 
     def _forget(self) -> None:
         """Remove old vectors once in a while, as workers do: there may be none."""

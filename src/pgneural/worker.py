@@ -364,8 +364,8 @@ class Worker:
         return lexical.refresh_words(AsOwner(self.engine, space.id), space.id)
 
     def _encode(self, spaces: Sequence[Space]) -> int:
-        """Do a round of the first space that has rows to be encoded, with others of the same encoder."""
-        round_: EncodeJob | None = None
+        """Do a job of the first space that has rows to be encoded, with others of the same encoder."""
+        job: EncodeJob | None = None
         encoder: tuple[str, str] | None = None
         for space in spaces:
             key = space.encoder, json.dumps(space.options, sort_keys=True)
@@ -373,7 +373,7 @@ class Worker:
                 continue
 
             def add(space: Space, key: tuple[str, str] = key) -> int:
-                nonlocal round_
+                nonlocal job
                 with AsOwner(self.engine, space.id).begin() as connection:
                     kept = SpaceTables.of(connection, space)
                     set_index_aside(connection, space.id)
@@ -382,24 +382,24 @@ class Worker:
                 made = self._make(key[0], **json.loads(key[1]))  # before anything is claimed: it may take long, or fail
                 with self.engine.begin() as connection:
                     kept.claim_revision(connection, made.name, made.revision)
-                if round_ is None or not round_.shares:  # the space before may have had nothing, and another encoder
-                    round_ = EncodeJob(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made, as_owner=True)
-                return round_.add(kept, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
+                if job is None or not job.shares:  # the space before may have had nothing, and another encoder
+                    job = EncodeJob(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made, as_owner=True)
+                return job.add(kept, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
 
             if self._guarded(space, add):
                 encoder = key
-        if round_ is None or not round_.shares:
+        if job is None or not job.shares:
             return 0
-        self._run(round_)
-        return len(round_.shares)
+        self._run(job)
+        return len(job.shares)
 
-    def _run(self, round_: EncodeJob) -> None:
+    def _run(self, job: EncodeJob) -> None:
         try:
-            self._guarded(round_.shares[0].kept.space, lambda _: round_.run(self._stopping.is_set))
+            self._guarded(job.shares[0].kept.space, lambda _: job.run(self._stopping.is_set))
         finally:
-            for share in round_.shares:
+            for share in job.shares:
                 self._count(share.kept.space.id, share.done)
-        for share in round_.shares:
+        for share in job.shares:
             if share.broken is not None:
                 self._guarded(share.kept.space, functools.partial(_raise, share.broken))
 

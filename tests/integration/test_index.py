@@ -213,13 +213,14 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
     before = content(notes)
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
     reader, writer = ingest._connected(), ingest._connected()
-    compared = ingest._encoded(ingest._compared([(record, "{}") for record in records], reader))
-    assert all(encoded.chunks is None for encoded in compared)
+    compared = ingest._compared([(record, "{}") for record in records], reader)
+    assert all(planned.chunks is None for planned in compared)
+    assert ingest._encoded(compared) == {}
     if meanwhile == "delete":
         notes.delete("1")
     else:
         notes.index(Record("1", "not a fox"))
-    ingest._written(compared, writer)
+    ingest._written(compared, {}, writer)
     reader.close()
     writer.close()
     assert content(notes) == before
@@ -228,11 +229,10 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
 def test_a_new_document_that_another_process_stores_first(notes: Collection, db: Database) -> None:
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
     writer = ingest._connected()
-    compared = ingest._encoded(
-        ingest._compared([(Record("1", "mine"), "{}"), (Record("2", "also mine"), "{}")], writer)
-    )
+    compared = ingest._compared([(Record("1", "mine"), "{}"), (Record("2", "also mine"), "{}")], writer)
+    made = ingest._encoded(compared)
     notes.index(Record("2", "theirs"))
-    written = ingest._written(compared, writer)
+    written = ingest._written(compared, made, writer)
     writer.close()
     assert (written.inserted, written.updated) == (1, 1)
     assert [row[2] for row in content(notes)] == ["mine", "also mine"]

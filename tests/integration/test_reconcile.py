@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -392,6 +394,27 @@ def test_a_search_of_an_earlier_version_is_brought_along(notes: Execute, db: Dat
     assert notes("SELECT min(source_id), count(*) FROM notes_search") == [(4, 17)]
     work(url)
     right(notes, url)
+
+
+def test_spaces_are_changed_while_somebody_writes_for_long(notes: Execute, db: Database, url: str) -> None:
+    """The change lets writers pass and tries again; the first lock that did not come in time ended it."""
+    work(url)
+    changes: list[Callable[[], object]] = [
+        lambda: db.create_space("notes.search", "other"),
+        lambda: db.switch_space("notes.search", "other", force=True),
+        lambda: db.rollback_space("notes.search"),
+        lambda: db.drop_space("notes.search", "other"),
+    ]
+    for change in changes:
+        with psycopg.connect(libpq_url(url)) as writing, ThreadPoolExecutor(1) as beside:
+            writing.execute("UPDATE notes SET body = body || ' again' WHERE id = 5")
+            writing.execute("SELECT FROM neural.spaces FOR UPDATE")
+            changing = beside.submit(change)
+            time.sleep(1)
+            assert not changing.done()
+            writing.commit()
+            changing.result(30)
+    assert notes("SELECT name, state FROM neural.spaces") == [("main", "serving")]
 
 
 def test_many_sessions_make_switch_and_drop_spaces_at_once(notes: Execute, db: Database, url: str) -> None:

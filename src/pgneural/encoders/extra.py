@@ -5,9 +5,10 @@ Texts beyond a model's length are cut, as these models are used: a chunk is as l
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +18,28 @@ from pgneural.extras import needed
 from pgneural.types import Distance, Kind, Modality, Vector
 
 
-class SparseTransformerEncoder:
+class _Loaded(abc.ABC):
+    """A model of one class of sentence-transformers, with what reads every word of a text for it."""
+
+    distance = Distance.INNER_PRODUCT
+    modalities = frozenset({Modality.TEXT})
+    _class: ClassVar[str]
+
+    def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
+        with needed(f"encoder {str(model)!r}", "local"):
+            import sentence_transformers
+
+        self._model: Any = load(getattr(sentence_transformers, self._class), model, device, trust_remote_code)
+        self._read = reader_of(self._model.tokenizer)
+        self.name, self.revision = str(model), revision_of(model, _config(self._model))
+        self.dimensions = int(self.encode_query("a").shape[-1])  # some models state the width of a layer before
+
+    @abc.abstractmethod
+    def encode_query(self, item: str) -> Vector:
+        """Return what a query becomes; the last axis is that of the dimensions."""
+
+
+class SparseTransformerEncoder(_Loaded):
     """A `sentence_transformers.SparseEncoder`, such as SPLADE (Formal et al. 2021): a weight for each word it knows.
 
     Args:
@@ -30,17 +52,7 @@ class SparseTransformerEncoder:
     """
 
     kind = Kind.SPARSE
-    distance = Distance.INNER_PRODUCT
-    modalities = frozenset({Modality.TEXT})
-
-    def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        with needed(f"encoder {str(model)!r}", "local"):
-            from sentence_transformers import SparseEncoder
-
-        self._model = load(SparseEncoder, model, device, trust_remote_code)
-        self._read = reader_of(self._model.tokenizer)
-        self.name, self.revision = str(model), revision_of(model, _config(self._model))
-        self.dimensions = len(self.encode_query("a"))  # some models state the width of a layer before
+    _class = "SparseEncoder"
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
         """Return for each text its weights, shape (dimensions,), most of them 0."""
@@ -55,7 +67,7 @@ class SparseTransformerEncoder:
         return weights
 
 
-class MultiVectorTransformerEncoder:
+class MultiVectorTransformerEncoder(_Loaded):
     """A `sentence_transformers.MultiVectorEncoder`, such as ColBERT: a vector for each token, for late interaction.
 
     Args:
@@ -68,17 +80,7 @@ class MultiVectorTransformerEncoder:
     """
 
     kind = Kind.TOKENS
-    distance = Distance.INNER_PRODUCT
-    modalities = frozenset({Modality.TEXT})
-
-    def __init__(self, model: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> None:
-        with needed(f"encoder {str(model)!r}", "local"):
-            from sentence_transformers import MultiVectorEncoder
-
-        self._model = load(MultiVectorEncoder, model, device, trust_remote_code)
-        self._read = reader_of(self._model.tokenizer)
-        self.name, self.revision = str(model), revision_of(model, _config(self._model))
-        self.dimensions = self.encode_query("a").shape[1]
+    _class = "MultiVectorEncoder"
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
         """Return for each text its tokens, shape (tokens, dimensions), each of length 1."""

@@ -58,7 +58,7 @@ class SearchBinding(Generic[E]):
 
     Attributes:
         mapper: The mapper of the class.
-        declared: What its `Searchable` says.
+        definition: What its `Searchable` says.
         terms: The table of its words; None for a search without words.
     """
 

@@ -223,11 +223,12 @@ def to_be_indexed(connection: sa.Connection) -> Sequence[Space]:
 
 def patiently(engine: sa.Engine, statement: str, values: Mapping[str, Any]) -> Any:
     """Execute a statement in a transaction; where it would wait for a lock, try again after a while."""
-    return _again(lambda: _executed(engine, statement, values))
+    with translated():  # around all attempts: an error that has a name of ours is not tried again
+        return _again(lambda: _executed(engine, statement, values))
 
 
 def _executed(engine: sa.Engine, statement: str, values: Mapping[str, Any]) -> Any:
-    with translated(), engine.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
         return connection.scalar(sa.text(statement), dict(values))
 

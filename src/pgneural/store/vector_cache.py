@@ -31,7 +31,7 @@ def cached_vectors(connection: sa.Connection, encoder: Encoder, hashes: Sequence
     if not hashes:
         return {}
     values = {"encoder": encoder.name, "revision": encoder.revision, "hashes": list(hashes)}
-    rows = connection.execute(_RECALL, values).all()
+    rows = connection.execute(_READ, values).all()
     return {bytes(row.hash): Storage.VECTOR.parse(numbers(row.embedding)) for row in rows}
 
 
@@ -59,7 +59,7 @@ def _copied(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[by
 def _inserted(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[bytes, Vector]]) -> None:
     values: dict[str, Any] = {"encoder": encoder.name, "revision": encoder.revision}
     values |= {"hashes": [hash_ for hash_, _ in rows], "vectors": [_text(vector) for _, vector in rows]}
-    connection.execute(_REMEMBER, values)
+    connection.execute(_WRITE, values)
 
 
 def evict(connection: sa.Connection) -> None:
@@ -73,7 +73,7 @@ def _text(vector: Vector) -> str:
 
 _SECURED = sa.text("SELECT row_security_active('neural.vectors')")
 
-_RECALL = sa.text("""
+_READ = sa.text("""
 WITH wanted AS (
     SELECT v.hash, v.embedding, v.used_on FROM neural.vectors v
      WHERE v.owner = CURRENT_USER AND v.encoder = :encoder AND v.revision = :revision
@@ -88,7 +88,7 @@ WITH wanted AS (
 )
 SELECT hash, embedding FROM wanted""")
 
-_REMEMBER = sa.text("""
+_WRITE = sa.text("""
 INSERT INTO neural.vectors (encoder, revision, hash, embedding)
 SELECT :encoder, :revision, r.hash, r.embedding::vector
   FROM unnest(CAST(:hashes AS bytea[]), CAST(:vectors AS text[])) AS r(hash, embedding)
