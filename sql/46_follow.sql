@@ -57,6 +57,7 @@ DECLARE
     made record;
     number integer;
     key record;
+    tables text[];
 BEGIN
     SELECT * INTO s FROM neural.spaces WHERE id = space AND kind = 'dense';
     IF NOT FOUND OR s.source = 'neural.documents' THEN
@@ -77,11 +78,12 @@ BEGIN
         number := jsonb_array_length(s.fields -> 'columns');
         UPDATE neural.spaces e SET relation = to_regclass(e.source), reconciled = NULL,
                fields = CASE WHEN e.fields IS NOT NULL THEN neural.numbered(to_regclass(e.source), names[:number], names[number + 1]) END
-         WHERE e.id = space RETURNING * INTO s;
+         WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name;  -- with its extra vectors
+        SELECT * INTO s FROM neural.spaces WHERE id = space;
     END IF;
     SELECT * INTO kept FROM neural.kept_tables(space);
-    FOR made IN SELECT t.name FROM unnest(ARRAY[kept.chunks, kept.terms]) AS t(name)
-                 WHERE t.name IS NOT NULL AND s.reads IS NOT NULL AND to_regclass(t.name) IS NULL
+    tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[kept.chunks, kept.terms], NULL);
+    FOR made IN SELECT t.name FROM unnest(tables) AS t(name) WHERE s.reads IS NOT NULL AND to_regclass(t.name) IS NULL
     LOOP
         RETURN NEXT format('table %s of search %s.%s is missing; make the search again', made.name, s.source, s.attribute);
         RETURN;
@@ -111,6 +113,7 @@ BEGIN
              WHERE e.relation = s.relation;
             SELECT * INTO s FROM neural.spaces WHERE id = space;
             SELECT * INTO kept FROM neural.kept_tables(space);
+            tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[kept.chunks, kept.terms], NULL);
         END IF;
     END IF;
 
@@ -121,8 +124,13 @@ BEGIN
         RETURN NEXT format('column %s of table %s was of type %s, and is %s of type %s now', substr(key.before, 8), s.source,
                            key.type_before, key.name, key.type);
         CONTINUE WHEN NOT repair;
-        FOR made IN SELECT t.name FROM unnest(ARRAY[kept.chunks, kept.terms]) AS t(name) WHERE t.name IS NOT NULL LOOP
+        FOR made IN SELECT t.name, c.conname FROM unnest(tables) AS t(name)
+                      LEFT JOIN pg_constraint c ON c.conrelid = to_regclass(t.name) AND c.contype = 'f'
+                           AND c.confrelid = to_regclass(kept.chunks) LOOP
             IF key.type <> key.type_before THEN
+                IF made.conname IS NOT NULL THEN  -- of extra vectors to their chunks, until both have the other type
+                    EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', made.name, made.conname);
+                END IF;
                 EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE %s USING %2$I::%s', made.name, key.before, key.type, key.type);
             END IF;
             IF key.before <> 'source_' || key.name THEN
@@ -131,6 +139,9 @@ BEGIN
         END LOOP;
         PERFORM neural.retry(space);  -- rows whose keys did not fit
     END LOOP;
+    IF repair THEN
+        PERFORM neural.bind_vectors(space);
+    END IF;
 
     IF s.fields IS NOT NULL THEN
         texts := ARRAY(SELECT a.attname::text FROM jsonb_array_elements_text(s.fields -> 'columns') WITH ORDINALITY AS c(number, place)
@@ -179,8 +190,8 @@ BEGIN
         END LOOP;
     END IF;
 
-    FOR made IN SELECT t.name FROM unnest(ARRAY[kept.chunks, kept.terms]) AS t(name)
-                 WHERE t.name IS NOT NULL AND to_regclass(t.name) IS NOT NULL AND neural.less_visible(to_regclass(t.name), s.relation)
+    FOR made IN SELECT t.name FROM unnest(tables) AS t(name)
+                 WHERE to_regclass(t.name) IS NOT NULL AND neural.less_visible(to_regclass(t.name), s.relation)
     LOOP
         RETURN NEXT format('table %s has another owner, other grants or another row-level security than %s', made.name, s.source);
         IF repair THEN

@@ -182,7 +182,7 @@ $$;
 
 COMMENT ON FUNCTION neural.set_index_aside(bigint) IS
 'Drops the vector index of a space that has next to nothing in it while thousands of rows wait: building it once over all of them
-takes a fraction of the time. Who encodes the last of them makes it again (neural.spaces.index_waits)';
+takes less time than a row at a time. Who encodes the last of them makes it again (neural.spaces.index_waits)';
 
 CREATE OR REPLACE FUNCTION neural.watch(
     source regclass,
@@ -258,6 +258,7 @@ BEGIN
     PERFORM neural.lock_search(source, attribute);
     FOR before IN SELECT e.*, EXISTS (SELECT FROM pg_class c WHERE c.oid = e.relation) AS there FROM neural.spaces e
                    WHERE (e.relation = watch.source OR e.source = neural.qualified(watch.source)) AND e.attribute = watch.attribute
+                 ORDER BY e.kind = 'dense'
     LOOP
         IF before.there THEN
             RAISE EXCEPTION 'table % has a search % already', source, attribute
@@ -320,7 +321,8 @@ BEGIN
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
     END IF;
     PERFORM neural.unwatch_spaces(ids);
-    FOR space IN SELECT k.chunks, k.terms FROM unnest(ids) AS i(id), neural.kept_tables(i.id) k LOOP
+    FOR space IN SELECT k.chunks, k.terms FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = ANY (ids)
+                  ORDER BY s.kind = 'dense' LOOP  -- extra vectors before their chunks
         EXECUTE format('DROP TABLE IF EXISTS %s', space.terms);
         IF space.chunks IS NOT NULL THEN
             EXECUTE format('DROP TABLE IF EXISTS %s', space.chunks);

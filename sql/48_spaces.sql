@@ -1,6 +1,6 @@
 -- Several spaces of one search: another is built beside the one that serves, compared, and switched to.
 --
---     create_space --> building -- switch_space --> serving -- switch_space, rollback_space --> kept -- drop_space
+--     create_space --> building -- switch_space --> serving -- switch_space, rollback_space --> standby -- drop_space
 --
 -- All of them are kept in step with the rows, so that there is a way back. A switch renames no table: it changes two rows of
 -- the catalog, and statements that began before it end on the space they began with.
@@ -101,9 +101,9 @@ BEGIN
         RAISE EXCEPTION 'the vectors of %.% are in column %, which is not ours', source, attribute, s.vector_column
         USING ERRCODE = 'PN400', HINT = 'Add another column, and another search of it.';
     ELSIF EXISTS (SELECT FROM neural.spaces e WHERE e.source = s.source AND e.attribute = s.attribute
-                     AND (e.kind <> 'dense' OR e.name = create_space.name)) THEN
-        RAISE EXCEPTION '%.% has sparse vectors or vectors of tokens, or a space % already', source, attribute, name
-        USING ERRCODE = 'PN400', HINT = 'Choose another name; a collection with extra vectors is indexed into a new one.';
+                     AND e.kind = 'dense' AND e.name = create_space.name) THEN
+        RAISE EXCEPTION '%.% has a space % already', source, attribute, name
+        USING ERRCODE = 'PN400', HINT = 'Choose another name.';
     ELSIF name !~ '^[[:alnum:]_]+$' OR (NOT of_documents AND octet_length(s.chunk_table || '_' || name) > 46) THEN
         RAISE EXCEPTION 'the name of the space is %, expected letters, digits and _, with its table at most 46 bytes', name
         USING ERRCODE = 'PN400', HINT = 'Choose a shorter one.';
@@ -139,6 +139,8 @@ BEGIN
         PERFORM neural.watch_documents();
     END IF;
     PERFORM neural.make_tables(made);
+    PERFORM neural.make_vectors(made, e.kind, e.encoder, e.dimensions, e.revision, e.options) FROM neural.spaces e
+      WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name AND e.kind <> 'dense';
     PERFORM neural.watch_again(made);
     PERFORM neural.mark_all(made, source);
     RETURN made;
@@ -216,14 +218,15 @@ BEGIN
     IF why IS NOT NULL AND NOT force THEN
         RAISE EXCEPTION '%', why USING ERRCODE = 'PN400', HINT = 'Wait for the workers, run pgneural space index, or force it.';
     END IF;
-    UPDATE neural.spaces e SET state = 'kept', switched_at = clock_timestamp()
-     WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
-    UPDATE neural.spaces e SET state = 'serving', switched_at = clock_timestamp() WHERE e.id = s.id;
+    UPDATE neural.spaces e SET state = 'standby', switched_at = clock_timestamp()
+     WHERE e.source = s.source AND e.attribute = s.attribute AND e.state = 'serving';
+    UPDATE neural.spaces e SET state = 'serving', switched_at = clock_timestamp()
+     WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name;  -- with its extra vectors
 END
 $$;
 
 COMMENT ON FUNCTION neural.switch_space(regclass, text, text, boolean) IS
-'Has another space of a search answer from now on; the one that did is kept, and in step, until it is dropped';
+'Has another space of a search answer from now on; the one that did is on standby, in step with the rows, until it is dropped';
 
 CREATE OR REPLACE FUNCTION neural.rollback_space(source regclass, attribute text)
 RETURNS text
@@ -235,9 +238,9 @@ BEGIN
     PERFORM neural.lock_search(source, attribute);
     SELECT e.name INTO before FROM neural.spaces e
      WHERE e.relation = rollback_space.source AND e.attribute = rollback_space.attribute
-       AND e.kind = 'dense' AND e.state = 'kept' ORDER BY e.switched_at DESC LIMIT 1;
+       AND e.kind = 'dense' AND e.state = 'standby' ORDER BY e.switched_at DESC LIMIT 1;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no space of %.% has been kept', source, attribute
+        RAISE EXCEPTION 'no space of %.% is on standby', source, attribute
         USING ERRCODE = 'PN404', HINT = 'There is nothing to go back to.';
     END IF;
     PERFORM neural.switch_space(source, attribute, before, true);
@@ -257,6 +260,7 @@ DECLARE
     schema text;
     own text;
     serving neural.spaces;
+    made oid[];
     renamed record;
 BEGIN
     PERFORM neural.lock_search(source, attribute);
@@ -276,6 +280,7 @@ BEGIN
         RAISE EXCEPTION 'documents of % are not encoded yet in the space that stays', attribute
         USING ERRCODE = 'PN400', HINT = 'Wait for the workers; pgneural status tells.';
     END IF;
+    PERFORM neural.drop_vectors_of(s.id);
     EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', schema, s.chunk_table || '_terms', schema, s.chunk_table);
     DELETE FROM neural.spaces e WHERE e.id = s.id;
     IF source = 'neural.documents'::regclass THEN
@@ -289,13 +294,11 @@ BEGIN
     ELSIF s.chunk_table = own THEN  -- the space that serves takes the usual names, which models and triggers know
         SELECT * INTO STRICT serving FROM neural.spaces e
          WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
+        made := ARRAY(SELECT to_regclass(t.name)::oid FROM neural.kept_tables(serving.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name))
+                || ARRAY(SELECT to_regclass(t.name)::oid FROM neural.extra_tables(serving.id) AS t(name));
         FOR renamed IN
             SELECT c.oid::regclass AS relation, c.relname AS before, c.relkind AS kind FROM pg_class c
-             WHERE c.relnamespace = to_regnamespace(quote_ident(schema)) AND c.relkind IN ('r', 'i')
-               AND (c.relname IN (serving.chunk_table, serving.chunk_table || '_terms')
-                    OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid IN (
-                           to_regclass(format('%I.%I', schema, serving.chunk_table)),
-                           to_regclass(format('%I.%I', schema, serving.chunk_table || '_terms')))))
+             WHERE (c.oid = ANY (made) OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = ANY (made)))
                AND starts_with(c.relname, serving.chunk_table)
         LOOP
             EXECUTE format('ALTER %s %s RENAME TO %I', CASE renamed.kind WHEN 'r' THEN 'TABLE' ELSE 'INDEX' END,
@@ -303,13 +306,13 @@ BEGIN
         END LOOP;
         FOR renamed IN
             SELECT conrelid::regclass AS relation, conname AS before FROM pg_constraint
-             WHERE contype = 'f' AND starts_with(conname, serving.chunk_table) AND conrelid IN (
-                   to_regclass(format('%I.%I', schema, own)), to_regclass(format('%I.%I', schema, own || '_terms')))
+             WHERE contype = 'f' AND starts_with(conname, serving.chunk_table) AND conrelid = ANY (made)
         LOOP
             EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', renamed.relation, renamed.before,
                            own || substr(renamed.before, length(serving.chunk_table) + 1));
         END LOOP;
-        UPDATE neural.spaces e SET chunk_table = own WHERE e.id = serving.id;
+        UPDATE neural.spaces e SET chunk_table = own || substr(e.chunk_table, length(serving.chunk_table) + 1)
+         WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = serving.name;
     END IF;
     PERFORM neural.watch_again(e.id) FROM neural.spaces e
       WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';

@@ -12,8 +12,8 @@ BEGIN
         SELECT to_regclass(t.name) AS kept, s.relation FROM neural.spaces s, neural.kept_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
          WHERE s.kind = 'dense' AND to_regclass(t.name) IS NOT NULL AND EXISTS (SELECT FROM neural.lacking(to_regclass(t.name), s.relation))
         UNION ALL
-        SELECT to_regclass(format('neural.%I', s.chunk_table)), s.relation FROM neural.spaces s
-         WHERE s.kind <> 'dense' AND EXISTS (SELECT FROM neural.lacking(to_regclass(format('neural.%I', s.chunk_table)), s.relation))
+        SELECT to_regclass(t.name), s.relation FROM neural.spaces s, neural.extra_tables(s.id) AS t(name)
+         WHERE to_regclass(t.name) IS NOT NULL AND EXISTS (SELECT FROM neural.lacking(to_regclass(t.name), s.relation))
     LOOP
         IF pg_has_role((SELECT relowner FROM pg_catalog.pg_class WHERE oid = made.kept), 'USAGE') THEN
             PERFORM neural.follow_source(made.kept, made.relation);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -18,7 +19,7 @@ from pgneural.counting import Counting
 from pgneural.documents import contained, mean_vectors, others
 from pgneural.errors import InvalidQuery
 from pgneural.explain import Explanation, explain
-from pgneural.extra_vectors import ExtraVectors
+from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
 from pgneural.filter import Expression, Filter, condition
 from pgneural.incoming import Incoming, Indexable
 from pgneural.options import (
@@ -30,11 +31,10 @@ from pgneural.options import (
     patience_of,
     query_of,
     refinement_of,
-    require_legs,
     text_of,
     vector_of,
     with_arrays,
-    with_vector,
+    with_vectors,
 )
 from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.query import Query as Asked
@@ -42,17 +42,17 @@ from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, filter_errors
 from pgneural.searcher import Searcher
 from pgneural.statement import Page, Query
-from pgneural.store.catalog import indexed_of
 from pgneural.store.engine import translated
 from pgneural.store.freshness import wait_until_fresh
 from pgneural.store.indexes import BuildProgress, build, rebuild
 from pgneural.store.lexical import complete
 from pgneural.store.pruning import now
 from pgneural.store.schema import DOCUMENTS, Document, Space
+from pgneural.store.space import indexed_of
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
-from pgneural.types import Encoder, Mode, Vector
+from pgneural.types import Encoder, ExtraEncoder, Mode, Vector
 
 
 class Collection:
@@ -63,7 +63,7 @@ class Collection:
         engine: sa.Engine,
         space: Space,
         encoder: Callable[[], Encoder],
-        extra: Mapping[str, ExtraVectors] | None = None,
+        extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
     ) -> None:
         self.searcher = Searcher(engine, space, encoder, extra)
 
@@ -142,7 +142,7 @@ class Collection:
                 follow_row_security(connection)
             build(self.searcher.engine, self._space, build_progress)
             for extra_vectors in self.searcher.extra.values():
-                extra_vectors.complete(self.searcher.engine)
+                extra_vectors.complete(self.searcher.engine, self._space)
             self.searcher.forget_statements()  # the statistics are old now
             return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
 
@@ -412,18 +412,14 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _asked(self, query: QueryInput, options: SearchOptions) -> Query:
-        asked, inputs = query_of(query, options), inputs_of(options)
-        if asked.mode in (Mode.SEMANTIC, Mode.HYBRID):
-            asked = with_vector(asked, "semantic", lambda: self._encoded(inputs.get("semantic", query)))
-        if asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self.searcher.extra):
-            text = text_of(inputs.get("sparse", asked.text or ""))
-            asked = asked.with_inputs(sparse=self._extra_vectors("sparse").encode_query(text or ""))
-        require_legs(inputs, asked)
-        return asked
+        asked = query_of(query, options)
+        wanted = asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self.searcher.extra)
+        sparse = self._extra_vectors("sparse").encode_query if wanted else None
+        return with_vectors(asked, query, inputs_of(options), self._encoded, sparse)
 
     def _extra_vectors(self, kind: str) -> ExtraVectors:
         if kind not in self.searcher.extra:
-            option, what = ("sparse", "sparse vectors") if kind == "sparse" else ("late", "vectors of tokens")
+            what, option = EXTRA_VECTORS[kind]
             raise InvalidQuery(
                 f"collection {self.name!r} has no {what}; open it with {option}=, the folder of an encoder, and index"
             )

@@ -16,9 +16,10 @@ from pgneural.evaluation import measured
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.statement import LEXICAL, Page, Query, Target, Vectors
 from pgneural.store import spaces
-from pgneural.store.catalog import indexed_of, rows_per_key
+from pgneural.store.catalog import rows_per_key
 from pgneural.store.engine import translated
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space import indexed_of
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.spaces import SearchName
 from pgneural.store.tables import chunk_table, terms_table
@@ -37,7 +38,7 @@ class SpaceResult:
 
     Attributes:
         name: The space.
-        state: ``serving``, ``building`` or ``kept``.
+        state: ``serving``, ``building`` or ``standby``.
         encoder: What makes its vectors.
         p50_ms: Median time of a search, without the encoding of its query.
         p95_ms: 95 % of the searches were quicker.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pgneural import encoders, migrate
 from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
@@ -16,7 +16,6 @@ from pgneural.collection import Collection
 from pgneural.comparison import Comparison, compare
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage, UnknownSpace
-from pgneural.extra_vectors import ExtraVectors
 from pgneural.extra_vectors import made as extra_encoder
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
@@ -31,6 +30,7 @@ from pgneural.store.engine import (
 from pgneural.store.indexes import one_builder
 from pgneural.store.monitoring import SpaceStatus, WorkerStatus, statuses, workers
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space import chunks_of, extra_spaces
 from pgneural.store.spaces import SearchName, SpaceInfo
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.table import TableSearch, table_search
@@ -322,7 +322,7 @@ class Database:
         return compare(self.engine, self._search(search), name, queries, qrels, k=k, mode=mode)
 
     def switch_space(self, search: str, name: str, *, force: bool = False) -> None:
-        """Have another space of a search answer from now on; the one that did is kept, in step with the rows.
+        """Have another space of a search answer from now on; the one that did is on standby, in step with the rows.
 
         Raises:
             InvalidSpace: Rows are not encoded yet, or it has no index; `force` switches even so.
@@ -334,7 +334,7 @@ class Database:
         """Bring back the space that served before; return its name.
 
         Raises:
-            UnknownSpace: None was kept.
+            UnknownSpace: None is on standby.
         """
         return spaces.rollback(self.engine, self._search(search))
 
@@ -346,6 +346,38 @@ class Database:
             UnknownSpace: There is no such search or space.
         """
         spaces.drop(self.engine, self._search(search), name)
+
+    def add_vectors(
+        self,
+        search: str,
+        *,
+        sparse: str | Path | ExtraEncoder | None = None,
+        late: str | Path | ExtraEncoder | None = None,
+    ) -> None:
+        """Give a search extra vectors of its chunks; workers, or the next `sync`, make them.
+
+        Args:
+            search: As of `spaces`. To a collection, `collection` gives them.
+            sparse: A learned sparse encoder (sentence-transformers `SparseEncoder`), as a folder or name, known to the
+                workers, too: a further leg of hybrid search, and mode ``sparse``.
+            late: An encoder of tokens (`MultiVectorEncoder`), as a folder or name, for `LateInteraction`; likewise.
+
+        Raises:
+            UnknownSpace: There is no such search.
+            InvalidSpace: It has such vectors already, or no chunks.
+            EncoderUnavailable: The model's files are not here, or are not such a model's.
+        """
+        found = self._search(search)
+        if found.source == DOCUMENTS.fullname:
+            self.collection(found.attribute, sparse=sparse, late=late)
+            return
+        for kind, encoder in (("sparse", sparse), ("tokens", late)):
+            if encoder is not None:
+                spaces.add_vectors(self.engine, found, kind, extra_encoder(kind, encoder))
+
+    def drop_vectors(self, search: str, kind: Literal["sparse", "tokens"]) -> None:
+        """Drop the extra vectors of a search, of one kind; errors are those of `add_vectors`."""
+        spaces.drop_vectors(self.engine, self._search(search), kind)
 
     def _search(self, search: str) -> SearchName:
         with translated(), self.engine.begin() as connection:
@@ -361,9 +393,10 @@ class Database:
         with translated(), contextlib.ExitStack() as held:
             with self.engine.begin() as connection:
                 migrate.require_current(connection)
-                spaces = [catalog.require_space(connection, name), *catalog.extra_spaces(connection, name).values()]
-            for space in spaces:
-                held.enter_context(one_builder(self.engine, catalog.chunks_of(space)))
+                space = catalog.require_space(connection, name)
+                every = [space, *extra_spaces(connection, space).values()]
+            for each in every:
+                held.enter_context(one_builder(self.engine, chunks_of(each)))
             with self.engine.begin() as connection:
                 catalog.drop_collection(connection, name)
 
@@ -374,12 +407,7 @@ class Database:
         options: dict[str, Any],
         extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
     ) -> Collection:
-        with translated(), self.engine.begin() as connection:
-            spaces = catalog.extra_spaces(connection, space.attribute)
-        given = extra or {}
-        extra_vectors = {kind: ExtraVectors(other, given.get(kind)) for kind, other in spaces.items()}
-        made = functools.partial(_opened, space, encoder, options)
-        return Collection(self.engine, space, made, extra_vectors)
+        return Collection(self.engine, space, functools.partial(_opened, space, encoder, options), extra)
 
     def _add_extra(self, space: Space, wanted: Mapping[str, str | Path | ExtraEncoder | None]) -> None:
         """Give a collection the extra vectors that it has not yet; refuse another encoder than it has."""
@@ -388,7 +416,7 @@ class Database:
                 continue
             made = extra_encoder(kind, encoder)
             with translated(), self.engine.begin() as connection:
-                existing = catalog.extra_spaces(connection, space.attribute).get(kind)
+                existing = extra_spaces(connection, space).get(kind)
                 if existing:
                     catalog.require_encoder(existing, made)
                 else:

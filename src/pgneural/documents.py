@@ -22,11 +22,13 @@ from sqlalchemy.orm.attributes import instance_dict
 from pgneural.errors import InvalidFilter, UnknownDocument
 from pgneural.filter import Filter, condition, require_over, settled
 from pgneural.search import Hit, HitChunk, Hits
-from pgneural.statement import Query, StatementCache, Target, Vectors
-from pgneural.store.catalog import chunks_of, chunks_per_row, indexed_of, terms_of
+from pgneural.space_target import legs_of, tokens_of
+from pgneural.statement import Query, StatementCache, Target
+from pgneural.store.catalog import chunks_per_row
 from pgneural.store.contained import require_contained
 from pgneural.store.failures import prepared_anew
 from pgneural.store.schema import DOCUMENTS, Document, Space
+from pgneural.store.space import indexed_of, terms_of
 from pgneural.store.vectors import Storage
 from pgneural.store.writer import among
 from pgneural.types import Vector
@@ -125,18 +127,14 @@ def target_of(connection: sa.Connection, space: Space, chunks: sa.Table, extra: 
         chunks: Its chunk table.
         extra: The spaces of extra vectors, by kind.
     """
-    ratio = chunks_per_row(connection, space)
-    sparse, tokens = extra.get("sparse"), extra.get("tokens")
-    vectors = [Vectors("semantic", chunks, indexed_of(space), ratio)]
-    if sparse is not None:
-        vectors.append(Vectors("sparse", chunks_of(sparse), indexed_of(sparse), ratio))
+    per_row = chunks_per_row(connection, space)
     return Target(
         DOCUMENTS,
-        tuple(vectors),
+        legs_of(chunks, indexed_of(space), per_row, extra),
         terms_of(space),
         space.id,
         DOCUMENTS.c.collection == space.attribute,
-        None if tokens is None else chunks_of(tokens),
+        tokens_of(chunks, extra),
     )
 
 

@@ -155,6 +155,7 @@ class EncodeJob:
             share.done.reused += sum(piece.hash not in made for piece in batch.chunks)
             batch.give(found | made)
             with self._apart(share):
+                batch.add_extra(self._source(share))
                 self._store(share, batch)
             share.finish(row.row.key for row in batch.rows)
 
@@ -238,16 +239,16 @@ class EncodeJob:
     def _store(self, share: SpaceShare, batch: Batch) -> None:
         started = time.perf_counter()
         try:
-            self._store_together(share, batch.rows)
+            self._store_together(share, batch, batch.rows)
         except (DBAPIError, psycopg.Error) as error:
             self._refuse(error)
             for made in batch.rows:
-                self._store_singly(share, made)
+                self._store_singly(share, batch, made)
         share.done.write_seconds += time.perf_counter() - started
 
-    def _store_singly(self, share: SpaceShare, made: EncodedRow) -> None:
+    def _store_singly(self, share: SpaceShare, batch: Batch, made: EncodedRow) -> None:
         try:
-            self._store_together(share, [made])
+            self._store_together(share, batch, [made])
         except (DBAPIError, psycopg.Error) as error:
             if sqlstate(error) in BUSY or not self._exists(share, made):
                 self._give_back(share, [made.row.key], BUSY_SECONDS)  # it is being deleted: that is noted, too
@@ -258,7 +259,7 @@ class EncodeJob:
         with self._source(share).begin() as connection:
             return bool(share.kept.existing(connection, [made.row.key]))
 
-    def _store_together(self, share: SpaceShare, rows: Sequence[EncodedRow]) -> None:
+    def _store_together(self, share: SpaceShare, batch: Batch, rows: Sequence[EncodedRow]) -> None:
         """Store what is still ours and as it was; the rest goes back to the queue."""
         kept, keys = share.kept, [made.row.key for made in rows]
         with self._source(share).begin() as connection:
@@ -269,7 +270,7 @@ class EncodeJob:
                 kept.claim_revision(connection, encoder.name, encoder.revision)
             there = kept.existing(connection, sorted(ours))
             as_read = [made for made in rows if made.row.key in ours and _agrees(made, there)]
-            kept.store(connection, as_read)
+            batch.store(connection, as_read)
             finished = [made.row.key for made in as_read]
             queue.done(connection, share.claim, finished)
         share.done.rows += len(finished)

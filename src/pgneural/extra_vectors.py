@@ -1,8 +1,9 @@
-"""Making the extra vectors of a collection's chunks: sparse ones, and those of tokens."""
+"""Making the extra vectors of chunks: sparse ones, and those of tokens."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -10,13 +11,18 @@ import sqlalchemy as sa
 from pgneural.encoders import get_extra
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.store.catalog import require_encoder
-from pgneural.store.extra_vectors import missing, store
+from pgneural.store.extra_vectors import Lacking, insert, lacking_after, lacking_of, written
 from pgneural.store.indexes import build
+from pgneural.store.owner import Transactions
 from pgneural.store.schema import Space
-from pgneural.types import ExtraEncoder, Vector, below
+from pgneural.store.space_tables import EncodedRow, ExtraVector, SpaceTables, claim_revision
+from pgneural.types import ExtraEncoder, Vector, below, fingerprint
 
 BATCH_CHUNKS = 64
 """Chunks that are encoded and stored at once: sparse weights are encoded as 30,000 numbers a chunk."""
+
+EXTRA_VECTORS = {"sparse": ("sparse vectors", "sparse"), "tokens": ("vectors of tokens", "late")}
+"""What the kinds are called, and the options that give a search such vectors: ``sparse=``, ``--sparse-encoder``."""
 
 
 def made(kind: str, encoder: str | Path | ExtraEncoder) -> ExtraEncoder:
@@ -32,7 +38,7 @@ def made(kind: str, encoder: str | Path | ExtraEncoder) -> ExtraEncoder:
 
 
 class ExtraVectors:
-    """The extra vectors of one kind of a collection.
+    """The extra vectors of one kind of a search.
 
     Attributes:
         space: Their space.
@@ -50,28 +56,92 @@ class ExtraVectors:
             EncoderMismatch: The model's files have changed.
             UnpermittedModel: Only the database names it, and this host does not permit it.
         """
+        space = self.space
         if self._encoder is None:
-            permitted_options(self.space.encoder, self.space.options)
-        encoder = made(self.space.kind, self._encoder or self.space.encoder)
-        require_encoder(self.space, encoder)
+            encoder = get_extra(space.kind, space.encoder, **permitted_options(space.encoder, space.options))
+        else:
+            encoder = made(space.kind, self._encoder)
+        if space.revision:
+            require_encoder(space, encoder)
         return encoder
 
     def encode_query(self, text: str) -> Vector:
         """Return weights, shape (d,), or vectors of tokens, shape (t, d)."""
         return self.encoder.encode_query(text)
 
-    def complete(self, engine: sa.Engine) -> int:
-        """Make the vectors of every chunk that has none; return how many. It may be stopped anywhere."""
+    def complete(self, engine: sa.Engine, chunks: Space) -> int:
+        """Make the vectors of every chunk of a collection that has none; it may be stopped anywhere.
+
+        Args:
+            engine: Where.
+            chunks: The space whose chunks they are of.
+
+        Returns:
+            How many were made.
+        """
+        with engine.connect() as connection:
+            kept = SpaceTables.of(connection, chunks)
         completed, after = 0, (0, -1)
         while True:
             with engine.connect() as connection:
-                chunks = missing(connection, self.space, after, BATCH_CHUNKS)
-            if not chunks:
+                lacking = lacking_after(connection, kept, self.space, after, BATCH_CHUNKS)
+            if not lacking:
                 break
-            vectors = self.encoder.encode_documents([below(chunk.title, chunk.text) for chunk in chunks])
+            vectors = list(self._encoded([chunk for _, chunk in lacking]))
             with engine.begin() as connection:
-                completed += store(connection, self.space, chunks, vectors)
-            after = (chunks[-1].source_id, chunks[-1].ordinal)
+                completed += insert(connection, kept, self.space, vectors)
+            after = lacking[-1][0], lacking[-1][1].ordinal
         if self.space.kind == "sparse":
             build(engine, self.space)
         return completed
+
+    def add(self, where: Transactions, kept: SpaceTables, rows: Sequence[EncodedRow]) -> None:
+        """Encode the chunks of rows that are about to be stored, and those that are stored already and lack a vector.
+
+        Args:
+            where: Begins the transactions that read.
+            kept: The tables of the space.
+            rows: Each gets its vectors.
+        """
+        by_key = {made.row.key: made for made in rows if made.row.values is not None}
+        stored = [key for key, made in by_key.items() if made.chunks is None]
+        with where.begin() as connection:
+            lacking = lacking_of(connection, kept, self.space, stored) if stored else []
+        titled = [chunk._replace(title=by_key[chunk.key].row.title) for chunk in lacking]
+        for vector in self._encoded([*_chunks(by_key.values()), *titled]):
+            by_key[vector.key].extra.setdefault(self.space.kind, []).append(vector)
+
+    def store(self, connection: sa.Connection, kept: SpaceTables, rows: Sequence[EncodedRow]) -> None:
+        """Store what `add` has made, after the chunks; the caller commits.
+
+        Raises:
+            EncoderMismatch: Another revision of the encoder made the vectors that are there.
+        """
+        vectors = [vector for made in rows for vector in made.extra.get(self.space.kind, ())]
+        if vectors:
+            claim_revision(connection, self.space, self.encoder.name, self.encoder.revision)
+            insert(connection, kept, self.space, vectors)
+
+    def _encoded(self, chunks: Sequence[Lacking]) -> Iterator[ExtraVector]:
+        for begin in range(0, len(chunks), BATCH_CHUNKS):
+            some = chunks[begin : begin + BATCH_CHUNKS]
+            vectors = self.encoder.encode_documents([_read(chunk) for chunk in some])
+            for chunk, vector in zip(some, vectors, strict=True):
+                yield ExtraVector(chunk.key, chunk.ordinal, chunk.hash, written(self.space, vector))
+
+
+def extra_vectors_of(kept: SpaceTables) -> list[ExtraVectors]:
+    """Return the extra vectors of the chunks of a space, with the encoders that the catalog names."""
+    return [ExtraVectors(space) for space in kept.extra.values()]
+
+
+def _read(chunk: Lacking) -> str:
+    """Return what the dense encoder read for a chunk: a title that is too long has chunks of its own, without it."""
+    whole = below(chunk.title or "", chunk.text)
+    return whole if fingerprint(whole) == chunk.hash else chunk.text
+
+
+def _chunks(rows: Iterable[EncodedRow]) -> Iterator[Lacking]:
+    for made in rows:
+        for ordinal, chunk in enumerate(made.chunks or ()):
+            yield Lacking(made.row.key, ordinal, made.row.title, chunk.text, chunk.hash)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators, visitors
 
 from pgneural.amounts import number, whole
-from pgneural.errors import DimensionMismatch, InvalidQuery, MissingExtra
+from pgneural.errors import DimensionMismatch, EncoderUnavailable, InvalidQuery, MissingExtra, UnpermittedModel
 from pgneural.filter import Expression, Filter, condition, expression, settled
 from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
@@ -288,6 +288,45 @@ def with_vector(query: Query, leg: str, encode: Callable[[], Vector]) -> Query:
             raise
         warn(f"the search goes on by words alone: {error}", stacklevel=2)
         return replace(query, mode=Mode.LEXICAL)
+
+
+def with_vectors(
+    query: Query,
+    asked: QueryInput,
+    inputs: Mapping[str, QueryInput],
+    semantic: Callable[[QueryInput], Vector],
+    sparse: Callable[[str], Vector] | None,
+) -> Query:
+    """Return a query with what its legs compare.
+
+    Args:
+        query: Without vectors.
+        asked: What all legs are asked.
+        inputs: What single legs are asked instead.
+        semantic: Encodes for the semantic leg.
+        sparse: Encodes for the sparse leg; None where there is none.
+
+    Raises:
+        InvalidQuery: Something is asked of a leg that does not answer.
+        MissingExtra: As of `with_vector`.
+    """
+    if query.mode in (Mode.SEMANTIC, Mode.HYBRID):
+        query = with_vector(query, "semantic", lambda: semantic(inputs.get("semantic", asked)))
+    if sparse is not None and query.mode in (Mode.SPARSE, Mode.HYBRID):
+        query = _with_sparse(query, text_of(inputs.get("sparse", query.text or "")) or "", sparse)
+    require_legs(inputs, query)
+    return query
+
+
+def _with_sparse(query: Query, text: str, encode: Callable[[str], Vector]) -> Query:
+    """Return a query with the input of the sparse leg; a hybrid one goes on without it, with a warning."""
+    try:
+        return query.with_inputs(sparse=encode(text))
+    except (MissingExtra, UnpermittedModel, EncoderUnavailable) as error:
+        if query.mode is not Mode.HYBRID:
+            raise
+        warn(f"the search goes on without its sparse leg: {error}", stacklevel=3)
+        return query
 
 
 def vector_of(query: QueryInput, encoder: Callable[[], Encoder], indexed: Indexed, what: str) -> Vector:

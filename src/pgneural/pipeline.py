@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pgneural.chunk import chunk
 from pgneural.errors import InvalidFilter
 from pgneural.load import check, mistyped
-from pgneural.store.catalog import indexed_of
 from pgneural.store.schema import Space
+from pgneural.store.space import indexed_of
 from pgneural.store.vector_cache import cache_vectors, cached_vectors, evict
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint

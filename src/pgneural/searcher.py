@@ -13,6 +13,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
@@ -27,16 +28,15 @@ from pgneural.search import Hits, RefinedSearch, Refinement, run
 from pgneural.statement import Query, Target
 from pgneural.store.catalog import (
     STATISTICS_SECONDS,
-    chunks_of,
     dropped,
-    extra_spaces,
     find_space,
     require_encoder,
     space_of,
 )
 from pgneural.store.engine import translated
 from pgneural.store.schema import Space
-from pgneural.types import Encoder
+from pgneural.store.space import chunks_of, extra_spaces
+from pgneural.types import Encoder, ExtraEncoder
 
 
 class Searcher:
@@ -44,13 +44,12 @@ class Searcher:
 
     Attributes:
         engine: Where the collection is.
-        extra: The extra vectors of its chunks, by kind.
 
     Args:
         engine: Where the collection is.
         space: The space that served when the client was opened.
         encoder: Gives the encoder of that space.
-        extra: The extra vectors of its chunks, by kind.
+        extra: The encoders of extra vectors that the program gives, by kind.
     """
 
     def __init__(
@@ -58,9 +57,10 @@ class Searcher:
         engine: sa.Engine,
         space: Space,
         encoder: Callable[[], Encoder],
-        extra: Mapping[str, ExtraVectors] | None = None,
+        extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
     ) -> None:
-        self.engine, self.extra = engine, dict(extra or {})
+        self.engine, self._extra_encoders = engine, extra or {}
+        self._extra: dict[int, dict[str, ExtraVectors]] = {}
         self._name, self._first, self._make = space.attribute, space.id, encoder
         self._own: Encoder | None = None
         self._preparation = Preparation(self._prepared_by)
@@ -85,6 +85,11 @@ class Searcher:
             EncoderMismatch: The encoder of this name has another revision here.
         """
         return self._encoder_of(self.space)
+
+    @property
+    def extra(self) -> Mapping[str, ExtraVectors]:
+        """The extra vectors of the chunks of the space that is searched, by kind."""
+        return self._extra_of(self.space)
 
     @property
     def chunks(self) -> sa.Table:
@@ -130,8 +135,7 @@ class Searcher:
         """Take the collection as it is now: who writes to it writes to the space that serves."""
         with self.engine.begin() as connection:
             self._active.activate(self._serving(connection))
-            for kind, space in extra_spaces(connection, self._name).items():
-                self.extra.setdefault(kind, ExtraVectors(space))
+            self._read_extra(connection, self.space)
 
     def target(self, connection: sa.Connection) -> Target:
         """Return what is searched."""
@@ -146,7 +150,7 @@ class Searcher:
             if found is None or not found.serves(target):
                 found = DocumentStatements(target)
             self._statements, self._believed = found, time.monotonic() + STATISTICS_SECONDS
-        found.states = ["serving", "kept"] if self._active.pending else ["serving"]
+        found.states = ["serving", "standby"] if self._active.pending else ["serving"]
         return found
 
     def forget_statements(self) -> None:
@@ -193,8 +197,24 @@ class Searcher:
         return self._chunks[space.id]
 
     def _target(self, connection: sa.Connection, space: Space) -> Target:
-        extra = {kind: each.space for kind, each in self.extra.items()}
+        extra = {kind: each.space for kind, each in self._extra_of(space).items()}
         return target_of(connection, space, self._chunks_of(space), extra)
+
+    def _extra_of(self, space: Space) -> Mapping[str, ExtraVectors]:
+        if space.id not in self._extra:
+            with translated(), self.engine.begin() as connection:
+                self._read_extra(connection, space)
+        return self._extra[space.id]
+
+    def _read_extra(self, connection: sa.Connection, space: Space) -> None:
+        """Look up the extra vectors of a space; those that are known keep their encoders."""
+        before, encoders = self._extra.get(space.id, {}), self._extra_encoders
+        self._extra[space.id] = {
+            kind: before[kind]
+            if kind in before and before[kind].space.id == found.id
+            else ExtraVectors(found, encoders.get(kind))
+            for kind, found in extra_spaces(connection, space).items()
+        }
 
     def _prepared_by(self, space: Space) -> Callable[[], None]:
         """Return what gets the encoder and the statements for another space ready."""

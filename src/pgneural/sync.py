@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from pgneural.chunk import chunk
 from pgneural.errors import InvalidQuery
+from pgneural.extra_vectors import ExtraVectors, extra_vectors_of
 from pgneural.store import lexical, queue
 from pgneural.store.copying import commits_at_once
 from pgneural.store.owner import Nested, Transactions, Within
@@ -66,6 +68,22 @@ class Batch:
             return cls(kept, rows)
         with where.begin() as connection:
             return cls(kept, rows, kept.known(connection, before))
+
+    def add_extra(self, where: Transactions) -> None:
+        """Make the extra vectors of its chunks, where the search has any."""
+        for extra in self.extra:
+            extra.add(where, self.kept, self.rows)
+
+    def store(self, connection: sa.Connection, rows: Sequence[EncodedRow]) -> None:
+        """Store all that was made of some of its rows; the caller commits."""
+        self.kept.store(connection, rows)
+        for extra in self.extra:
+            extra.store(connection, self.kept, rows)
+
+    @functools.cached_property
+    def extra(self) -> Sequence[ExtraVectors]:
+        """The extra vectors of its chunks."""
+        return extra_vectors_of(self.kept)
 
     @property
     def chunks(self) -> Iterator[Chunk]:
@@ -172,5 +190,6 @@ class TransactionalSync:
             batch.give(found | made)
             self.report.chunks_encoded += len(made)
             self.report.chunks_reused += sum(1 for _ in batch.chunks) - len(made)
-        self._kept.store(connection, batch.rows)
+        batch.add_extra(Within(connection))
+        batch.store(connection, batch.rows)
         return len(batch.rows)

@@ -164,6 +164,8 @@ def table_search(engine: sa.Engine, space: Space) -> TableSearch[Any]:
     chunks, terms = definition.tables(table, table.metadata)
     definition = replace(definition, reads=reads)  # not the text of the catalog, which is its owner's to write
     bound: SearchBinding[Any] = SearchBinding(mapper, definition, chunks, terms, space.encoder, catalogued=True)
+    with engine.connect() as connection:
+        bound.look(connection)
     return TableSearch(bound, lambda: Session(engine))
 
 

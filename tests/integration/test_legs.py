@@ -14,7 +14,8 @@ from pgneural import RRF, Collection, Database, Searchable, WeightedSum
 from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.explain import stages_of
 from pgneural.statement import Page, Query, Target, Vectors
-from pgneural.store.catalog import chunks_of, dense_spaces, indexed_of
+from pgneural.store.catalog import dense_spaces
+from pgneural.store.space import chunks_of, indexed_of
 from pgneural.types import Mode
 from pgneural.worker import Worker
 from tests.fixtures.orm import Create

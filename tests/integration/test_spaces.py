@@ -81,7 +81,7 @@ def test_a_collection_changes_its_model(db: Database, notes: Collection) -> None
     assert comparison.overlap > 0.5
     assert [space.mean["mrr@10"] for space in comparison.spaces] == [1.0, 1.0]
     db.switch_space("notes", "small")
-    assert states(db) == {"small": "serving", "main": "kept"}
+    assert states(db) == {"small": "serving", "main": "standby"}
     until_it_searches(notes, "small")
     assert first(notes, "owl number 7") == "owl number 7"  # opened before: old code goes on
     assert (notes.space.name, notes.encoder.dimensions) == ("small", 64)
@@ -323,7 +323,7 @@ def test_the_command_line(db: Database, notes: Collection, tmp_path: Path) -> No
     compared = json.loads(run("space", "compare", "notes", "b", "--json"))
     assert compared["queries"] == 30
     assert json.loads(run("space", "switch", "notes", "b", "--json"))[0]["name"] == "b"
-    assert "kept" in run("space", "rollback", "notes")
+    assert "standby" in run("space", "rollback", "notes")
     assert "main" in run("space", "drop", "notes", "b")
     assert "has no space" in run("space", "drop", "notes", "b", status=1)
     assert "neural.documents" not in run("status")

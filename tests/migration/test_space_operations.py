@@ -48,6 +48,14 @@ def test_a_model_is_changed_by_operations(tmp_path: Path, url: str) -> None:
             project.assert_no_changes(notes())  # several spaces: left alone
             project.assert_no_changes(notes(dimensions=32))
     project.assert_no_changes(notes(dimensions=32))
-    script = project.script("five")
+    project.write("six", 'op.add_vectors("notes", "search", "sparse", encoder="/srv/splade", dimensions=30522)')
+    project.upgrade()
+    project.assert_no_changes(notes(dimensions=32))
+    project.write("seven", 'op.drop_vectors("notes", "search", "sparse")')
+    script = project.script("seven")
+    assert (
+        "SELECT neural.add_vectors('\"notes\"'::regclass, 'search', kind => 'sparse', encoder => '/srv/splade'"
+        in script
+    )
     assert "SELECT neural.create_space('\"notes\"'::regclass, 'search', name => 'small'" in script
     project.engine.dispose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -234,13 +234,56 @@ def drop(target: Target, search: str, name: str, as_json: bool) -> None:
     _show(spaces, as_json)
 
 
+@space.command()
+@click.argument("search")
+@click.option(
+    "--sparse-encoder",
+    metavar="FOLDER",
+    help="A folder with a learned sparse encoder (SPLADE). Its vectors are a further leg of hybrid searches.",
+    cls=Option,
+)
+@click.option(
+    "--late-encoder",
+    metavar="FOLDER",
+    help="A folder with a late interaction encoder (ColBERT). Searches with --late compare its token vectors.",
+    cls=Option,
+)
+@json_option
+@target_options
+def add_vectors(
+    target: Target, search: str, sparse_encoder: str | None, late_encoder: str | None, as_json: bool
+) -> None:
+    """Give the rows of a search further vectors: of a learned sparse encoder, or of each token. Workers make them."""
+    if sparse_encoder is None and late_encoder is None:
+        raise click.UsageError("give --sparse-encoder, --late-encoder, or both")
+    with target.open() as database:
+        database.add_vectors(search, sparse=sparse_encoder, late=late_encoder)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
+@space.command()
+@click.argument("search")
+@click.argument("kind", type=click.Choice(["sparse", "tokens"]))
+@json_option
+@target_options
+def drop_vectors(target: Target, search: str, kind: Literal["sparse", "tokens"], as_json: bool) -> None:
+    """Drop the sparse vectors, or the token vectors, of a search."""
+    with target.open() as database:
+        database.drop_vectors(search, kind)
+        spaces = database.spaces(search)
+    _show(spaces, as_json)
+
+
 def _show(spaces: Any, as_json: bool) -> None:
     if as_json:
         output.print_json([vars(each) for each in spaces])
         return
-    columns = ("space", "state", "encoder", "dimensions", "pending", "failed", "MB", "ready")
+    columns = ["space", "state", "encoder", "dimensions", "pending", "failed", "MB", "ready"]
+    extra = any(space.extra for space in spaces)
     rows = [
-        (s.name, s.state, s.encoder, s.dimensions, s.pending, s.failed, f"{s.bytes / 1e6:.1f}", s.unready or "yes")
+        [s.name, s.state, s.encoder, s.dimensions, s.pending, s.failed, f"{s.bytes / 1e6:.1f}", s.unready or "yes"]
+        + ([", ".join(s.extra)] if extra else [])
         for s in spaces
     ]
-    output.print_table(columns, rows)
+    output.print_table(columns + ["further vectors"] * extra, rows)

@@ -67,6 +67,8 @@ class _Comparison:
 
     def _leave_alone(self, changing: dict[Key, list[str]]) -> None:
         self.alone = {(key[0], f"{name}{end}") for key, names in changing.items() for name in names for end in _ENDS}
+        if self.installed:  # extra vectors are not in the models
+            self.alone |= {(self._normal(schema), name) for schema, name in self.connection.execute(sa.text(_EXTRA))}
         for key in changing:
             self.definition.pop(key, None)
             self.installed.pop(key, None)
@@ -356,6 +358,10 @@ SELECT (parse_ident(s.source))[2] AS "table", (parse_ident(s.source))[1] AS sche
        array_agg(s.chunk_table) AS chunk_tables
   FROM neural.spaces s
  WHERE s.source <> 'neural.documents' AND s.kind = 'dense' GROUP BY s.source, s.attribute HAVING count(*) > 1"""
+
+_EXTRA = """
+SELECT (parse_ident(s.source))[1], s.chunk_table FROM neural.spaces s
+ WHERE s.source <> 'neural.documents' AND s.kind <> 'dense'"""
 
 _SPACES = """
 SELECT s.*, (parse_ident(s.source))[2] AS "table", (parse_ident(s.source))[1] AS schema

@@ -111,6 +111,49 @@ class DropSpaceOp(_SpaceOp):
         operations.invoke(cls("drop_space", source, attribute, schema, {"name": name}))
 
 
+class AddVectorsOp(_SpaceOp):
+    """Give a search extra vectors."""
+
+    @classmethod
+    def add_vectors(
+        cls,
+        operations: Operations,
+        source: str,
+        attribute: str,
+        kind: str,
+        *,
+        encoder: str,
+        dimensions: int,
+        schema: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Give the chunks of a search extra vectors; workers make them.
+
+        Args:
+            operations: Of Alembic.
+            source: The table.
+            attribute: The name of the search.
+            kind: ``sparse``, by a learned sparse encoder, or ``tokens``, by one of late interaction.
+            encoder: The model: a folder or name, known to the workers.
+            dimensions: Of its vectors: for ``sparse`` the size of its vocabulary.
+            schema: Of the table.
+            options: What the encoder is made with.
+        """
+        given = {"kind": kind, "encoder": encoder, "dimensions": dimensions, "options": options}
+        operations.invoke(cls("add_vectors", source, attribute, schema, given))
+
+
+class DropVectorsOp(_SpaceOp):
+    """Drop extra vectors."""
+
+    @classmethod
+    def drop_vectors(
+        cls, operations: Operations, source: str, attribute: str, kind: str, *, schema: str | None = None
+    ) -> None:
+        """Drop the extra vectors of a search, of one kind."""
+        operations.invoke(cls("drop_vectors", source, attribute, schema, {"kind": kind}))
+
+
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -128,6 +171,8 @@ for _name, _operation in (
     ("switch_space", SwitchSpaceOp),
     ("rollback_space", RollbackSpaceOp),
     ("drop_space", DropSpaceOp),
+    ("add_vectors", AddVectorsOp),
+    ("drop_vectors", DropVectorsOp),
 ):
     Operations.register_operation(_name)(_operation)
     Operations.implementation_for(_operation)(_run)

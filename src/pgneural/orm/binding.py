@@ -19,6 +19,7 @@ from pgneural.active_space import ActiveSpace
 from pgneural.encode_job import drain
 from pgneural.encoders.permitted import permitted, ready
 from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
+from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
 from pgneural.filter import Expression, Filter
 from pgneural.options import QueryInput
 from pgneural.orm.asynchronous import asynchronous
@@ -27,13 +28,15 @@ from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
 from pgneural.orm.resolved_space import ResolvedSpace
 from pgneural.query import Query
-from pgneural.statement import StatementCache, Target, Vectors, about_as_many
+from pgneural.space_target import legs_of, tokens_of
+from pgneural.statement import StatementCache, Target, about_as_many
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, WITHOUT_TIMES, rows_per_key
+from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key
 from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import literal, quoted_table, require_driver, translated
 from pgneural.store.failures import sqlstate
 from pgneural.store.schema import Space
+from pgneural.store.space import WITHOUT_TIMES, extra_spaces
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
 from pgneural.sync import SyncReport, TransactionalSync
@@ -78,6 +81,7 @@ class SearchBinding(Generic[E]):
         self._chunks = chunks
         self._encoder, self._title, self._parent, self._catalogued = encoder, title, parent, catalogued
         self._searched: dict[str, StatementCache] = {}
+        self._extra: dict[int, ExtraVectors] = {}
         self._believed, self._per_row, self._looked = 0.0, 1.0, 0.0
         self._active = ActiveSpace(None, self._ready)
         self._answer = ResolvedSpace(definition, chunks, terms)
@@ -162,8 +166,10 @@ class SearchBinding(Generic[E]):
 
     @property
     def modes(self) -> Sequence[Mode]:
-        """The modes in which it can be searched."""
-        return [Mode.SEMANTIC] if self.terms is None else [Mode.SEMANTIC, Mode.LEXICAL, Mode.HYBRID]
+        """The modes in which it can be searched, as it was known a moment ago: sparse only with sparse vectors."""
+        if self.terms is None:
+            return [Mode.SEMANTIC]
+        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self._answer.extra]
 
     @property
     def chunks(self) -> sa.Table:
@@ -214,6 +220,22 @@ class SearchBinding(Generic[E]):
         space = self._answer.space
         return self.encoder if space is None else self._encoder_of(space)
 
+    def extra_vectors(self, kind: str) -> ExtraVectors:
+        """Return the extra vectors of a kind, with their encoder.
+
+        Raises:
+            InvalidQuery: The search has none.
+        """
+        space = self._answer.extra.get(kind)
+        if space is None:
+            name = f"{self.definition.source}.{self.definition.attribute}"
+            what, option = EXTRA_VECTORS[kind]
+            command = f"pgneural space add-vectors {name} --{option}-encoder FOLDER"
+            raise InvalidQuery(f"{self!r} has no {what}; give it some: {command}")
+        if space.id not in self._extra:
+            self._extra[space.id] = ExtraVectors(space)
+        return self._extra[space.id]
+
     def look(self, connection: sa.Connection) -> None:
         """See from time to time which space serves; while another is waited for, always."""
         if self._active.pending or time.monotonic() > self._looked + LOOK_SECONDS:
@@ -234,9 +256,11 @@ class SearchBinding(Generic[E]):
         if before.space is not None and before.space.id == serving.id:
             self._require_revision(serving)
         again = self._active.refresh(connection, serving)
-        now = ResolvedSpace(
-            self.definition, self._chunks, self.terms, self._active.space, self._source, self._active.pending
-        )
+        searched = self._active.space
+        assert searched is not None
+        extra = {} if self._chunks is None else extra_spaces(connection, searched)
+        models = self.definition, self._chunks, self.terms
+        now = ResolvedSpace(*models, searched, extra, self._source, self._active.pending)
         if now.state == before.state:
             return again
         self._answer, self._searched, self._believed = now, {}, 0.0  # the statements are those of another
@@ -325,10 +349,11 @@ class SearchBinding(Generic[E]):
         scope = single_table_condition(self.mapper) if self._parent is None else None
         return Target(
             self.mapper.persist_selectable,
-            (Vectors("semantic", self._vectors(), answer.indexed, self._per_row),),
+            legs_of(self._vectors(), answer.indexed, self._per_row, answer.extra),
             answer.terms,
             sa.select(space).scalar_subquery(),
             scope,
+            None if answer.chunks is None else tokens_of(answer.chunks, answer.extra),
             keys={f"source_{column.name}": column for column in definition.key},
             entity=self.mapper.class_,
             composed=composed,

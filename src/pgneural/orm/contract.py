@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
 
+from pgneural.extra_vectors import ExtraVectors
 from pgneural.orm.resolved_space import ResolvedSpace
 from pgneural.statement import StatementCache, Target
 from pgneural.store.definition import SearchDefinition
@@ -38,6 +39,9 @@ class ClassSearch(Protocol[E_co]):
     @property
     def query_encoder(self) -> Encoder:
         """The encoder of the space that answers."""
+
+    def extra_vectors(self, kind: str) -> ExtraVectors:
+        """Return the extra vectors of a kind, with their encoder."""
 
     def connected(self, where: Any) -> sa.Connection:
         """Return the connection of a session, whose changes are flushed."""

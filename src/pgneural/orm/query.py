@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -26,12 +26,13 @@ from pgneural.options import (
     text_of,
     vector_of,
     with_arrays,
-    with_vector,
+    with_vectors,
 )
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.contract import ClassSearch
 from pgneural.orm.entities import EntityRows, with_entities
 from pgneural.query import Generative
+from pgneural.rerank import LateInteraction
 from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, run
 from pgneural.statement import LEXICAL, Query, one_of
 from pgneural.store.engine import require_driver, translated
@@ -173,6 +174,8 @@ class SearchQuery(Generative, Generic[E]):
 
     def _hits_of(self, session: Session) -> Hits[E]:
         query = self._filtered(session)
+        if isinstance(self.search_options.get("rerank"), LateInteraction):
+            query = replace(query, tokens=self.search.extra_vectors("tokens").encode_query(query.text or ""))
         rows = EntityRows(self.search, session, self._revision, self.loading)
         if refinement := self._refinement(query, self.search.connected(session)):
             return RefinedSearch(rows, query, refinement).hits()
@@ -272,16 +275,16 @@ class SearchQuery(Generative, Generic[E]):
     def _revision(self) -> str:
         """The revision of the encoder, where it made the vector of the query."""
         asked = inputs_of(self.search_options).get("semantic", self.asked)
-        encoded = isinstance(asked, (str, Mapping)) and self._query.mode is not Mode.LEXICAL
+        encoded = isinstance(asked, (str, Mapping)) and "semantic" in self._query.inputs
         return self.search.query_encoder.revision if encoded else ""
 
     @property
     def _query(self) -> Query:
         """The query with its vector: encoded once for each space that answers it, however often it is executed."""
-        made: dict[int, Query] = self.__dict__.setdefault("_made", {})
+        made: dict[Any, Query] = self.__dict__.setdefault("_made", {})
         while True:
             answer = self.search.answer
-            key = 0 if answer.space is None else answer.space.id
+            key = answer.state
             query = made[key] if key in made else self._encoded()
             if self.search.answer is answer:
                 return made.setdefault(key, query)
@@ -298,10 +301,14 @@ class SearchQuery(Generative, Generic[E]):
         query = replace(query, where=self._where(asked))
         if isinstance(asked, Similar):
             query = query.with_inputs(semantic=self._mean(asked))
-        elif query.mode is not Mode.LEXICAL:
-            query = with_vector(query, "semantic", lambda: self._vector(inputs.get("semantic", asked)))
-        require_legs(inputs, query)
-        return query
+            require_legs(inputs, query)
+            return query
+        return with_vectors(query, asked, inputs, self._vector, self._sparse(query.mode))
+
+    def _sparse(self, mode: Mode) -> Callable[[str], Vector] | None:
+        """Return what encodes the text of the sparse leg, where there is one, or has to be."""
+        wanted = mode is Mode.SPARSE or (mode is Mode.HYBRID and "sparse" in self.search.answer.extra)
+        return self.search.extra_vectors("sparse").encode_query if wanted else None
 
     def _mode(self) -> Mode:
         texts = isinstance(self.asked, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 from pgneural.store.definition import SearchDefinition
 from pgneural.store.schema import Space
-from pgneural.store.tables import chunk_table, terms_table
-from pgneural.store.vectors import Indexed, Storage, VectorIndex
-from pgneural.types import Distance
+from pgneural.store.space import chunks_of, indexed_of, terms_of
+from pgneural.store.vectors import Indexed
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,11 @@ class ResolvedSpace:
     """A space that answers.
 
     Attributes:
-        declared: What the class declares.
-        declared_chunks: The chunk table of the models.
-        declared_terms: The terms table of the models.
+        definition: What the class declares.
+        model_chunks: The chunk table of the models.
+        model_terms: The terms table of the models.
         space: The space, as the catalog has it; None before anybody has looked.
+        extra: The spaces of extra vectors of its chunks, by kind.
         source: The table of the class.
         waiting: Whether another space serves already, but its encoder is not loaded yet.
     """
@@ -31,6 +32,7 @@ class ResolvedSpace:
     model_chunks: sa.Table | None
     model_terms: sa.Table | None
     space: Space | None = None
+    extra: Mapping[str, Space] = field(default_factory=dict)
     source: sa.FromClause | None = None
     waiting: bool = False
 
@@ -40,9 +42,10 @@ class ResolvedSpace:
         return self.definition.name if self.space is None else self.space.chunk_table
 
     @property
-    def state(self) -> tuple[int | None, str, bool]:
+    def state(self) -> tuple[int | None, str, bool, frozenset[int]]:
         """What statements are built for."""
-        return (None if self.space is None else self.space.id), self.name, self.waiting
+        extra = frozenset(space.id for space in self.extra.values())
+        return (None if self.space is None else self.space.id), self.name, self.waiting, extra
 
     def fits(self, space: Space) -> bool:
         """Whether a space has vectors like those of the models' tables."""
@@ -55,14 +58,7 @@ class ResolvedSpace:
         if self.model_chunks is None or self.as_in_models or not isinstance(self.source, sa.Table):
             return self.model_chunks
         assert self.space is not None
-        return chunk_table(
-            self.source,
-            self.definition.attribute,
-            self.space.dimensions,
-            metadata=sa.MetaData(),
-            storage=Storage(self.space.storage),
-            name=self.space.chunk_table,
-        )
+        return chunks_of(self.space, self.source)
 
     @functools.cached_property
     def terms(self) -> sa.Table | None:
@@ -70,16 +66,12 @@ class ResolvedSpace:
         if self.model_terms is None or self.as_in_models or not isinstance(self.source, sa.Table):
             return self.model_terms
         assert self.space is not None
-        name = self.space.chunk_table
-        return terms_table(self.source, self.definition.attribute, metadata=sa.MetaData(), chunks=name)
+        return terms_of(self.space, self.source)
 
     @functools.cached_property
     def indexed(self) -> Indexed:
         """How its vectors are kept and indexed."""
-        if self.space is None:
-            return self.definition.indexed
-        index = VectorIndex.of(self.space.vector_index)
-        return Indexed(index, Storage(self.space.storage), Distance(self.space.distance), self.space.dimensions)
+        return self.definition.indexed if self.space is None else indexed_of(self.space)
 
     @property
     def as_in_models(self) -> bool:

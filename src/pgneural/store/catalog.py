@@ -6,6 +6,7 @@ encoder revision, one chunk table) and a view of its rows. Making one is explici
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from pgneural.amounts import number
 from pgneural.errors import (
@@ -29,8 +30,8 @@ from pgneural.filter import expression
 from pgneural.store.contained import require_contained
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space
-from pgneural.store.tables import chunk_table, extra_table, terms_table
-from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, reason, required_storage
+from pgneural.store.space import WITHOUT_TIMES, chunks_of, extra_spaces, terms_of
+from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.store.visibility import follow_row_security
 from pgneural.types import Distance, Encoder, ExtraEncoder
 
@@ -147,10 +148,6 @@ def find_space(connection: sa.Connection, collection: str) -> Space | None:
         return session.scalar(sa.select(Space).where(*wanted))
 
 
-WITHOUT_TIMES = (defer(Space.created_at), defer(Space.resumes_at), defer(Space.switched_at))
-"""For connections of the user's: psycopg reads no times in a DateStyle other than ISO."""
-
-
 def space_of(connection: sa.Connection, id_: int) -> Space | None:
     """Return the space of an id, or None."""
     with Session(connection) as session:
@@ -247,9 +244,8 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     _lock(connection, name)
     require_space(connection, name)
     execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
-    for extra in extra_spaces(connection, name).values():
-        chunks_of(extra).drop(connection, checkfirst=True)
     for every in dense_spaces(connection, name):
+        connection.execute(_DROP_VECTORS, {"space": every.id})
         terms_of(every).drop(connection, checkfirst=True)
         chunks_of(every).drop(connection, checkfirst=True)
     connection.execute(sa.delete(Document).where(Document.collection == name))
@@ -264,45 +260,17 @@ def dense_spaces(connection: sa.Connection, collection: str) -> list[Space]:
         return list(session.scalars(sa.select(Space).where(*wanted)))
 
 
-def extra_spaces(connection: sa.Connection, collection: str) -> dict[str, Space]:
-    """Return the spaces of a collection's extra vectors, by kind: ``sparse`` and ``tokens``."""
-    wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind != "dense")
-    with Session(connection, expire_on_commit=False) as session:
-        return {space.kind: space for space in session.scalars(sa.select(Space).where(*wanted))}
-
-
 def create_extra(
     connection: sa.Connection, space: Space, kind: str, encoder: ExtraEncoder, options: Mapping[str, Any]
 ) -> None:
     """Give a collection extra vectors of its chunks, with a table of their own; the caller commits."""
     _lock(connection, space.attribute)
     require_same_space(connection, space)
-    if kind in extra_spaces(connection, space.attribute):
+    if kind in extra_spaces(connection, space):
         return
-    table = f"{space.chunk_table}_{kind}"
-    if connection.scalar(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": quoted(SCHEMA, table)}):
-        raise InvalidName(f"schema {SCHEMA} already has a relation {table!r}; drop the collection that it belongs to")
-    sparse = kind == "sparse"
-    index = VectorIndex(Method.HNSW if sparse else Method.NONE, Precision.FULL)
-    connection.execute(
-        insert(Space).values(
-            source=SOURCE,
-            attribute=space.attribute,
-            kind=kind,
-            chunk_table=table,
-            encoder=encoder.name,
-            revision=encoder.revision,
-            options=dict(options),
-            dimensions=encoder.dimensions,
-            distance=Distance.INNER_PRODUCT,
-            max_tokens=space.max_tokens,
-            overlap=space.overlap,
-            storage=Storage.SPARSEVEC if sparse else Storage.HALFVEC,
-            vector_index=index.as_json(),
-        )
-    )
-    chunks_of(extra_spaces(connection, space.attribute)[kind]).create(connection)
-    follow_row_security(connection)
+    arguments = {"kind": kind, "encoder": encoder.name, "dimensions": encoder.dimensions, "revision": encoder.revision}
+    values = {**arguments, "space": space.id, "options": json.dumps(dict(options))}
+    connection.execute(_MAKE_VECTORS, values)
 
 
 def require_same_space(connection: sa.Connection, space: Space) -> None:
@@ -330,29 +298,6 @@ def current_space(connection: sa.Connection, space: Space) -> Space:
 def dropped(space: Space) -> UnknownCollection:
     """Say that a collection that is open is no longer there."""
     return UnknownCollection(f"collection {space.attribute!r} was dropped after it was opened; open it again")
-
-
-def chunks_of(space: Space) -> sa.Table:
-    """Return the chunk table of a collection's space, or its table of extra vectors."""
-    if space.kind != "dense":
-        dense = space.chunk_table.removesuffix(f"_{space.kind}")
-        return extra_table(_dense_chunks(space, dense, 1, Storage.VECTOR), space.kind, space.dimensions)
-    return _dense_chunks(space, space.chunk_table, space.dimensions, Storage(space.storage))
-
-
-def _dense_chunks(space: Space, name: str, dimensions: int, storage: Storage) -> sa.Table:
-    return chunk_table(DOCUMENTS, space.attribute, dimensions, metadata=sa.MetaData(), storage=storage, name=name)
-
-
-def indexed_of(space: Space) -> Indexed:
-    """Return how the vectors of a space are kept and indexed."""
-    index = VectorIndex.of(space.vector_index)
-    return Indexed(index, Storage(space.storage), Distance(space.distance), space.dimensions)
-
-
-def terms_of(space: Space) -> sa.Table:
-    """Return the terms table of a collection's space."""
-    return terms_table(DOCUMENTS, space.attribute, metadata=sa.MetaData(), chunks=space.chunk_table)
 
 
 def add_missing_terms(connection: sa.Connection) -> None:
@@ -497,3 +442,9 @@ def _literal(connection: sa.Connection, value: str) -> str:
     """Quote a value for a statement that takes no parameters."""
     quoted: str = connection.scalar(sa.select(sa.func.quote_literal(value))) or ""
     return quoted
+
+
+_MAKE_VECTORS = sa.text("""
+SELECT neural.make_vectors(:space, :kind, :encoder, :dimensions, :revision, CAST(:options AS jsonb))""")
+
+_DROP_VECTORS = sa.text("SELECT neural.drop_vectors_of(:space)")

@@ -187,7 +187,7 @@ def attach_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return what joins tables that are there to the catalog, and has their source watched."""
     values = {**definition.catalog(), "vector_index": definition.index.as_json(), "revision": "", "kind": "dense"}
     columns = ", ".join(values)
-    yield _forgotten(definition)  # left by tables that were dropped without their search
+    yield from _forgotten(definition)  # left by tables that were dropped without their search
     yield _sql(
         f"INSERT INTO {SCHEMA}.spaces (source, {columns}) "
         f"SELECT {SCHEMA}.qualified({_relation(definition)}), {', '.join(map(_literal, values.values()))}"
@@ -253,11 +253,15 @@ def drop_statements(definition: SearchDefinition) -> Iterator[Statement]:
 def detach_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return the reverse of `attach_statements`, but for what goes with the tables."""
     yield unwatch_statement(definition)
-    yield _forgotten(definition)
+    yield from _forgotten(definition)
 
 
-def _forgotten(definition: SearchDefinition) -> sa.TextClause:
-    return _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(definition)}")  # noqa: S608
+def _forgotten(definition: SearchDefinition) -> Iterator[sa.TextClause]:
+    yield _sql(  # models know nothing of these tables
+        f"SELECT {SCHEMA}.drop_vectors_of(id) FROM {SCHEMA}.spaces "  # noqa: S608
+        f"WHERE kind = 'dense' AND {_is_space(definition)}"
+    )
+    yield _sql(f"DELETE FROM {SCHEMA}.spaces WHERE {_is_space(definition)}")  # noqa: S608
 
 
 def _is_space(definition: SearchDefinition) -> str:

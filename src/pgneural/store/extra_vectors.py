@@ -1,63 +1,77 @@
 """Storing extra vectors of chunks: those of a learned sparse encoder, and one for each token.
 
-They are made after the chunks, outside of any transaction. What is stored is of the chunk as it is: who changes a
-chunk deletes it with all its vectors and makes another, and a vector whose chunk is gone or another is dropped.
+What is stored is of the chunk as it is: who changes a chunk deletes it with all its vectors and makes another, and a
+vector whose chunk is gone or another is dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import psycopg
 import sqlalchemy as sa
-from psycopg import sql
 
-from pgneural.store.catalog import chunks_of
-from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.engine import quoted_table
+from pgneural.store.schema import Space
+from pgneural.store.space_tables import ExtraVector, SpaceTables, as_json, planned_anew
 from pgneural.store.vectors import sparse_text
 from pgneural.types import Vector
 
 
-class Missing(NamedTuple):
-    """A chunk that has no further vector yet."""
+class Lacking(NamedTuple):
+    """A chunk that has no extra vector yet.
 
-    source_id: int
+    Attributes:
+        key: The key of its row, as JSON.
+        ordinal: Its place in the row.
+        title: That of the row; None where it was not asked for.
+        text: Its own.
+        hash: Of what the encoder read for it.
+    """
+
+    key: str
     ordinal: int
-    title: str
+    title: str | None
     text: str
     hash: bytes
 
 
-def missing(connection: sa.Connection, space: Space, after: tuple[int, int], limit: int) -> list[Missing]:
-    """Return chunks without a vector of this space, in the order of their keys, beginning after a key."""
-    extra = chunks_of(space)
-    chunks = _chunks(extra)
-    same = sa.and_(extra.c.source_id == chunks.c.source_id, extra.c.ordinal == chunks.c.ordinal)
-    statement = (
-        sa.select(chunks.c.source_id, chunks.c.ordinal, DOCUMENTS.c.title, chunks.c.text, chunks.c.hash)
-        .join_from(chunks, DOCUMENTS, DOCUMENTS.c.id == chunks.c.source_id)
-        .where(sa.tuple_(chunks.c.source_id, chunks.c.ordinal) > after, ~sa.exists().where(same))
-        .order_by(chunks.c.source_id, chunks.c.ordinal)
-        .limit(limit)
-    )
-    return [Missing(*row) for row in connection.execute(statement)]
+def lacking_of(connection: sa.Connection, kept: SpaceTables, extra: Space, keys: Sequence[str]) -> list[Lacking]:
+    """Return the chunks of some rows that have no vector of this kind."""
+    with planned_anew(connection, kept.space.source):
+        return [Lacking(*row) for row in connection.execute(_sql(kept, extra, _LACKING), {"keys": as_json(keys)})]
 
 
-def store(connection: sa.Connection, space: Space, chunks: Sequence[Missing], vectors: Sequence[Vector]) -> int:
+def lacking_after(
+    connection: sa.Connection, kept: SpaceTables, extra: Space, after: tuple[int, int], limit: int
+) -> list[tuple[int, Lacking]]:
+    """Return chunks of documents that have no vector of this kind, each with the key of its document.
+
+    Args:
+        connection: Where.
+        kept: The tables of the space of a collection.
+        extra: The space of the extra vectors.
+        after: The document and the ordinal after which to begin; the order is that of these.
+        limit: How many.
+    """
+    values = {"id": after[0], "ordinal": after[1], "limit": limit}
+    return [(row[0], Lacking(*row[1:])) for row in connection.execute(_sql(kept, extra, _LACKING_AFTER), values)]
+
+
+def insert(connection: sa.Connection, kept: SpaceTables, extra: Space, vectors: Sequence[ExtraVector]) -> int:
     """Store the vectors of chunks that are still the same; the caller commits. Return how many were stored."""
-    extra = chunks_of(space)
-    type_ = f"sparsevec({space.dimensions})" if space.kind == "sparse" else f"halfvec({space.dimensions})[]"
-    names = {
-        "further": sql.Identifier(str(extra.schema), extra.name),
-        "chunks": sql.Identifier(str(extra.schema), _chunks(extra).name),
-        "type": sql.SQL(type_),
-    }
-    values = [sparse_text(v) if space.kind == "sparse" else tokens_text(v) for v in vectors]
-    keys = ([c.source_id for c in chunks], [c.ordinal for c in chunks], [c.hash for c in chunks], values)
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    return driver.execute(sql.SQL(_STORE).format(**names), keys).rowcount
+    if not vectors:
+        return 0
+    names = ("row_keys", "ordinals", "hashes", "vectors")
+    values = dict(zip(names, map(list, zip(*vectors, strict=True)), strict=True))
+    with planned_anew(connection, kept.space.source):
+        return connection.execute(_sql(kept, extra, _INSERT), values).rowcount
+
+
+def written(extra: Space, vector: Vector) -> str:
+    """Return an extra vector as PostgreSQL reads it."""
+    return sparse_text(vector) if extra.kind == "sparse" else tokens_text(vector)
 
 
 def tokens_text(tokens: Vector) -> str:
@@ -67,16 +81,31 @@ def tokens_text(tokens: Vector) -> str:
     return "{" + ",".join(f'"[{row}]"' for row in rows) + "}"
 
 
-def _chunks(extra: sa.Table) -> sa.Table:
-    (chunks,) = {key.column.table for key in extra.foreign_keys}
-    assert isinstance(chunks, sa.Table)
-    return chunks
+def _sql(kept: SpaceTables, extra: Space, statement: str) -> sa.TextClause:
+    type_ = f"sparsevec({extra.dimensions})" if extra.kind == "sparse" else f"halfvec({extra.dimensions})[]"
+    same = " AND ".join(f"e.{name} = t.{name}" for name in [*kept.quoted_keys, "ordinal"])
+    inserted = ", ".join(f"t.{name}" for name in kept.quoted_keys)
+    return kept.sql(
+        statement, extra=quoted_table(extra.chunk_table, kept.schema), type=type_, same=same, inserted=inserted
+    )
 
 
-_STORE = """
-INSERT INTO {further} (source_id, ordinal, embedding)
-SELECT c.source_id, c.ordinal, new.embedding::{type}
-  FROM unnest(%s::bigint[], %s::integer[], %s::bytea[], %s::text[]) AS new (source_id, ordinal, hash, embedding)
-  JOIN {chunks} c ON c.source_id = new.source_id AND c.ordinal = new.ordinal AND c.hash = new.hash
-   FOR KEY SHARE OF c
+_LACKING = """
+SELECT k.key::text, t.ordinal, NULL, t.text, t.hash
+  FROM jsonb_array_elements((:keys)::jsonb) AS k(key) JOIN {chunks} t ON {of_kept}
+ WHERE NOT EXISTS (SELECT FROM {extra} e WHERE {same})"""
+
+_LACKING_AFTER = """
+SELECT t.source_id, jsonb_build_array(t.source_id)::text, t.ordinal, d.title, t.text, t.hash
+  FROM {chunks} t JOIN neural.documents d ON d.id = t.source_id
+ WHERE (t.source_id, t.ordinal) > (:id, :ordinal) AND NOT EXISTS (SELECT FROM {extra} e WHERE {same})
+ ORDER BY t.source_id, t.ordinal LIMIT :limit"""
+
+_INSERT = """
+INSERT INTO {extra} ({keys}, ordinal, embedding)
+SELECT {inserted}, t.ordinal, r.embedding::{type}
+  FROM unnest(CAST(:row_keys AS text[]), CAST(:ordinals AS integer[]), CAST(:hashes AS bytea[]),
+              CAST(:vectors AS text[])) AS r(key, ordinal, hash, embedding)
+ CROSS JOIN LATERAL (SELECT r.key::jsonb AS key OFFSET 0) k
+  JOIN {chunks} t ON {of_kept} AND t.ordinal = r.ordinal AND t.hash = r.hash
     ON CONFLICT DO NOTHING"""

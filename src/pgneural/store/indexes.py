@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
-from pgneural.store.catalog import chunks_of, current_space, indexed_of
+from pgneural.store.catalog import current_space
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.schema import SCHEMA, Space
+from pgneural.store.space import chunks_of, indexed_of
 from pgneural.store.tables import index_name, vector_index
 from pgneural.store.vectors import WIDTHS, Indexed, Method, VectorIndex
 

@@ -20,12 +20,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
-from pgneural.store.catalog import terms_of
 from pgneural.store.engine import execute_script, quoted
 from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.monitoring import NAMED
 from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space
+from pgneural.store.space import terms_of
 from pgneural.store.tables import terms_index
 
 BATCH_ROWS = 2000

@@ -143,7 +143,7 @@ class Space(Catalog):
     state: Mapped[str] = mapped_column(
         Text,
         server_default="serving",
-        comment="serving: answers searches; building: is to; kept: did, and can be brought back",
+        comment="serving: answers searches; building: is to; standby: did, and can be brought back",
     )
     rows_per_second: Mapped[float | None] = mapped_column(
         Double, comment="How many rows all workers together encode at most, while it does not serve; NULL for no limit"

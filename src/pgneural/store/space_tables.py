@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +19,7 @@ from pgneural.errors import EncoderMismatch
 from pgneural.store.copying import BYTEA, INTEGER, TEXT, copies, copy, has_binary_form
 from pgneural.store.engine import quoted
 from pgneural.store.schema import Space
+from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Storage
 from pgneural.types import Chunk, Vector
 
@@ -45,21 +46,65 @@ class SourceRow:
     source_hash: bytes | None
 
 
+class ExtraVector(NamedTuple):
+    """A sparse vector, or the vectors of the tokens, of one chunk.
+
+    Attributes:
+        key: The key of its row, as JSON.
+        ordinal: The place of the chunk in the row.
+        hash: That of the chunk.
+        written: The vector, as PostgreSQL reads it.
+    """
+
+    key: str
+    ordinal: int
+    hash: bytes
+    written: str
+
+
 @dataclass(slots=True)
 class EncodedRow:
-    """What was made of a row: its chunks and their vectors; without chunks where the stored ones are right."""
+    """What was made of a row.
+
+    Attributes:
+        row: The row.
+        source_hash: That of its chunks.
+        chunks: Its chunks; None where the stored ones are right.
+        vectors: Theirs, shape (n, d).
+        extra: Their extra vectors, by kind, and those that stored chunks lack.
+    """
 
     row: SourceRow
     source_hash: bytes
     chunks: Sequence[Chunk] | None = None
     vectors: Vector | None = None
+    extra: dict[str, list[ExtraVector]] = field(default_factory=dict)
 
 
 class SpaceTables:
-    """The tables of a space, and the statements about them; made by `of`."""
+    """The tables of a space, and the statements about them; made by `of`.
 
-    def __init__(self, space: Space, chunks: str | None, terms: str, types: dict[str, tuple[str, int]]) -> None:
-        self.space, self.chunks, self.terms = space, chunks, terms
+    Attributes:
+        space: The space.
+        chunks: Its chunk table; None where the vectors are in a column of the source.
+        terms: Its terms table.
+        extra: The spaces of extra vectors of its chunks, by kind.
+        schema: Of the tables.
+        keys: The columns of their key.
+        quoted_keys: The same, quoted.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        chunks: str | None,
+        terms: str,
+        types: dict[str, tuple[str, int]],
+        extra: Mapping[str, Space],
+        schema: str,
+    ) -> None:
+        self.space, self.chunks, self.terms, self.extra, self.schema = space, chunks, terms, extra, schema
+        self.quoted_keys = list(map(quoted, types))
         self._oids = [oid for _, oid in types.values()]
         self._texts: bool | None = None
         self.keys = list(types)
@@ -87,16 +132,18 @@ class SpaceTables:
             name: (type_, oid)
             for name, type_, oid in zip(found.key_names, found.key_types, found.key_oids, strict=True)
         }
-        return cls(space, found.chunks, found.terms, types)
+        extra = extra_spaces(connection, space) if found.chunks is not None else {}
+        return cls(space, found.chunks, found.terms, types, extra, found.schema)
 
-    def sql(self, statement: str) -> sa.TextClause:
-        """Fill in the names of the tables and of their keys."""
-        filled = re.sub(r"\{(\w+)\}", lambda found: self._names[found[1]].replace(":", "\\:"), statement)
+    def sql(self, statement: str, **more: str) -> sa.TextClause:
+        """Fill in the names of the tables and of their keys, and `more`."""
+        names = {**self._names, **more}
+        filled = re.sub(r"\{(\w+)\}", lambda found: names[found[1]].replace(":", "\\:"), statement)
         return sa.text(filled)
 
     def read(self, connection: sa.Connection, keys: Sequence[str]) -> list[SourceRow]:
         """Return the first of these rows: as many as `READ_BYTES` allow, at least one."""
-        with _planned_anew(connection, self.space.source):
+        with planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
             SourceRow(key, tuple(values) if there else None, title or "", content or "", hash_)
@@ -109,7 +156,7 @@ class SpaceTables:
         if not before:
             return {}
         storage = Storage(self.space.storage)
-        with _planned_anew(connection, self.space.source):
+        with planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_KNOWN), {"keys": as_json(before)}).all()
         return {bytes(hash_): storage.parse(numbers(vector)) for hash_, vector in found}
 
@@ -118,7 +165,7 @@ class SpaceTables:
         rechunked = [made for made in batch if made.chunks is not None or made.row.values is None]
         if not rechunked:
             return
-        with _planned_anew(connection, self.space.source):
+        with planned_anew(connection, self.space.source):
             connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(made.row.key for made in rechunked)})
         self._insert(connection, rechunked)
 
@@ -128,16 +175,7 @@ class SpaceTables:
         Raises:
             EncoderMismatch: They are of another.
         """
-        if self.space.revision != revision:
-            connection.execute(_CLAIM, {"space": self.space.id, "revision": revision})
-            found = connection.scalar(sa.select(Space.revision).where(Space.id == self.space.id))
-            if found != revision:
-                raise EncoderMismatch(
-                    f"the vectors of {self.space.source}.{self.space.attribute} were made by {self.space.encoder} "
-                    f"revision {found}, but this is {encoder} revision {revision}; use the same model files, or make "
-                    "another space: pgneural space create"
-                )
-            self.space.revision = revision
+        claim_revision(connection, self.space, encoder, revision)
 
     def analyze(self, connection: sa.Connection) -> None:
         """Make the statistics of the tables anew; a role that may not gets a warning from the server."""
@@ -146,7 +184,7 @@ class SpaceTables:
 
     def existing(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
         """Return those of these rows that are there."""
-        with _planned_anew(connection, self.space.source):
+        with planned_anew(connection, self.space.source):
             return set(connection.scalars(self.sql(_EXISTING), {"keys": as_json(keys)}))
 
     def _types(self, connection: sa.Connection) -> list[int]:
@@ -175,8 +213,22 @@ class SpaceTables:
             connection.execute(self.sql(_INSERT), dict(zip(names, map(list, values), strict=True)))
 
 
+def claim_revision(connection: sa.Connection, space: Space, encoder: str, revision: str) -> None:
+    """Make sure that the vectors of a space are of one revision of its encoder; see `SpaceTables.claim_revision`."""
+    if space.revision == revision:
+        return
+    connection.execute(_CLAIM, {"space": space.id, "revision": revision})
+    found = connection.scalar(sa.select(Space.revision).where(Space.id == space.id))
+    if found != revision:
+        raise EncoderMismatch(
+            f"the vectors of {space.source}.{space.attribute} were made by {space.encoder} revision {found}, but this "
+            f"is {encoder} revision {revision}; use the same model files, or make another space: pgneural space create"
+        )
+    space.revision = revision
+
+
 @contextlib.contextmanager
-def _planned_anew(connection: sa.Connection, source: str) -> Iterator[None]:
+def planned_anew(connection: sa.Connection, source: str) -> Iterator[None]:
     """Have statements planned for the tables as they are, and find what they name in the schema of the source.
 
     The server's own schema comes first, so that nothing of theirs is executed in place of what it has. A plan that
@@ -239,7 +291,7 @@ SELECT mode, path, set_config('plan_cache_mode', 'force_custom_plan', :local) AS
 _SET_BACK = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_config('search_path', :path, :local)")
 
 _TABLES = """
-SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids
+SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids, (parse_ident(s.source))[1] AS schema
   FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = :space"""
 
 _READ_AS_TEXT = sa.text("""

@@ -24,7 +24,7 @@ from pgneural.store.indexes import WORTH_INDEXING, choose, one_builder
 from pgneural.store.owner import session_of
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
-from pgneural.types import Distance
+from pgneural.types import Distance, ExtraEncoder
 
 LOCK_MILLISECONDS = 100
 """For so long a change of tables waits for its locks, before it lets the others pass and tries again."""
@@ -58,7 +58,7 @@ class SpaceInfo:
     Attributes:
         id: Of the space.
         name: Tells the spaces of one search apart.
-        state: ``serving``, ``building`` or ``kept``.
+        state: ``serving``, ``building`` or ``standby``.
         encoder: What makes its vectors.
         dimensions: Their length.
         distance: How they are compared.
@@ -69,6 +69,7 @@ class SpaceInfo:
         chunks: About how many chunks there are, as the server's statistics know.
         bytes: Of its tables, with their indexes.
         unready: Why it should not serve; None where it can.
+        extra: The extra vectors of its chunks: ``sparse``, ``tokens``.
     """
 
     id: int
@@ -84,6 +85,7 @@ class SpaceInfo:
     chunks: int
     bytes: int
     unready: str | None
+    extra: Sequence[str] = ()
 
 
 def named(connection: sa.Connection, name: str) -> SearchName:
@@ -153,7 +155,7 @@ def rollback(engine: sa.Engine, search: SearchName) -> str:
     """Bring back the space that served before; return its name.
 
     Raises:
-        UnknownSpace: None was kept.
+        UnknownSpace: None is on standby.
     """
     return str(patiently(engine, "SELECT neural.rollback_space(to_regclass(:source), :attribute)", _values(search)))
 
@@ -167,6 +169,30 @@ def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
     """
     statement = "SELECT neural.drop_space(to_regclass(:source), :attribute, :name)"
     patiently(engine, statement, {**_values(search), "name": name})
+
+
+def add_vectors(engine: sa.Engine, search: SearchName, kind: str, encoder: ExtraEncoder) -> None:
+    """Give a search extra vectors of its chunks, which workers make.
+
+    Raises:
+        InvalidSpace: It has such vectors already, or no chunks.
+    """
+    statement = (
+        "SELECT neural.add_vectors(to_regclass(:source), :attribute, CAST(:kind AS text), CAST(:encoder AS text), "
+        "CAST(:dimensions AS integer), CAST(:revision AS text))"
+    )
+    made = {"encoder": encoder.name, "dimensions": encoder.dimensions, "revision": encoder.revision}
+    patiently(engine, statement, {**_values(search), "kind": kind, **made})
+
+
+def drop_vectors(engine: sa.Engine, search: SearchName, kind: str) -> None:
+    """Drop the extra vectors of a kind.
+
+    Raises:
+        UnknownSpace: The search has none.
+    """
+    statement = "SELECT neural.drop_vectors(to_regclass(:source), :attribute, :kind)"
+    patiently(engine, statement, {**_values(search), "kind": kind})
 
 
 def set_index_aside(connection: sa.Connection, space: int) -> bool:
@@ -278,7 +304,8 @@ SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s
        coalesce((SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(k.chunks)), 0),
        coalesce(pg_total_relation_size(to_regclass(k.chunks)), 0)
            + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0),
-       neural.unready(s.id)
+       neural.unready(s.id), ARRAY(SELECT e.kind FROM neural.spaces e
+            WHERE (e.source, e.attribute, e.name) = (s.source, s.attribute, s.name) AND e.kind <> 'dense' ORDER BY 1)
   FROM neural.spaces s JOIN neural.status t ON t.id = s.id
  CROSS JOIN LATERAL neural.kept_tables(s.id) k
  WHERE s.source = :source AND s.attribute = :attribute

@@ -118,26 +118,25 @@ def _store(table: Table, connection: Connection, **_: Any) -> None:
         execute_script(connection, statement)
 
 
-def extra_table(chunks: Table, kind: str, dimensions: int) -> Table:
+def extra_table(chunks: Table, kind: str, dimensions: int, *, metadata: MetaData) -> Table:
     """Declare the table ``<chunks>_sparse`` or ``<chunks>_tokens``: extra vectors of the same chunks.
 
-    A row lives as long as its chunk: a chunk that changes is another one.
+    A row lives as long as its chunk: a chunk that changes is another one. ``neural.make_vectors`` makes the table.
     """
     name = f"{chunks.name}_{kind}"
     keys = [column.name for column in chunks.primary_key]
     vectors = {
         "sparse": Column("embedding", SPARSEVEC(dimensions), nullable=False),
-        "tokens": Column("embedding", ARRAY(HALFVEC(dimensions)), nullable=False, comment="One for each token"),
+        "tokens": Column("embedding", ARRAY(HALFVEC(dimensions)), nullable=False),
     }
     return Table(
         name,
-        chunks.metadata,
+        metadata,
         *(Column(key, chunks.c[key].type, nullable=False) for key in keys),
         vectors[kind],
         PrimaryKeyConstraint(*keys, name=conv(f"{name}_pkey")),
         ForeignKeyConstraint(keys, [chunks.c[key] for key in keys], ondelete="CASCADE", name=f"{name}_fkey"),
         schema=chunks.schema,
-        comment=f"{kind} vectors of the chunks in {chunks.fullname}",
     )
 
 

@@ -22,9 +22,10 @@ import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from pgneural.store.catalog import chunks_of, dropped, lock_name, terms_of
+from pgneural.store.catalog import dropped, lock_name
 from pgneural.store.lexical import LanguageFails, Words
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space import chunks_of, terms_of
 from pgneural.store.vectors import Storage
 from pgneural.types import BadRecord, Chunk, Record, Vector
 
