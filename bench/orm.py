@@ -187,12 +187,13 @@ def compared(session: Session, label: str, queries: Sequence[SearchQuery[Article
     connection = session.connection()
     teach(connection)
     driver: Any = connection.connection.driver_connection
-    target = Article.search.target(Article.search.encoder.revision)
+    searcher = Article.search.searcher(connection)
+    target = searcher.target(Article.search.encoder.revision)
     ours: list[float] = []
     bare: list[float] = []
     for run in range(runs + 1):
         for place, query in enumerate(queries):
-            asked = query._query
+            asked = query.encoded(searcher)
             done = with_entities(Article.search.mapper, target, asked, whole=True).compile(dialect=connection.dialect)
             text, parameters = str(done), {**done.params, **asked.parameters(target)}
             for first in (place % 2 == 0, place % 2 == 1):  # who comes second finds the pages in memory

@@ -64,8 +64,10 @@ class Collection:
         space: Space,
         encoder: Callable[[], Encoder],
         extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
+        *,
+        pinned: bool = False,
     ) -> None:
-        self.searcher = Searcher(engine, space, encoder, extra)
+        self.searcher = Searcher(engine, space, encoder, extra, pinned=pinned)
 
     @property
     def name(self) -> str:

@@ -6,23 +6,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
+from pgneural.collection import Collection
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import InvalidSpace
 from pgneural.evaluation import measured
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
-from pgneural.statement import LEXICAL, Page, Query, Target, Vectors
 from pgneural.store import spaces
-from pgneural.store.catalog import rows_per_key
 from pgneural.store.engine import translated
 from pgneural.store.schema import DOCUMENTS, Space
-from pgneural.store.space import indexed_of
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.spaces import SearchName
-from pgneural.store.tables import chunk_table, terms_table
+from pgneural.table import TableSearch, table_search
 from pgneural.types import Mode
 
 SAMPLED = 100
@@ -93,7 +92,8 @@ def compare(
         search: Their search.
         name: The space that is compared with the one that serves.
         queries: A file (see `pgneural.judgements`), or texts by id; by default how rows begin.
-        qrels: A file, or relevance by query id and by the row's key (of a document, its external id).
+        qrels: A file, or relevance by query id and by what the row is known by (`TableSearch.id_of`; of a document,
+            its external id).
         k: How many hits of each are compared.
         mode: How they are searched.
 
@@ -125,49 +125,41 @@ def _queries(connection: sa.Connection, space: Space, queries: str | Path | Quer
         return read_queries(queries)
     if queries is not None:
         return queries
-    if space.vector_column is not None:
+    chunks = SpaceTables.of(connection, space).chunks
+    if chunks is None:
         raise InvalidSpace(f"the vectors of {space.source} are in its own rows, without a text; give queries")
-    chunks = _target(connection, space).dense.table
-    text = sa.func.left(sa.func.trim(chunks.c.text), 200).label("text")
-    first = sa.select(text).where(chunks.c.ordinal == 0, text != "")
-    sampled = first.order_by(sa.func.md5(text)).limit(SAMPLED)
-    return {str(number): text for number, text in enumerate(connection.scalars(sampled))}
+    sampled = sa.text(_SAMPLED.replace("{chunks}", chunks.replace(":", "\\:")))
+    return {str(number): text for number, text in enumerate(connection.scalars(sampled, {"sampled": SAMPLED}))}
+
+
+def _search_of(engine: sa.Engine, space: Space) -> Collection | TableSearch[Any]:
+    """Return the search of this very space, whether it serves or not."""
+    if space.source == DOCUMENTS.fullname:
+        return Collection(engine, space, lambda: permitted(space.encoder, **space.options), pinned=True)
+    return table_search(engine, space, pinned=True)
 
 
 class _SpaceRun:
     """What one space answers."""
 
     def __init__(self, engine: sa.Engine, space: Space, mode: Mode, k: int) -> None:
-        self.space, self._engine, self._mode, self._k = space, engine, mode, k
+        self.space, self._mode, self._limit = space, mode, max(DEPTH, k)
+        self._search = _search_of(engine, space)
         self.keys: dict[str, list[str]] = {}
         self._seconds: list[float] = []
         self._encoding: list[float] = []
 
     def ask(self, queries: Queries) -> None:
         encoder = permitted(self.space.encoder, **self.space.options)
-        with translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            target = _target(connection, self.space)
-            legs = {Mode.HYBRID: target.legs, Mode.LEXICAL: [LEXICAL]}.get(self._mode, [target.dense.leg])
-            for id_, text in [next(iter(queries.items())), *queries.items()]:  # the first pays for caches
-                started = time.perf_counter()
-                vector = encoder.encode_query(text)
-                encoded = time.perf_counter()
-                inputs = {leg: value for leg, value in (("semantic", vector), (LEXICAL, text)) if leg in legs}
-                query = Query(self._mode, Page(max(DEPTH, self._k)), inputs, text)
-                statement = query.select(target)
-                built = time.perf_counter()
-                rows = connection.execute(statement, query.parameters(target)).mappings().all()
-                self._seconds.append(time.perf_counter() - built)
-                self._encoding.append(encoded - started)
-                self.keys[id_] = [_key(row, target) for row in rows]
-            if self.space.source == DOCUMENTS.fullname:
-                self._externally(connection)
-
-    def _externally(self, connection: sa.Connection) -> None:
-        ids = {int(key) for keys in self.keys.values() for key in keys}
-        columns = sa.select(DOCUMENTS.c.id, DOCUMENTS.c.external_id)
-        names = {row[0]: row[1] for row in connection.execute(columns.where(DOCUMENTS.c.id.in_(ids)))}
-        self.keys = {id_: [names.get(int(key), key) for key in keys] for id_, keys in self.keys.items()}
+        for id_, text in [next(iter(queries.items())), *queries.items()]:  # the first pays for caches
+            started = time.perf_counter()
+            vector = encoder.encode_query(text)
+            encoded = time.perf_counter()
+            inputs = {"semantic": vector} if self._mode in (Mode.SEMANTIC, Mode.HYBRID) else {}
+            hits = self._search.search(text, mode=self._mode, limit=self._limit, inputs=inputs)
+            self._seconds.append(time.perf_counter() - encoded)
+            self._encoding.append(encoded - started)
+            self.keys[id_] = [self._search.id_of(hit.entity) for hit in hits]
 
     def result(self, size: int, judged: Qrels | None) -> SpaceResult:
         p50, p95 = np.percentile(np.array(self._seconds[1:]) * 1000, [50, 95])
@@ -181,25 +173,12 @@ class _SpaceRun:
         return SpaceResult(space.name, space.state, space.encoder, float(p50), float(p95), encode, size, mean)
 
 
-def _target(connection: sa.Connection, space: Space) -> Target:
-    """Return the target of any space, as the catalog describes it."""
-    kept = SpaceTables.of(connection, space)
-    schema, table = connection.execute(sa.text("SELECT x[1], x[2] FROM parse_ident(:s) x"), {"s": space.source}).one()
-    names = [name.removeprefix("source_") for name in kept.keys]
-    metadata = sa.MetaData()
-    source = sa.Table(table, metadata, *(sa.Column(name, primary_key=True) for name in names), schema=schema)
-    chunks = chunk_table(source, space.attribute, space.dimensions, metadata=metadata, name=space.chunk_table)
-    terms = terms_table(source, space.attribute, metadata=metadata, chunks=space.chunk_table)
-    ratio = rows_per_key(connection, str(kept.chunks))
-    scope = sa.column("collection") == space.attribute if space.source == DOCUMENTS.fullname else None
-    return Target(source, (Vectors("semantic", chunks, indexed_of(space), ratio),), terms, space.id, scope)
-
-
 def _overlap(one: set[str], other: set[str]) -> float:
     """Return which part of the longer list of hits both have; two empty ones are the same."""
     longest = max(len(one), len(other))
     return len(one & other) / longest if longest else 1.0
 
 
-def _key(row: sa.RowMapping, target: Target) -> str:
-    return ",".join(str(row[name]) for name in target.keys)
+_SAMPLED = """
+SELECT left(trim(text), 200) FROM {chunks} WHERE ordinal = 0 AND trim(text) <> ''
+ ORDER BY md5(left(trim(text), 200)) LIMIT :sampled"""

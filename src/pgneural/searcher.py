@@ -50,6 +50,7 @@ class Searcher:
         space: The space that served when the client was opened.
         encoder: Gives the encoder of that space.
         extra: The encoders of extra vectors that the program gives, by kind.
+        pinned: Whether this very space is searched, whichever serves.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Searcher:
         space: Space,
         encoder: Callable[[], Encoder],
         extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
+        *,
+        pinned: bool = False,
     ) -> None:
-        self.engine, self._extra_encoders = engine, extra or {}
+        self.engine, self._extra_encoders, self._pinned = engine, extra or {}, pinned
         self._extra: dict[int, dict[str, ExtraVectors]] = {}
         self._name, self._first, self._make = space.attribute, space.id, encoder
         self._own: Encoder | None = None
@@ -125,11 +128,16 @@ class Searcher:
         Raises:
             UnknownCollection: The collection was dropped, or dropped and made anew.
         """
-        refreshed = self._active.refresh(connection, self._serving(connection))
+        refreshed = not self._pinned and self._active.refresh(connection, self._serving(connection))
         prepared = self._prepared
         if prepared is not None and prepared.target.space == self.space.id:
             self._statements, self._prepared = prepared, None
-        return refreshed
+        before = {extra.space.id for extra in self._extra.get(self.space.id, {}).values()}
+        self._read_extra(connection, self.space)
+        if before == {extra.space.id for extra in self.extra.values()}:
+            return refreshed
+        self.forget_statements()
+        return True
 
     def reopen(self) -> None:
         """Take the collection as it is now: who writes to it writes to the space that serves."""
@@ -151,6 +159,8 @@ class Searcher:
                 found = DocumentStatements(target)
             self._statements, self._believed = found, time.monotonic() + STATISTICS_SECONDS
         found.states = ["serving", "standby"] if self._active.pending else ["serving"]
+        if self._pinned:
+            found.states.append(self.space.state)
         return found
 
     def forget_statements(self) -> None:

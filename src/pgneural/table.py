@@ -20,6 +20,7 @@ from pgneural.errors import InvalidQuery, UnknownDocument
 from pgneural.orm.binding import SearchBinding
 from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import quoted_table, translated
+from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.types import Distance, Sync
 
@@ -148,8 +149,13 @@ class TableSearch(Generic[E]):
         return row
 
 
-def table_search(engine: sa.Engine, space: Space) -> TableSearch[Any]:
+def table_search(engine: sa.Engine, space: Space, *, pinned: bool = False) -> TableSearch[Any]:
     """Return the search of a table as the catalog has it.
+
+    Args:
+        engine: Where the table is.
+        space: The space that serves.
+        pinned: Whether this very space is searched, whichever serves.
 
     Raises:
         InvalidQuery: The table has no primary key any more, or is gone.
@@ -158,14 +164,17 @@ def table_search(engine: sa.Engine, space: Space) -> TableSearch[Any]:
         schema, name = connection.execute(_NAMES, {"source": space.source}).one()
         table = _reflected(connection, schema, name)
         reads = _trusted_reads(connection, space)
+        fixed = (space, extra_spaces(connection, space)) if pinned else None
     row = type(name, (), {"__doc__": f"A row of {space.source}."})
     mapper: Mapper[Any] = registry().map_imperatively(row, table)
     definition = _declared(space, table)
     chunks, terms = definition.tables(table, table.metadata)
     definition = replace(definition, reads=reads)  # not the text of the catalog, which is its owner's to write
-    bound: SearchBinding[Any] = SearchBinding(mapper, definition, chunks, terms, space.encoder, catalogued=True)
+    bound: SearchBinding[Any] = SearchBinding(
+        mapper, definition, chunks, terms, space.encoder, catalogued=True, pinned=fixed
+    )
     with engine.connect() as connection:
-        bound.look(connection)
+        bound.searcher(connection).look(connection)
     return TableSearch(bound, lambda: Session(engine))
 
 

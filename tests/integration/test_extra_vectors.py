@@ -15,7 +15,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from pgneural import Database, LateInteraction, Searchable, TableSearch
 from pgneural.cli import main
 from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
-from pgneural.errors import InvalidQuery, InvalidSpace, UnknownSpace, UnpermittedModel
+from pgneural.errors import InvalidQuery, InvalidSpace, TransactionConflict, UnknownSpace, UnpermittedModel
+from pgneural.types import Mode
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute
 from tests.integration.test_further import QUERY, closely, texts
@@ -178,7 +179,7 @@ def test_switches_take_further_vectors_along(
     assert [space.name for space in db.spaces("notes.search")] == ["small"]
     db.drop_vectors("notes.search", "sparse")
     assert [space.extra for space in db.spaces("notes.search")] == [["tokens"]]
-    with pytest.raises(InvalidQuery, match="pgneural space add-vectors notes.search --sparse-encoder FOLDER"):
+    with pytest.raises(InvalidQuery, match="pgneural space add-vectors public.notes.search --sparse-encoder FOLDER"):
         db.table("notes.search").search(QUERY, mode="sparse")
 
 
@@ -193,6 +194,46 @@ def test_a_search_with_further_vectors_is_dropped(table: TableSearch[Any], db: D
         Base.metadata.drop_all(connection)
     assert execute("SELECT relname FROM pg_class WHERE relname LIKE 'notes%'") == []
     assert execute("SELECT 1 FROM neural.spaces") == []
+
+
+def test_further_vectors_are_dropped_while_they_are_searched(
+    table: TableSearch[Any], db: Database, filled: list[str], tiny_sparse: Path
+) -> None:
+    notes = db.collection("both", encoder="hash", sparse=tiny_sparse)
+    notes.index({"id": str(n), "text": text} for n, text in enumerate(filled))
+    with Session(db.engine) as session:
+        assert "sparse" in Note.search(QUERY).all(session)[0].legs
+    assert "sparse" in notes.search(QUERY)[0].legs
+    for search in ("notes.search", "both"):
+        db.drop_vectors(search, "sparse")
+    with Session(db.engine) as session, pytest.raises(TransactionConflict, match="search again"):
+        Note.search(QUERY).all(session)
+    with Session(db.engine) as session:
+        assert set(Note.search(QUERY).all(session)[0].legs) <= {"semantic", "lexical"}
+    assert set(notes.search(QUERY)[0].legs) <= {"semantic", "lexical"}
+
+
+def test_a_class_is_searched_in_several_databases(
+    table: TableSearch[Any], db: Database, empty_url: str, url: str
+) -> None:
+    db.create_space("notes.search", "small", options={"dimensions": 32}, dimensions=32)
+    work(url)
+    db.switch_space("notes.search", "small")
+    query = Note.search(QUERY).limit(3)
+    with Database(empty_url) as other:
+        other.upgrade()
+        Base.metadata.create_all(other.engine)
+        with Session(other.engine) as session:
+            session.add(Note(id=1, body="how do vaccines work"))
+            session.flush()
+            Note.search.sync(session)
+            session.commit()
+        with Session(db.engine) as here, Session(other.engine) as there:
+            for _ in range(2):
+                assert "sparse" in query.all(here)[0].legs
+                assert set(query.all(there)[0].legs) == {"semantic", "lexical"}
+            assert Note.search.searcher(there.connection()).answer.name == "notes_search"
+            assert Note.search.searcher(here.connection()).answer.name == "notes_search_small"
 
 
 def execute_vectors(db: Database, source: str, kind: str) -> None:
@@ -278,3 +319,21 @@ def test_collections_take_further_vectors_to_another_model(
         left = connection.scalars(sa.text("SELECT relname FROM pg_class WHERE relname LIKE 'documents_both%'")).all()
     assert left == []
     db.drop("both")
+
+
+def test_spaces_are_compared_as_they_are_searched(db: Database, execute: Execute, tiny_sparse: Path, url: str) -> None:
+    """Keys of several columns, legs of every kind, and rows that are not indexed yet."""
+    execute("CREATE TABLE pets (a text, b int, body text, PRIMARY KEY (a, b))")
+    execute("INSERT INTO pets SELECT 'p', n, 'quick vaccines ' || n FROM generate_series(1, 30) n")
+    execute("SELECT neural.watch('pets', '{body}', encoder => 'hash')")
+    db.add_vectors("pets.search", sparse=tiny_sparse)
+    db.create_space("pets.search", "small", options={"dimensions": 32}, dimensions=32)
+    work(url)
+    execute("INSERT INTO pets VALUES ('p', 31, 'a pangolin')")
+    judged = {"q": {'["p", "31"]': 1}}
+    for mode in (Mode.LEXICAL, Mode.HYBRID):
+        compared = db.compare_spaces("pets.search", "small", {"q": "pangolin"}, judged, mode=mode, k=1)
+        assert compared.overlap == 1
+        assert [space.mean["ndcg@10"] for space in compared.spaces] == [1.0, 1.0], mode
+    sparse = db.compare_spaces("pets.search", "small", {"q": QUERY}, mode=Mode.SPARSE)
+    assert sparse.overlap == 1

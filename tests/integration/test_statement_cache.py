@@ -382,7 +382,7 @@ def test_no_two_questions_of_a_collection_share_a_statement(place: Any, document
 
 @pytest.mark.parametrize("step", [1, -1])
 def test_no_two_questions_of_a_class_share_a_statement(place: Any, items: Pool, step: int) -> None:
-    Item.search._searched.clear()
+    Item.search.searcher().forget_statements()
     items.require(place.session, list(range(len(items.questions)))[::step])
 
 

@@ -164,7 +164,7 @@ def index(target: Target, search: str, name: str, as_json: bool) -> None:
 )
 @click.option(
     "--mode",
-    type=click.Choice([m.value for m in Mode if m is not Mode.SPARSE]),
+    type=click.Choice([m.value for m in Mode]),
     default="hybrid",
     help="The mode in which both spaces are searched.",
     cls=Option,

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_session
 
 from pgneural import encoders
-from pgneural.active_space import ActiveSpace
 from pgneural.encode_job import drain
-from pgneural.encoders.permitted import permitted, ready
-from pgneural.errors import EncoderMismatch, InvalidQuery, SchemaNotInstalled
-from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
+from pgneural.encoders.permitted import permitted
+from pgneural.errors import InvalidQuery, SchemaNotInstalled, TransactionConflict
 from pgneural.filter import Expression, Filter
 from pgneural.options import QueryInput
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.declaration import single_table_condition
-from pgneural.orm.entities import with_entities
 from pgneural.orm.query import SearchQuery, Similar
-from pgneural.orm.resolved_space import ResolvedSpace
+from pgneural.orm.searcher import ClassSearcher
 from pgneural.query import Query
-from pgneural.space_target import legs_of, tokens_of
-from pgneural.statement import StatementCache, Target, about_as_many
 from pgneural.store import queue
-from pgneural.store.catalog import STATISTICS_SECONDS, rows_per_key
 from pgneural.store.definition import SearchDefinition
-from pgneural.store.engine import literal, quoted_table, require_driver, translated
+from pgneural.store.engine import quoted_table, require_driver, translated
 from pgneural.store.failures import sqlstate
 from pgneural.store.schema import Space
-from pgneural.store.space import WITHOUT_TIMES, extra_spaces
+from pgneural.store.space import WITHOUT_TIMES
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
 from pgneural.sync import SyncReport, TransactionalSync
@@ -52,9 +45,6 @@ E = TypeVar("E")
 _NOTHING_WRITTEN = sa.text("SELECT pg_current_xact_id_if_assigned() IS NULL")
 """Of a transaction: then it has changed no row, and may be one that only reads."""
 
-LOOK_SECONDS = 10
-"""So often a search looks which space serves, besides when a statement finds that its own does not."""
-
 
 class SearchBinding(Generic[E]):
     """One search of one mapped class: ask it, and keep it up to date.
@@ -62,6 +52,7 @@ class SearchBinding(Generic[E]):
     Attributes:
         mapper: The mapper of the class.
         definition: What its `Searchable` says.
+        model_chunks: The chunk table of the models; None where the vectors are in a column.
         terms: The table of its words; None for a search without words.
     """
 
@@ -76,15 +67,13 @@ class SearchBinding(Generic[E]):
         title: str | None = None,
         parent: SearchBinding[Any] | None = None,
         catalogued: bool = False,
+        pinned: tuple[Space, dict[str, Space]] | None = None,
     ) -> None:
-        self.mapper, self.definition, self.terms = mapper, definition, terms
-        self._chunks = chunks
+        self.mapper, self.definition, self.model_chunks, self.terms = mapper, definition, chunks, terms
         self._encoder, self._title, self._parent, self._catalogued = encoder, title, parent, catalogued
-        self._searched: dict[str, StatementCache] = {}
-        self._extra: dict[int, ExtraVectors] = {}
-        self._believed, self._per_row, self._looked = 0.0, 1.0, 0.0
-        self._active = ActiveSpace(None, self._ready)
-        self._answer = ResolvedSpace(definition, chunks, terms)
+        self._searchers: weakref.WeakKeyDictionary[sa.Pool, ClassSearcher] = weakref.WeakKeyDictionary()
+        self._latest = ClassSearcher(self, pinned)
+        self._pinned = pinned is not None
 
     def __repr__(self) -> str:
         return f"<search {self.mapper.class_.__name__}.{self.definition.attribute}, {self.definition.encoder}>"
@@ -169,7 +158,7 @@ class SearchBinding(Generic[E]):
         """The modes in which it can be searched, as it was known a moment ago: sparse only with sparse vectors."""
         if self.terms is None:
             return [Mode.SEMANTIC]
-        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self._answer.extra]
+        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self.searcher().answer.extra]
 
     @property
     def chunks(self) -> sa.Table:
@@ -178,9 +167,9 @@ class SearchBinding(Generic[E]):
         Raises:
             InvalidQuery: The class has its vectors in a column.
         """
-        if self._chunks is None:
+        if self.model_chunks is None:
             raise InvalidQuery(f"{self!r} has its vectors in column {self.definition.column!r}; there are no chunks")
-        return self._chunks
+        return self.model_chunks
 
     @property
     def related(self) -> InstrumentedAttribute[Any]:
@@ -190,7 +179,7 @@ class SearchBinding(Generic[E]):
 
     def of(self, mapper: Mapper[Any]) -> SearchBinding[Any]:
         """Return the same search over the rows of a child class."""
-        kept = self._chunks, self.terms
+        kept = self.model_chunks, self.terms
         return SearchBinding(mapper, self.definition, *kept, self._encoder, title=self._title, parent=self)
 
     @property
@@ -210,85 +199,32 @@ class SearchBinding(Generic[E]):
         return encoders.get(self.definition.encoder, **self.definition.options)
 
     @property
-    def answer(self) -> ResolvedSpace:
-        """What answers: the space that serves, as it was known a moment ago."""
-        return self._answer
+    def encoder_is_loaded(self) -> bool:
+        """Whether it was needed already."""
+        return "encoder" in self.__dict__ or self._parent is not None
+
+    def searcher(self, connection: sa.Connection | None = None) -> ClassSearcher:
+        """Return what is known of the search in the database of a connection; without one, in that asked last.
+
+        A program may have several databases with the same class, as tenants have, or tests.
+        """
+        if connection is None or self._pinned:
+            return self._latest
+        pool = connection.engine.pool
+        if pool not in self._searchers:
+            self._searchers[pool] = self._latest if not self._searchers else ClassSearcher(self)
+        self._latest = self._searchers[pool]
+        return self._latest
 
     @property
     def query_encoder(self) -> Encoder:
-        """The encoder of the space that answers, whatever the class declares."""
-        space = self._answer.space
-        return self.encoder if space is None else self._encoder_of(space)
-
-    def extra_vectors(self, kind: str) -> ExtraVectors:
-        """Return the extra vectors of a kind, with their encoder.
-
-        Raises:
-            InvalidQuery: The search has none.
-        """
-        space = self._answer.extra.get(kind)
-        if space is None:
-            name = f"{self.definition.source}.{self.definition.attribute}"
-            what, option = EXTRA_VECTORS[kind]
-            command = f"pgneural space add-vectors {name} --{option}-encoder FOLDER"
-            raise InvalidQuery(f"{self!r} has no {what}; give it some: {command}")
-        if space.id not in self._extra:
-            self._extra[space.id] = ExtraVectors(space)
-        return self._extra[space.id]
-
-    def look(self, connection: sa.Connection) -> None:
-        """See from time to time which space serves; while another is waited for, always."""
-        if self._active.pending or time.monotonic() > self._looked + LOOK_SECONDS:
-            self.moved(connection)
-
-    def moved(self, connection: sa.Connection) -> bool:
-        """Whether another space serves by now than the one that was searched, which is then to be done again.
-
-        While its encoder is being loaded the space that served is searched on, if it is still there: it is kept in
-        step with the rows.
-
-        Raises:
-            SchemaNotInstalled: The database has no such search.
-            EncoderMismatch: The encoder of the space has another revision here.
-        """
-        self._looked = time.monotonic()
-        before, serving = self._answer, self.space(connection)
-        if before.space is not None and before.space.id == serving.id:
-            self._require_revision(serving)
-        again = self._active.refresh(connection, serving)
-        searched = self._active.space
-        assert searched is not None
-        extra = {} if self._chunks is None else extra_spaces(connection, searched)
-        models = self.definition, self._chunks, self.terms
-        now = ResolvedSpace(*models, searched, extra, self._source, self._active.pending)
-        if now.state == before.state:
-            return again
-        self._answer, self._searched, self._believed = now, {}, 0.0  # the statements are those of another
-        if before.space is None:
-            return not now.as_in_models
-        return again or now.name != before.name  # the table was renamed when another space was dropped
+        """The encoder of the space that answers, whatever the class says."""
+        return self.searcher().query_encoder
 
     @property
-    def _source(self) -> sa.FromClause:
-        return self.mapper.local_table
-
-    def _ready(self, serving: Space) -> bool:
-        """Whether the encoder of another space is loaded; if not, a thread loads it from now on."""
-        same = (serving.encoder, serving.options) == (self.definition.encoder, dict(self.definition.options))
-        return same or ready(serving.encoder, serving.options)
-
-    def _require_revision(self, space: Space) -> None:
-        if not space.revision or not self._knows_encoder():
-            return
-        encoder = self.query_encoder
-        if (encoder.name, encoder.revision) != (space.encoder, space.revision):
-            raise EncoderMismatch(
-                f"the vectors of {self!r} were made by {space.encoder} revision {space.revision}, but this is "
-                f"{encoder.name} revision {encoder.revision}; use the same model files, or make another space"
-            )
-
-    def _knows_encoder(self) -> bool:
-        return "encoder" in self.__dict__ or self._parent is not None
+    def scope(self) -> sa.ColumnElement[bool] | None:
+        """A condition that every row of the search meets, whichever class it is of."""
+        return single_table_condition(self.mapper) if self._parent is None else None
 
     def key(self, entity: Any) -> tuple[Any, ...]:
         """Return the primary key of a row, in the order of the table's.
@@ -313,63 +249,6 @@ class SearchBinding(Generic[E]):
         if condition is None and isinstance(self.mapper.local_table, sa.Table):
             return next(iter(self.mapper.local_table.primary_key)).is_not(None)
         return condition
-
-    def statements(self, revision: str, session: Session) -> StatementCache:
-        """Return the statements for queries by an encoder of this revision, built for the table as it is about now."""
-        if time.monotonic() > self._believed:
-            connection = session.connection(bind_arguments={"mapper": self.mapper})
-            chunks = self._answer.chunks
-            if chunks is not None:
-                per_row = rows_per_key(connection, quoted_table(chunks.name, chunks.schema))
-                if not about_as_many(per_row, self._per_row):
-                    self._per_row, self._searched = per_row, {}
-            self._believed = time.monotonic() + STATISTICS_SECONDS
-        known, mapper = self._searched, self.mapper  # another thread may put a new one in its place
-        if revision not in known:
-            known[revision] = StatementCache(
-                self.target(revision), lambda target, query: with_entities(mapper, target, query, whole=True)
-            )
-        return known[revision]
-
-    def target(self, revision: str = "", *, composed: bool = False) -> Target:
-        """Return what is searched.
-
-        Args:
-            revision: Of the encoder of the query; empty where a query has no vector of ours.
-            composed: Whether the statement becomes part of others.
-        """
-        definition = self.definition
-        relation = sa.cast(sa.literal_column(literal(quoted_table(definition.source, definition.schema))), REGCLASS)
-        answer = self._answer
-        space = sa.func.neural.answering(
-            relation,
-            *(sa.literal_column(literal(text)) for text in (definition.attribute, answer.name, revision)),
-            sa.false() if composed or answer.waiting else sa.true(),
-        )
-        scope = single_table_condition(self.mapper) if self._parent is None else None
-        return Target(
-            self.mapper.persist_selectable,
-            legs_of(self._vectors(), answer.indexed, self._per_row, answer.extra),
-            answer.terms,
-            sa.select(space).scalar_subquery(),
-            scope,
-            None if answer.chunks is None else tokens_of(answer.chunks, answer.extra),
-            keys={f"source_{column.name}": column for column in definition.key},
-            entity=self.mapper.class_,
-            composed=composed,
-            reads=definition.reads,
-        )
-
-    def _vectors(self) -> sa.FromClause:
-        """Return the chunk table, or the rows themselves in the same form."""
-        if self._answer.chunks is not None:
-            return self._answer.chunks
-        own = self.definition.key[0].table.alias()
-        keys = [own.c[column.name].label(f"source_{column.name}") for column in self.definition.key]
-        vector = own.c[self.definition.column or ""]
-        ordinal = sa.literal_column("0", sa.Integer).label("ordinal")
-        text = sa.literal_column("''", sa.Text).label("text")
-        return sa.select(*keys, ordinal, text, vector.label("embedding")).where(vector.is_not(None)).subquery("vectors")
 
     @overload
     def sync(self, where: Session | sa.Connection | sa.Engine) -> SyncReport: ...
@@ -398,11 +277,11 @@ class SearchBinding(Generic[E]):
             with translated():
                 with where.begin() as connection:
                     kept = self._kept(self.connected(connection))
-                return drain(where, kept, lambda: self._encoder_of(kept.space))
+                return drain(where, kept, lambda: self.searcher().encoder_of(kept.space))
         with translated():
             connection = self.connected(where)
             kept = self._kept(connection)
-            return TransactionalSync(kept, lambda: self._encoder_of(kept.space)).within(connection)
+            return TransactionalSync(kept, lambda: self.searcher().encoder_of(kept.space)).within(connection)
 
     def connected(self, where: Any) -> sa.Connection:
         """Return the connection of a session, whose changes are flushed, or the connection itself.
@@ -426,12 +305,7 @@ class SearchBinding(Generic[E]):
             if connection.scalar(_NOTHING_WRITTEN):
                 return SyncReport()
             kept = self._kept(connection)
-            return TransactionalSync(kept, lambda: self._encoder_of(kept.space)).within(connection, own=True)
-
-    def _encoder_of(self, space: Space) -> Encoder:
-        if (space.encoder, space.options) == (self.definition.encoder, dict(self.definition.options)):
-            return self.encoder
-        return permitted(space.encoder, **space.options)
+            return TransactionalSync(kept, lambda: self.searcher().encoder_of(kept.space)).within(connection, own=True)
 
     @overload
     def pending(self, where: Session | sa.Connection) -> int: ...
@@ -445,18 +319,22 @@ class SearchBinding(Generic[E]):
         return queue.waiting(connection, self.space(connection).id)
 
     @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Say so where something fails because the database has no such search.
+    def installed(self, searcher: ClassSearcher) -> Iterator[None]:
+        """Say so where something fails because the database has no such search, or no longer what was known of it.
 
         Raises:
-            SchemaNotInstalled: With the remedy.
+            SchemaNotInstalled: It has no such search.
+            TransactionConflict: Tables were dropped or renamed a moment ago.
         """
         try:
             yield
         except sa.exc.DBAPIError as error:
-            if sqlstate(error) == "42P01" and self.definition.name in str(error.orig):
+            if sqlstate(error) != "42P01" or self.definition.name not in str(error.orig):
+                raise
+            searcher.forget()
+            if searcher.answer.space is None or searcher.answer.is_usual:
                 raise self._missing() from error
-            raise
+            raise TransactionConflict(f"the tables of {self!r} were changed a moment ago; search again") from error
 
     def _missing(self) -> SchemaNotInstalled:
         return SchemaNotInstalled(

@@ -1,75 +1,15 @@
-"""The entities of a mapped class as the rows of a search: one statement gives them with their ranks."""
+"""The statement that gives the entities of a class with their ranks, and what a row of it says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.sql.base import ExecutableOption
+from sqlalchemy.orm import Mapper
 
-from pgneural.errors import InvalidQuery
-from pgneural.filter import require_over
-from pgneural.orm.contract import ClassSearch
-from pgneural.search import Hit, HitChunk, Hits
+from pgneural.search import Hit, HitChunk
 from pgneural.statement import Query, Target
-from pgneural.store.contained import require_contained
-from pgneural.store.vectors import teach
-
-E = TypeVar("E")
-
-
-class EntityRows(Generic[E]):
-    """The entities of a class, over one session."""
-
-    def __init__(
-        self, search: ClassSearch[E], session: Session, revision: str, loading: Sequence[ExecutableOption]
-    ) -> None:
-        self._search, self._session, self._loading = search, session, loading
-        self._statements = search.statements(revision, session)
-        self.target = self._statements.target
-        self.key, self.heading = search.key, search.heading
-
-    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
-        """Refuse an expression that is not over the class, or that leaves its place."""
-        require_over(self.target.source, given, what)
-        connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
-        require_contained(connection, self.target.source, [(what, given)])
-
-    def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
-        """Return the rows of another statement."""
-        return self._session.execute(statement, bind_arguments={"mapper": self._search.mapper}).all()
-
-    def hits(self, query: Query) -> Hits[E]:
-        """Run the statement of a search."""
-        connection = self._session.connection(bind_arguments={"mapper": self._search.mapper})
-        refuse_translated_schemas(connection)
-        teach(connection)
-        built, parameters = self._statements.get(query, connection)
-        statement = built.statement.options(*self._loading) if self._loading else built.statement
-        with self._search.installed():
-            rows = self._session.execute(statement, parameters).unique(_rank).all()
-        if query.where is None and (not rows or rows[0].ranked > len(rows)):
-            # what is kept of rows that are gone has taken places: look each candidate's row up
-            return self.hits(replace(query, where=sa.true()))
-        if rows and rows[0].score is None:
-            raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
-        legs = self.target.legs
-        return Hits(
-            [_hit(row, legs) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else ""
-        )
-
-
-def refuse_translated_schemas(connection: sa.Connection) -> None:
-    """Refuse a ``schema_translate_map``, which does not reach the names of tables in functions and in the catalog.
-
-    Raises:
-        InvalidQuery: There is one.
-    """
-    if connection.get_execution_options().get("schema_translate_map"):
-        raise InvalidQuery("a schema_translate_map does not reach the tables of a search; set the search_path instead")
 
 
 def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: bool = False) -> sa.Select[Any]:
@@ -105,15 +45,10 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
     )
 
 
-def _hit(row: Any, names: Sequence[str]) -> Hit[Any]:
+def hit_of(row: Any, names: Sequence[str]) -> Hit[Any]:
+    """Turn a row of `with_entities` with everything into a hit; the names are those of the target's legs."""
     values = row._mapping
     legs = {leg: values[leg] for leg in names if values[leg] is not None}
     legs |= {name.replace("_", " "): values[name] for name in dict(values) if str(name).startswith("boost_")}
     chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
     return Hit(row[0], row.rank, row.score, chunk, legs, row.relaxed)
-
-
-def _rank(row: Any) -> int:
-    """Return what tells rows apart: an eagerly joined collection repeats them."""
-    rank: int = row.rank
-    return rank

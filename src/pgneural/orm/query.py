@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -30,11 +31,13 @@ from pgneural.options import (
 )
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.contract import ClassSearch
-from pgneural.orm.entities import EntityRows, with_entities
+from pgneural.orm.entities import with_entities
+from pgneural.orm.rows import EntityRows
+from pgneural.orm.searcher import ClassSearcher
 from pgneural.query import Generative
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, run
-from pgneural.statement import LEXICAL, Query, one_of
+from pgneural.statement import LEXICAL, Query, Target, one_of
 from pgneural.store.engine import require_driver, translated
 from pgneural.store.freshness import wait_until_fresh
 from pgneural.types import Mode, Sync, Vector
@@ -120,14 +123,15 @@ class SearchQuery(Generative, Generic[E]):
             InvalidFilter: A text has parts that only a server can read (a backslash, ``$``, a comment): others will
                 execute the statement.
         """
-        query = self._query
+        searcher = self.search.searcher()
+        query = self.encoded(searcher)
         if self.pairs or refinement_of(query, self.search_options):
             raise InvalidQuery(
                 "rerank, diverse, group_by and discover come after the statement; use all(), or leave them out"
             )
         for what, each in query.expressions():
             require_plain(each, what)
-        target = self.search.target(self._revision, composed=True)
+        target = searcher.target(self._revision(searcher), composed=True)
         return with_entities(self.search.mapper, target, query).options(*self.loading)
 
     @overload
@@ -156,41 +160,42 @@ class SearchQuery(Generative, Generic[E]):
         require_driver(connection)
         if self.search.definition.sync is Sync.INLINE:
             self.search.sync_own(self.search.connected(session))
+        searcher = self.search.searcher(connection)
         with translated():
-            self.search.look(connection)
+            searcher.look(connection)
             if (patience := patience_of(self.search_options)) is not None:
                 wait_until_fresh(connection, self.search.space(connection).id, patience, repr(self.search))
-            while not (hits := self._hits(session)) and self.search.moved(connection):
+            while not (hits := self._hits(session, searcher)) and searcher.moved(connection):
                 pass
         return hits
 
-    def _hits(self, session: Session) -> Hits[E]:
+    def _hits(self, session: Session, searcher: ClassSearcher) -> Hits[E]:
         """Search the space that is known to serve; again, if another thread has turned to another one meanwhile."""
         while True:
-            answer = self.search.answer
-            hits = self._hits_of(session)
-            if self.search.answer is answer:
+            answer = searcher.answer
+            hits = self._hits_of(session, searcher)
+            if searcher.answer is answer:
                 return hits
 
-    def _hits_of(self, session: Session) -> Hits[E]:
-        query = self._filtered(session)
+    def _hits_of(self, session: Session, searcher: ClassSearcher) -> Hits[E]:
+        query = self._filtered(session, searcher)
         if isinstance(self.search_options.get("rerank"), LateInteraction):
-            query = replace(query, tokens=self.search.extra_vectors("tokens").encode_query(query.text or ""))
-        rows = EntityRows(self.search, session, self._revision, self.loading)
-        if refinement := self._refinement(query, self.search.connected(session)):
+            query = replace(query, tokens=searcher.extra_vectors("tokens").encode_query(query.text or ""))
+        rows = EntityRows(self.search, searcher, session, self._revision(searcher), self.loading)
+        if refinement := self._refinement(query, rows.target, self.search.connected(session)):
             return RefinedSearch(rows, query, refinement).hits()
         return run(rows, query, f"the columns of {self.search.definition.source}")
 
-    def _refinement(self, query: Query, connection: sa.Connection) -> Refinement | None:
+    def _refinement(self, query: Query, target: Target, connection: sa.Connection) -> Refinement | None:
         refinement = refinement_of(query, self.search_options)
         if not self.pairs:
             return refinement
-        known = mean_vectors(self.search.target(), connection, [key for pair in self.pairs for key in pair])
+        known = mean_vectors(target, connection, [key for pair in self.pairs for key in pair])
         context = np.array([[known[good], known[bad]] for good, bad in self.pairs], dtype=np.float32)
         return replace(refinement or Refinement(), context=context)
 
-    def _filtered(self, session: Session) -> Query:
-        query = self._query
+    def _filtered(self, session: Session, searcher: ClassSearcher) -> Query:
+        query = self.encoded(searcher)
         if query.where is None and self._may_have_criteria(session):
             return replace(query, where=sa.true())  # so that each candidate's row is looked up
         return query
@@ -246,9 +251,10 @@ class SearchQuery(Generative, Generic[E]):
         connection = self.search.connected(session)
         text = text_of(self.asked) if isinstance(self.asked, (str, Mapping)) and self.search.terms is not None else None
         where, noun = self._where(self.asked), f"the columns of {self.search.definition.source}"
-        with translated(), self.search.installed():
-            self.search.look(connection)
-            return Counting(self.search.target(), connection, text, where, noun)
+        searcher = self.search.searcher(connection)
+        with translated(), self.search.installed(searcher):
+            searcher.look(connection)
+            return Counting(searcher.target(), connection, text, where, noun)
 
     @overload
     def explain(self, session: Session) -> Explanation: ...
@@ -258,38 +264,37 @@ class SearchQuery(Generative, Generic[E]):
         """Search, and say what the search did: the way it took and why, what each stage cost."""
         if asynchronous(session):
             return session.run_sync(self.explain)
-        query = self._query
+        connection = self.search.connected(session)
+        searcher = self.search.searcher(connection)
+        query = self.encoded(searcher)
         if self.pairs or refinement_of(query, self.search_options):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
         hits: Any = self.all(session)
-        connection = session.connection(bind_arguments={"mapper": self.search.mapper})
         with translated():
-            return explain(connection, self.search.target(self._revision), query, hits)
+            return explain(connection, searcher.target(self._revision(searcher)), query, hits)
 
     def _may_have_criteria(self, session: Session) -> bool:
         """Whether ``with_loader_criteria`` may narrow the rows: by an option, or by a listener of the session."""
         listening = bool(session.dispatch.do_orm_execute)
         return listening or any(isinstance(option, LoaderCriteriaOption) for option in self.loading)
 
-    @property
-    def _revision(self) -> str:
-        """The revision of the encoder, where it made the vector of the query."""
+    def _revision(self, searcher: ClassSearcher) -> str:
+        """Return the revision of the encoder, where it made the vector of the query."""
         asked = inputs_of(self.search_options).get("semantic", self.asked)
-        encoded = isinstance(asked, (str, Mapping)) and "semantic" in self._query.inputs
-        return self.search.query_encoder.revision if encoded else ""
+        encoded = isinstance(asked, (str, Mapping)) and "semantic" in self.encoded(searcher).inputs
+        return searcher.query_encoder.revision if encoded else ""
 
-    @property
-    def _query(self) -> Query:
-        """The query with its vector: encoded once for each space that answers it, however often it is executed."""
-        made: dict[Any, Query] = self.__dict__.setdefault("_made", {})
+    def encoded(self, searcher: ClassSearcher) -> Query:
+        """Return the query with its vector: encoded once for each space, however often it is executed."""
+        made: dict[Any, Query] = self.__dict__.setdefault("_by_space", {})
         while True:
-            answer = self.search.answer
-            key = answer.state
-            query = made[key] if key in made else self._encoded()
-            if self.search.answer is answer:
+            answer = searcher.answer
+            key = searcher, answer.state
+            query = made[key] if key in made else self._made(searcher)
+            if searcher.answer is answer:
                 return made.setdefault(key, query)
 
-    def _encoded(self) -> Query:
+    def _made(self, searcher: ClassSearcher) -> Query:
         asked = self.asked
         if asked is None:
             raise InvalidQuery("the query is None; give a text, a vector, or a row")
@@ -300,15 +305,15 @@ class SearchQuery(Generative, Generic[E]):
             raise InvalidQuery(f"{self.search!r} has no words; search it with mode semantic")
         query = replace(query, where=self._where(asked))
         if isinstance(asked, Similar):
-            query = query.with_inputs(semantic=self._mean(asked))
+            query = query.with_inputs(semantic=self._mean(asked, searcher))
             require_legs(inputs, query)
             return query
-        return with_vectors(query, asked, inputs, self._vector, self._sparse(query.mode))
+        wanted = query.mode is Mode.SPARSE or (query.mode is Mode.HYBRID and "sparse" in searcher.answer.extra)
+        sparse = searcher.extra_vectors("sparse").encode_query if wanted else None
+        return with_vectors(query, asked, inputs, functools.partial(self._vector, searcher), sparse)
 
-    def _sparse(self, mode: Mode) -> Callable[[str], Vector] | None:
-        """Return what encodes the text of the sparse leg, where there is one, or has to be."""
-        wanted = mode is Mode.SPARSE or (mode is Mode.HYBRID and "sparse" in self.search.answer.extra)
-        return self.search.extra_vectors("sparse").encode_query if wanted else None
+    def _vector(self, searcher: ClassSearcher, asked: QueryInput) -> Vector:
+        return vector_of(asked, lambda: searcher.query_encoder, searcher.answer.indexed, repr(self.search))
 
     def _mode(self) -> Mode:
         texts = isinstance(self.asked, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)
@@ -326,12 +331,9 @@ class SearchQuery(Generative, Generic[E]):
             conditions.append(sa.not_(one_of(list(self.search.definition.key), sorted(examples, key=str))))
         return with_arrays(sa.and_(*conditions)) if conditions else None
 
-    def _vector(self, asked: QueryInput) -> Vector:
-        return vector_of(asked, lambda: self.search.query_encoder, self.search.answer.indexed, repr(self.search))
-
-    def _mean(self, asked: Similar) -> sa.ColumnElement[Any]:
+    def _mean(self, asked: Similar, searcher: ClassSearcher) -> sa.ColumnElement[Any]:
         """Return the vector of rows like some and unlike others, as SQL (Rocchio 1971, with equal weights)."""
-        target = self.search.target()
+        target, indexed = searcher.target(), searcher.answer.indexed
         chunks = target.chunks.alias()
 
         def mean(keys: Sequence[Key]) -> sa.ColumnElement[Any]:
@@ -340,5 +342,4 @@ class SearchQuery(Generative, Generic[E]):
 
         liked = mean(asked.positive)
         vector = liked.op("+")(liked).op("-")(mean(asked.negative)) if asked.negative else liked
-        indexed = self.search.answer.indexed
         return sa.cast(vector, indexed.storage.type(indexed.dimensions))

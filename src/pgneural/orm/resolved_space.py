@@ -74,6 +74,11 @@ class ResolvedSpace:
         return self.definition.indexed if self.space is None else indexed_of(self.space)
 
     @property
+    def is_usual(self) -> bool:
+        """Whether its tables have the usual names, and there are no others."""
+        return self.name == self.definition.name and not self.extra
+
+    @property
     def as_in_models(self) -> bool:
         """Whether its tables are those of the models."""
         return self.space is None or (self.space.chunk_table == self.definition.name and self.fits(self.space))

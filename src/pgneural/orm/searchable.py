@@ -13,8 +13,8 @@ from pgneural.chunk import CHUNK_TOKENS
 from pgneural.errors import InvalidDeclaration, InvalidQuery, SchemaNotInstalled
 from pgneural.orm.binding import SearchBinding
 from pgneural.orm.declaration import Field, definition_of
-from pgneural.orm.entities import refuse_translated_schemas
 from pgneural.orm.inline import encode_inline
+from pgneural.orm.rows import refuse_translated_schemas
 from pgneural.store.catalog import require_title_boost
 from pgneural.store.definition import SearchDefinition, attach_statements, detach_statements, searches_of
 from pgneural.store.vectors import Storage, VectorIndex, register
