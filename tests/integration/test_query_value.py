@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgneural import RRF, Boost, Database, Document, Query, Searchable, WeightedSum
+from pgneural import RRF, Boost, Database, Document, Query, Record, Searchable, WeightedSum
+from pgneural.cli import main
 from pgneural.errors import InvalidQuery
 
 TEXTS = ["a red fox", "a grey owl", "a red owl", "an old fox of the woods", "a cat", "a dog that barks"]
@@ -148,3 +151,36 @@ def test_json_that_is_no_query_or_brings_sql_is_refused(said: dict[str, Any], me
 
 def test_a_boost_keeps_what_was_said() -> None:
     assert Boost("id").said == "id"
+
+
+def test_the_shell_asks_a_stored_query(db: Database, url: str, tmp_path: Path) -> None:
+    notes = db.collection("shelf", encoder="hash")
+    notes.index(Record(str(n), f"fox {n}", f"T{n}", metadata={"n": n}) for n in range(9))
+    stored = tmp_path / "query.json"
+    asked = Query("fox").where("(metadata->>'n')::int > 3").limit(2).mode("lexical")
+    stored.write_text(json.dumps(asked.to_json()))
+
+    def run(*arguments: str, **options: Any) -> Result:
+        found = CliRunner(env={"PGNEURAL_DATABASE_URL": url}).invoke(main, ["search", "shelf", *arguments], **options)
+        return found
+
+    def ids(result: Result) -> list[str]:
+        assert result.exit_code == 0, result.output
+        return [hit["external_id"] for hit in json.loads(result.output)["hits"]]
+
+    expected = [hit.entity.external_id for hit in notes.search(asked)]
+    assert len(expected) == 2
+    assert ids(run("--query-json", str(stored), "--json")) == expected
+    assert ids(run("--query-json", "-", "--json", input=stored.read_text())) == expected
+    assert len(ids(run("--query-json", str(stored), "--json", "--limit", "4"))) == 4
+    assert ids(run("--query-json", str(stored), "--json", "--where", "metadata->>'n' = '8'")) == ["8"]
+    explained = run("--query-json", str(stored), "--json", "--explain")
+    assert "explanation" in json.loads(explained.output)
+    for wrong, message in (("[1]", "expected an object"), ("{", "is no JSON"), ('{"mode": "lexical"}', "no 'query'")):
+        stored.write_text(wrong)
+        failed = run("--query-json", str(stored))
+        assert failed.exit_code in (1, 2)
+        assert message in failed.output
+        assert "Traceback" not in failed.output
+    assert "give either QUERY or --query-json" in run().output
+    assert "give either QUERY or --query-json" in run("fox", "--query-json", str(stored)).output

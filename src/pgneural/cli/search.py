@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pgneural.cli import output
 from pgneural.cli.options import Option, Target, interactive, json_option, target_options
 from pgneural.cli.quality_gate import QualityBar
 from pgneural.evaluation import evaluate as judge
 from pgneural.filter import Filter
+from pgneural.query import Query
 from pgneural.rerank import LateInteraction
 from pgneural.types import Mode
 
@@ -87,7 +90,14 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 
 @click.command()
 @click.argument("searched", metavar="NAME")
-@click.argument("query")
+@click.argument("query", required=False)
+@click.option(
+    "--query-json",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="A file with a stored query (Query.to_json), or - for standard input. Its SQL is executed with your rights.",
+    cls=Option,
+)
 @where_option
 @limit_option
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="The number of results to skip.", cls=Option)
@@ -163,10 +173,13 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 )
 @json_option
 @target_options
+@click.pass_context
 def search(
+    context: click.Context,
     target: Target,
     searched: str,
-    query: str,
+    query: str | None,
+    query_json: IO[str] | None,
     rerank: str | None,
     late: bool,
     explained: bool,
@@ -176,8 +189,10 @@ def search(
     """Search a collection, or a table by TABLE.SEARCH or SCHEMA.TABLE.SEARCH.
 
     A text is searched by meaning and by words. In the query, "a phrase" comes first, -word excludes, and word* matches
-    all words that begin so.
+    all words that begin so. Options that are given with --query-json take the place of those that are stored.
     """
+    if (query is None) == (query_json is None):
+        raise click.UsageError("give either QUERY or --query-json")
     if late and rerank:
         raise click.UsageError("--rerank and --late cannot be combined; give one of them")
     again = LateInteraction() if late else rerank
@@ -185,17 +200,40 @@ def search(
         raise click.UsageError(
             "--explain describes the statement alone; leave out --rerank, --late, --diversity and --group-by"
         )
+    stored = None if query_json is None else _stored(query_json)
+    question = stored or query or ""
+    if stored is not None:
+        options = {name: value for name, value in options.items() if _is_given(context, name)}
+    if again or stored is None:
+        options["rerank"] = again
     with target.open() as database:
         asked = database.find(searched)
-        explanation = asked.explain(query, **options) if explained else None
-        hits = explanation.hits if explanation else asked.search(query, rerank=again, **options)
+        explanation = asked.explain(question, **options) if explained else None
+        hits = explanation.hits if explanation else asked.search(question, **options)
     if as_json:
         explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
-        output.print_json({"collection": searched, "query": query, **output.hits_as_json(hits), **explained_as})
+        said = query if stored is None else stored.input
+        output.print_json({"collection": searched, "query": said, **output.hits_as_json(hits), **explained_as})
         return
     output.print_hits(hits)
     if explanation:
         output.print_explanation(explanation)
+
+
+def _stored(file: IO[str]) -> Query:
+    """Read a query that was stored; whoever names the file answers for its SQL and models, as of a script for psql."""
+    try:
+        said = json.load(file)
+    except ValueError as error:
+        raise click.BadParameter(f"{file.name} is no JSON: {error}", param_hint="--query-json") from error
+    if not isinstance(said, dict):
+        raise click.BadParameter(f"{file.name} has {said!r}, expected an object", param_hint="--query-json")
+    return Query.from_json(said, sql=True, models=True)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    """Whether an option was given, and is not what it is by default."""
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 @click.command()
