@@ -137,13 +137,14 @@ class Collection:
         with self.searcher.existing():
             self.searcher.reopen()
             started, incoming = now(self.searcher.engine), Incoming(items, follow_links=follow_links)
-            ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress)
+            extra = list(self.searcher.extra.values())
+            ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress, extra)
             report = ingest.run(incoming)
             complete(self.searcher.engine, self._space, report.inserted + report.updated)
             with self.searcher.engine.begin() as connection:
                 follow_row_security(connection)
             build(self.searcher.engine, self._space, build_progress)
-            for extra_vectors in self.searcher.extra.values():
+            for extra_vectors in extra:  # of documents that were stored before
                 extra_vectors.complete(self.searcher.engine, self._space)
             self.searcher.forget_statements()  # the statistics are old now
             return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from pgneural.store.indexes import build
 from pgneural.store.owner import Transactions
 from pgneural.store.schema import Space
 from pgneural.store.space_tables import EncodedRow, ExtraVector, SpaceTables, claim_revision
-from pgneural.types import ExtraEncoder, Vector, below, fingerprint
+from pgneural.types import Chunk, ExtraEncoder, Vector
 
 BATCH_CHUNKS = 64
 """Chunks that are encoded and stored at once: sparse weights are encoded as 30,000 numbers a chunk."""
@@ -87,7 +87,7 @@ class ExtraVectors:
                 lacking = lacking_after(connection, kept, self.space, after, BATCH_CHUNKS)
             if not lacking:
                 break
-            vectors = list(self._encoded([chunk for _, chunk in lacking]))
+            vectors = list(self.encode([chunk for _, chunk in lacking]))
             with engine.begin() as connection:
                 completed += insert(connection, kept, self.space, vectors)
             after = lacking[-1][0], lacking[-1][1].ordinal
@@ -108,7 +108,8 @@ class ExtraVectors:
         with where.begin() as connection:
             lacking = lacking_of(connection, kept, self.space, stored) if stored else []
         titled = [chunk._replace(title=by_key[chunk.key].row.title) for chunk in lacking]
-        for vector in self._encoded([*_chunks(by_key.values()), *titled]):
+        new = [chunk for key, made in by_key.items() for chunk in unstored(key, made.row.title, made.chunks or ())]
+        for vector in self.encode(new + titled):
             by_key[vector.key].extra.setdefault(self.space.kind, []).append(vector)
 
     def store(self, connection: sa.Connection, kept: SpaceTables, rows: Sequence[EncodedRow]) -> None:
@@ -122,10 +123,11 @@ class ExtraVectors:
             claim_revision(connection, self.space, self.encoder.name, self.encoder.revision)
             insert(connection, kept, self.space, vectors)
 
-    def _encoded(self, chunks: Sequence[Lacking]) -> Iterator[ExtraVector]:
+    def encode(self, chunks: Sequence[Lacking]) -> Iterator[ExtraVector]:
+        """Return the vectors of chunks, some encoded at a time."""
         for begin in range(0, len(chunks), BATCH_CHUNKS):
             some = chunks[begin : begin + BATCH_CHUNKS]
-            vectors = self.encoder.encode_documents([_read(chunk) for chunk in some])
+            vectors = self.encoder.encode_documents([chunk.read for chunk in some])
             for chunk, vector in zip(some, vectors, strict=True):
                 yield ExtraVector(chunk.key, chunk.ordinal, chunk.hash, written(self.space, vector))
 
@@ -135,13 +137,9 @@ def extra_vectors_of(kept: SpaceTables) -> list[ExtraVectors]:
     return [ExtraVectors(space) for space in kept.extra.values()]
 
 
-def _read(chunk: Lacking) -> str:
-    """Return what the dense encoder read for a chunk: a title that is too long has chunks of its own, without it."""
-    whole = below(chunk.title or "", chunk.text)
-    return whole if fingerprint(whole) == chunk.hash else chunk.text
-
-
-def _chunks(rows: Iterable[EncodedRow]) -> Iterator[Lacking]:
-    for made in rows:
-        for ordinal, chunk in enumerate(made.chunks or ()):
-            yield Lacking(made.row.key, ordinal, made.row.title, chunk.text, chunk.hash)
+def unstored(key: str, title: str, chunks: Sequence[Chunk]) -> list[Lacking]:
+    """Return the chunks of a row that is about to be stored, as such that lack a vector."""
+    return [
+        Lacking(key, ordinal, chunk.hash, chunk.text, "content" in chunk.locator, title)
+        for ordinal, chunk in enumerate(chunks)
+    ]

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from pgneural.chunk import chunk
 from pgneural.errors import InvalidFilter
+from pgneural.extra_vectors import ExtraVectors, unstored
 from pgneural.load import check, mistyped
 from pgneural.store.schema import Space
 from pgneural.store.space import indexed_of
+from pgneural.store.space_tables import ExtraVector
 from pgneural.store.vector_cache import cache_vectors, cached_vectors, evict
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
@@ -107,6 +109,7 @@ class Ingest:
         space: Its space.
         encoder: Makes the encoder of the space; called when the first text needs a vector.
         progress: Called after every batch.
+        extra: The extra vectors of its chunks.
     """
 
     def __init__(
@@ -115,10 +118,11 @@ class Ingest:
         space: Space,
         encoder: Callable[[], Encoder],
         progress: Progress | None = None,
+        extra: Sequence[ExtraVectors] = (),
     ) -> None:
         self.engine, self.collection = engine, space.attribute
         self._space, self._encoder = space, encoder
-        self._progress = progress
+        self._progress, self._extra = progress, extra
         self._dimensions, self._given = space.dimensions, space.revision == "given"
         self._indexed = indexed_of(space)
         self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
@@ -277,9 +281,18 @@ class Ingest:
         made: dict[bytes, Vector] = {}
         if wanted:
             made = dict(zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True))
+        self._add_extra(batch)
         self.report.chunks_encoded += len(made)
         self.report.chunks_reused += sum(plan.vectors for plan in batch) - len(made)
         return made
+
+    def _add_extra(self, batch: Sequence[_Planned]) -> None:
+        """Make the extra vectors of all chunks that are about to be stored."""
+        by_id = {plan.record.external_id: plan for plan in batch}
+        for extra in self._extra:
+            chunks = [c for id_, plan in by_id.items() for c in unstored(id_, plan.record.title, plan.chunks or ())]
+            for vector in extra.encode(chunks):
+                by_id[vector.key].extra.setdefault(extra.space.kind, []).append(vector)
 
     def _forget(self) -> None:
         """Remove old vectors once in a while, as workers do: there may be none."""
@@ -334,6 +347,7 @@ class _Planned:
     new: bool
     chunks: list[Chunk] | None
     known: Mapping[bytes, Vector]
+    extra: dict[str, list[ExtraVector]] = field(default_factory=dict)
 
     @property
     def vectors(self) -> int:
@@ -350,8 +364,7 @@ class _Planned:
         if self.chunks is None:
             return Encoded(self.record, self.metadata, self.source_hash, new=False)
         if self.record.embedding is not None:
-            return Encoded(
-                self.record, self.metadata, self.source_hash, self.new, self.chunks, self.record.embedding[np.newaxis]
-            )
-        rows = [made[piece.hash] if piece.hash in made else self.known[piece.hash] for piece in self.chunks]
-        return Encoded(self.record, self.metadata, self.source_hash, self.new, self.chunks, np.stack(rows))
+            vectors = self.record.embedding[np.newaxis]
+        else:
+            vectors = np.stack([made[c.hash] if c.hash in made else self.known[c.hash] for c in self.chunks])
+        return Encoded(self.record, self.metadata, self.source_hash, self.new, self.chunks, vectors, self.extra)

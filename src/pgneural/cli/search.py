@@ -176,6 +176,7 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 @click.pass_context
 def search(
     context: click.Context,
+    /,
     target: Target,
     searched: str,
     query: str | None,

@@ -212,7 +212,7 @@ class SearchBinding(Generic[E]):
             return self._latest
         pool = connection.engine.pool
         if pool not in self._searchers:
-            self._searchers[pool] = self._latest if not self._searchers else ClassSearcher(self)
+            self._searchers[pool] = ClassSearcher(self)
         self._latest = self._searchers[pool]
         return self._latest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -31,7 +31,7 @@ def has_binary_form(connection: sa.Connection, oid: int) -> bool:
         return False
 
 
-def copy(connection: sa.Connection, into: str, types: Sequence[int], rows: Sequence[Sequence[Any]]) -> None:
+def copy(connection: sa.Connection, into: str, types: Sequence[int], rows: Iterable[Sequence[Any]]) -> None:
     """Add rows to a table.
 
     Args:
@@ -40,8 +40,6 @@ def copy(connection: sa.Connection, into: str, types: Sequence[int], rows: Seque
         types: Those of the columns.
         rows: A value for each.
     """
-    if not rows:
-        return
     driver, statement = _driver(connection), f"COPY {into} FROM STDIN (FORMAT binary)"
     if isinstance(driver, psycopg.AsyncConnection):
         await_only(_copy_async(driver, statement, types, rows))
@@ -53,7 +51,7 @@ def copy(connection: sa.Connection, into: str, types: Sequence[int], rows: Seque
 
 
 async def _copy_async(
-    driver: psycopg.AsyncConnection[Any], statement: str, types: Sequence[int], rows: Sequence[Sequence[Any]]
+    driver: psycopg.AsyncConnection[Any], statement: str, types: Sequence[int], rows: Iterable[Sequence[Any]]
 ) -> None:
     async with driver.cursor() as cursor, cursor.copy(statement.encode()) as copying:
         copying.set_types(types)

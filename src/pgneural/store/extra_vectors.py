@@ -16,7 +16,7 @@ from pgneural.store.engine import quoted_table
 from pgneural.store.schema import Space
 from pgneural.store.space_tables import ExtraVector, SpaceTables, as_json, planned_anew
 from pgneural.store.vectors import sparse_text
-from pgneural.types import Vector
+from pgneural.types import Vector, below
 
 
 class Lacking(NamedTuple):
@@ -25,16 +25,23 @@ class Lacking(NamedTuple):
     Attributes:
         key: The key of its row, as JSON.
         ordinal: Its place in the row.
-        title: That of the row; None where it was not asked for.
-        text: Its own.
         hash: Of what the encoder read for it.
+        text: Its own.
+        headed: Whether it was read below the title of its row: a piece of a title that is too long is not.
+        title: That of the row, where it is known here.
     """
 
     key: str
     ordinal: int
-    title: str | None
-    text: str
     hash: bytes
+    text: str
+    headed: bool
+    title: str = ""
+
+    @property
+    def read(self) -> str:
+        """What an encoder reads for it."""
+        return below(self.title if self.headed else "", self.text)
 
 
 def lacking_of(connection: sa.Connection, kept: SpaceTables, extra: Space, keys: Sequence[str]) -> list[Lacking]:
@@ -91,12 +98,13 @@ def _sql(kept: SpaceTables, extra: Space, statement: str) -> sa.TextClause:
 
 
 _LACKING = """
-SELECT k.key::text, t.ordinal, NULL, t.text, t.hash
+SELECT k.key::text, t.ordinal, t.hash, t.text, jsonb_exists(t.locator, 'content')
   FROM jsonb_array_elements((:keys)::jsonb) AS k(key) JOIN {chunks} t ON {of_kept}
  WHERE NOT EXISTS (SELECT FROM {extra} e WHERE {same})"""
 
 _LACKING_AFTER = """
-SELECT t.source_id, jsonb_build_array(t.source_id)::text, t.ordinal, d.title, t.text, t.hash
+SELECT t.source_id, jsonb_build_array(t.source_id)::text, t.ordinal, t.hash, t.text,
+       jsonb_exists(t.locator, 'content'), d.title
   FROM {chunks} t JOIN neural.documents d ON d.id = t.source_id
  WHERE (t.source_id, t.ordinal) > (:id, :ordinal) AND NOT EXISTS (SELECT FROM {extra} e WHERE {same})
  ORDER BY t.source_id, t.ordinal LIMIT :limit"""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
 
 from pgneural.errors import EncoderMismatch
@@ -167,7 +168,7 @@ class SpaceTables:
             return
         with planned_anew(connection, self.space.source):
             connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(made.row.key for made in rechunked)})
-        self._insert(connection, rechunked)
+        self.insert(connection, rechunked)
 
     def claim_revision(self, connection: sa.Connection, encoder: str, revision: str) -> None:
         """Make sure that the vectors of the space are of one revision of its encoder: the first that stores any.
@@ -201,14 +202,17 @@ class SpaceTables:
             self._texts = not unknown or bool(connection.scalar(_READ_AS_TEXT, {"types": unknown}))
         return self._texts
 
-    def _insert(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
+    def insert(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
+        """Store the chunks of rows that have none."""
+        if not any(made.chunks for made in batch):
+            return
         columns = ["ordinal", "text", "locator", "hash", "source_hash", "embedding"]
         storage = Storage(self.space.storage)
         if self._copies(connection):
             into = f"{self.chunks} ({self._names['keys']}, {', '.join(columns)})"
-            copy(connection, into, self._types(connection), list(_copied(batch, storage)))
-        elif rows := list(_inserted(batch, storage)):
-            values = zip(*rows, strict=True)
+            copy(connection, into, self._types(connection), _copied(batch, storage))
+        else:
+            values = zip(*_inserted(batch, storage), strict=True)
             names = ("row_keys", "ordinals", "texts", "locators", "hashes", "source_hashes", "vectors")
             connection.execute(self.sql(_INSERT), dict(zip(names, map(list, values), strict=True)))
 
@@ -263,16 +267,20 @@ def numbers(vector: Any) -> Any:
     return json.loads(vector) if isinstance(vector, str) and vector.startswith("[") else vector
 
 
-def _copied(batch: Sequence[EncodedRow], storage: Storage) -> Iterable[tuple[Any, ...]]:
-    for made in batch:
-        if not made.chunks or made.vectors is None or made.row.values is None:
-            continue
-        for ordinal, (chunk, vector) in enumerate(zip(made.chunks, storage.to_binary(made.vectors), strict=True)):
-            locator = b"\x01" + json.dumps(chunk.locator).encode()  # the binary form of jsonb: a version, then the text
-            yield (*made.row.values, ordinal, chunk.text, locator, chunk.hash, made.source_hash, vector)
+def _copied(batch: Sequence[EncodedRow], storage: Storage) -> Iterator[tuple[Any, ...]]:
+    rows = [made for made in batch if made.chunks and made.row.values is not None]
+    every = [made.vectors for made in rows if made.vectors is not None]
+    vectors = iter(storage.to_binary(np.concatenate(every)) if every else ())
+    for made in rows:
+        for ordinal, chunk in enumerate(made.chunks or ()):
+            locator = b"\x01" + _JSON.encode(chunk.locator).encode()  # the binary form of jsonb: a version, the text
+            yield (*(made.row.values or ()), ordinal, chunk.text, locator, chunk.hash, made.source_hash, next(vectors))
 
 
-def _inserted(batch: Sequence[EncodedRow], storage: Storage) -> Iterable[tuple[Any, ...]]:
+_JSON = json.JSONEncoder()
+
+
+def _inserted(batch: Sequence[EncodedRow], storage: Storage) -> Iterator[tuple[Any, ...]]:
     for made in batch:
         if not made.chunks or made.vectors is None or made.row.values is None:
             continue

@@ -1,8 +1,8 @@
-"""Storing documents with their chunks and words, a batch in a transaction.
+"""Storing documents with their chunks, vectors and words, a batch in a transaction.
 
-A document, its chunks and its words always change together, so at any moment, and after any kill, a stored document
-is whole. New documents go by binary COPY straight into their table, others into a staging table, from where
-they are upserted; the chunks of those that changed are replaced, by binary COPY as well.
+A document, its chunks with all their vectors, and its words always change together, so at any moment, and after any
+kill, a stored document is whole. New documents go by binary COPY straight into their table, others into a staging
+table, from where they are upserted; the chunks of those that changed are replaced.
 
 Commits do not wait for the disk, which is safe because a run that is cut off is run again; `Writer.flush`
 waits, before the run reports that anything is stored.
@@ -11,21 +11,23 @@ waits, before the run reports that anything is stored.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
-import numpy as np
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
 
 from pgneural.store.catalog import dropped, lock_name
+from pgneural.store.extra_vectors import insert
+from pgneural.store.failures import cause_of
 from pgneural.store.lexical import LanguageFails, Words
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, terms_of
+from pgneural.store.space_tables import EncodedRow, ExtraVector, SourceRow, SpaceTables
 from pgneural.store.vectors import Storage
 from pgneural.types import BadRecord, Chunk, Record, Vector
 
@@ -43,6 +45,7 @@ class Encoded:
         new: Whether the collection had no such document when it was compared.
         chunks: Its chunks, or None where those in the database are still right.
         vectors: One row for each chunk, shape (n, d).
+        extra: Extra vectors of the chunks, by kind.
     """
 
     record: Record
@@ -51,6 +54,14 @@ class Encoded:
     new: bool
     chunks: Sequence[Chunk] | None = None
     vectors: Vector | None = None
+    extra: Mapping[str, Sequence[ExtraVector]] = field(default_factory=dict)
+
+    def row(self, id_: int) -> EncodedRow:
+        """Return what is kept of it, once it has a key."""
+        key, record = f"[{id_}]", self.record
+        extra = {kind: [vector._replace(key=key) for vector in vectors] for kind, vectors in self.extra.items()}
+        source = SourceRow(key, (id_,), record.title, record.content, None)
+        return EncodedRow(source, self.source_hash, self.chunks, self.vectors, extra)
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,8 @@ class Writer:
     """Writes into one collection over one connection of its own; use it from one thread at a time."""
 
     def __init__(self, engine: sa.Engine, space: Space) -> None:
-        self._pooled = engine.raw_connection()
-        self._connection: Connection = self._pooled.driver_connection  # type: ignore[assignment]
+        self._transactions = engine.connect()
+        self._connection: Connection = self._transactions.connection.driver_connection  # type: ignore[assignment]
         self._space, self._collection = space, space.attribute
         self._storage = Storage(space.storage)
         chunks = chunks_of(space)
@@ -107,30 +118,35 @@ class Writer:
             raise
 
     def _prepare(self) -> None:
-        self._connection.execute(_STAGING)
-        self._connection.execute("SET synchronous_commit = off")
-        self._require_space()
-        self._connection.commit()
+        with self._transactions.begin():
+            self._connection.execute(_STAGING)
+            self._connection.execute("SET synchronous_commit = off")
+            self._require_space()
+            self._kept = SpaceTables.of(self._transactions, self._space)
 
     def close(self) -> None:
         """Close the connection, even under a thread that still uses it; what was not committed is gone."""
-        self._pooled.invalidate()
+        self._transactions.invalidate()
+        self._transactions.close()
 
     def flush(self) -> None:
         """Wait until everything that was written is on disk."""
-        with self._connection.transaction():
+        with self._transactions.begin():
             self._connection.execute("SET LOCAL synchronous_commit = on")
             self._connection.execute("SELECT pg_current_xact_id()")  # a transaction that writes, however little
 
     def hashes(self, external_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the source hash of each of these documents that has chunks."""
-        with self._connection.transaction():
-            rows = self._connection.execute(self._sql(_HASHES), (self._collection, list(external_ids)), binary=True)
-            return dict(rows.fetchall())
+        with self._transactions.begin():
+            return self._hashes(external_ids)
+
+    def _hashes(self, external_ids: Sequence[str]) -> dict[str, bytes]:
+        rows = self._connection.execute(self._sql(_HASHES), (self._collection, list(external_ids)), binary=True)
+        return dict(rows.fetchall())
 
     def known(self, external_ids: Sequence[str]) -> dict[bytes, Vector]:
         """Return the vectors of these documents' chunks, by the hash of what the encoder read."""
-        with self._connection.transaction():
+        with self._transactions.begin():
             rows = self._connection.execute(self._sql(_KNOWN), (self._collection, list(external_ids)), binary=True)
             return {hash_: self._storage.from_binary(vector) for hash_, vector in rows}
 
@@ -150,9 +166,12 @@ class Writer:
         """Write a batch; where the server refuses it, its halves, down to the documents that are to blame."""
         try:
             return self._write_all(batch)
-        except (LanguageFails, psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+        except (LanguageFails, psycopg.Error, DBAPIError) as error:
+            cause = cause_of(error)
+            if not isinstance(cause, (LanguageFails, psycopg.DataError, psycopg.errors.ProgramLimitExceeded)):
+                raise
             if len(batch) == 1:
-                return Written(refused=(_refused(batch[0].record, error, self._space),))
+                return Written(refused=(_refused(batch[0].record, cause, self._space),))
         middle = len(batch) // 2
         return self._write(batch[:middle]) + self._write(batch[middle:])
 
@@ -163,7 +182,7 @@ class Writer:
         return self._upsert(batch)
 
     def _insert(self, batch: Sequence[Encoded]) -> Written:
-        with self._connection.transaction():
+        with self._transactions.begin():
             mean_length = self._require_space()
             ids = [id_ for (id_,) in self._connection.execute(_NEXT_IDS, (len(batch),))]
             with self._connection.cursor() as cursor, cursor.copy(_COPY_DOCUMENTS) as copy:
@@ -171,12 +190,14 @@ class Writer:
                 for id_, encoded in zip(ids, batch, strict=True):
                     copy.write_row((id_, self._collection, *_document(encoded)))
             self._take_off_the_queue()
-            self._copy_chunks(list(zip(ids, batch, strict=True)))
+            rows = [encoded.row(id_) for id_, encoded in zip(ids, batch, strict=True)]
+            self._kept.insert(self._transactions, rows)
+            self._insert_extra(rows)
             self._words.make(self._connection, ids, mean_length)
         return Written(len(batch))
 
     def _upsert(self, batch: Sequence[Encoded]) -> Written:
-        with self._connection.transaction():
+        with self._transactions.begin():
             mean_length = self._require_space()
             self._stage(batch)
             changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
@@ -211,7 +232,7 @@ class Writer:
 
     def _require_unchanged(self, batch: Sequence[Encoded]) -> None:
         """Make sure, now that the documents are locked, that the chunks which are kept are still theirs."""
-        stored = self.hashes([encoded.record.external_id for encoded in batch]) if batch else {}
+        stored = self._hashes([encoded.record.external_id for encoded in batch]) if batch else {}
         if any(stored.get(encoded.record.external_id) != encoded.source_hash for encoded in batch):
             raise ChangedMeanwhile
 
@@ -226,8 +247,15 @@ class Writer:
             return
         external_ids = [encoded.record.external_id for encoded in batch]
         ids = self._ids(external_ids)
-        self._connection.execute(self._sql(_DELETE_CHUNKS), (list(ids.values()),))
-        self._copy_chunks([(ids[encoded.record.external_id], encoded) for encoded in batch])
+        rows = [encoded.row(ids[encoded.record.external_id]) for encoded in batch]
+        self._kept.store(self._transactions, rows)
+        self._insert_extra(rows)
+
+    def _insert_extra(self, rows: Sequence[EncodedRow]) -> None:
+        for kind, space in self._kept.extra.items():
+            insert(
+                self._transactions, self._kept, space, [vector for row in rows for vector in row.extra.get(kind, ())]
+            )
 
     def _replace_words(self, external_ids: Sequence[str], mean_length: float | None) -> None:
         if external_ids:
@@ -237,16 +265,6 @@ class Writer:
 
     def _ids(self, external_ids: Sequence[str]) -> dict[str, int]:
         return dict(self._connection.execute(_IDS, (self._collection, list(external_ids))).fetchall())
-
-    def _copy_chunks(self, batch: Sequence[tuple[int, Encoded]]) -> None:
-        vectors = iter(self._storage.to_binary(np.concatenate([e.vectors for _, e in batch if e.vectors is not None])))
-        with self._connection.cursor() as cursor, cursor.copy(self._sql(_COPY_CHUNKS)) as copy:
-            copy.set_types(["int8", "int4", "text", "bytea", "bytea", "bytea", "bytea"])
-            for id_, encoded in batch:
-                for ordinal, chunk in enumerate(encoded.chunks or ()):
-                    locator = _jsonb(_JSON.encode(chunk.locator))
-                    row = (id_, ordinal, chunk.text, locator, chunk.hash, encoded.source_hash, next(vectors))
-                    copy.write_row(row)
 
     def _sql(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(chunks=self._chunks, terms=self._terms)
@@ -266,9 +284,6 @@ def _document(encoded: Encoded) -> tuple[Any, ...]:
     record = encoded.record
     modality = record.modality.value
     return record.external_id, record.title, record.content, _jsonb(encoded.metadata), record.uri, modality
-
-
-_JSON = json.JSONEncoder()
 
 
 def _jsonb(text: str) -> bytes:
@@ -337,8 +352,4 @@ SELECT c.hash, c.embedding
   FROM neural.documents d JOIN {chunks} c ON c.source_id = d.id
  WHERE d.collection = %s AND d.external_id = ANY(%s)"""
 
-_DELETE_CHUNKS = "DELETE FROM {chunks} WHERE source_id = ANY(%s)"
 _DELETE_TERMS = "DELETE FROM {terms} WHERE source_id = ANY(%s)"
-
-_COPY_CHUNKS = """
-COPY {chunks} (source_id, ordinal, text, locator, hash, source_hash, embedding) FROM STDIN (FORMAT binary)"""
