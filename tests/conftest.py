@@ -5,9 +5,20 @@ Files that take long go first: the processes of `make test` take one file after 
 is left for the end is short.
 """
 
+from collections.abc import Iterator
+
 import pytest
 
 pytest_plugins = [f"tests.fixtures.{topic}" for topic in ("postgres", "models", "data", "orm", "tables", "roles")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a program remembers of a machine is not written to the home of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 LONG_FIRST = (
     "acceptance/test_faults.py",

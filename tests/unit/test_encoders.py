@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pgneural import encoders
 from pgneural.encoders import cpu_batches
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.hashing import HashEncoder
-from pgneural.encoders.transformer import FIDELITY, SentenceTransformerEncoder
+from pgneural.encoders.precision import FIDELITY, key_of, remember, remembered
+from pgneural.encoders.transformer import SentenceTransformerEncoder
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong, UnknownEncoder
 from pgneural.types import Encoder, Modality
 
@@ -185,14 +187,55 @@ class TestFolder:
         assert ModelFolder(copy).revision != before
 
     def test_half_precision_is_refused_where_vectors_move(
-        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("pgneural.encoders.transformer._half_precision", lambda device: "bfloat16")
-        monkeypatch.setattr("pgneural.encoders.transformer.FIDELITY", 1.1)
+        monkeypatch.setattr("pgneural.encoders.transformer.half_precision", lambda device: "bfloat16")
+        monkeypatch.setattr("pgneural.encoders.precision.FIDELITY", 1.1)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         strict = SentenceTransformerEncoder(tiny_model, device="cpu")
         exact = SentenceTransformerEncoder(tiny_model, device="cpu", precision="float32")
         assert strict.precision == "float32"
         np.testing.assert_array_equal(strict.encode_query("fox"), exact.encode_query("fox"))
+        monkeypatch.setattr("pgneural.encoders.transformer.in_precision", _nobody_tries)  # it is remembered
+        assert SentenceTransformerEncoder(tiny_model, device="cpu").precision == "float32"
+
+    def test_precision_is_tried_once_on_a_machine_and_not_for_a_query(
+        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr("pgneural.encoders.transformer.half_precision", lambda device: "bfloat16")
+        exact = SentenceTransformerEncoder(tiny_model, device="cpu", precision="float32")
+        with monkeypatch.context() as without:
+            without.setattr("pgneural.encoders.transformer.in_precision", _nobody_tries)
+            asked = SentenceTransformerEncoder(tiny_model, device="cpu")
+            np.testing.assert_array_equal(asked.encode_query("fox"), exact.encode_query("fox"))
+        first = asked.encode_documents(["a fox"])
+        assert asked.precision in ("bfloat16", "float32")
+        key = key_of(asked.name, asked.revision, torch.device("cpu"), "bfloat16")
+        assert remembered(key) is (asked.precision == "bfloat16")
+        remember(key, True)
+        with monkeypatch.context() as without:
+            without.setattr("pgneural.encoders.precision.remember", _nobody_tries)
+            again = SentenceTransformerEncoder(tiny_model, device="cpu")
+            assert again.precision == "bfloat16"
+        np.testing.assert_allclose(again.encode_documents(["a fox"]), first, atol=1e-2)
+
+    def test_precision_needs_no_folder_to_be_remembered_in(
+        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("pgneural.encoders.transformer.half_precision", lambda device: "bfloat16")
+        file = tmp_path / "file"
+        file.write_text("")
+        for folder in (file, tmp_path):
+            (tmp_path / "pgneural").mkdir(exist_ok=True)
+            (tmp_path / "pgneural" / "precision.json").write_text("{[")
+            monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+            encoder = SentenceTransformerEncoder(tiny_model, device="cpu")
+            assert encoder.encode_documents(["a fox"]).shape == (1, encoder.dimensions)
+
+
+def _nobody_tries(*_: object) -> None:
+    raise AssertionError("nobody tries")
 
 
 @pytest.mark.model

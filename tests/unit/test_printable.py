@@ -133,7 +133,7 @@ def test_all_our_loggers_are_made_so() -> None:
     import pgneural.encoders.transformer
     import pgneural.worker
 
-    for module in (pgneural.worker, pgneural.active_space, pgneural.encoders.transformer):
+    for module in (pgneural.worker, pgneural.active_space, pgneural.encoders.precision):
         assert logger(module.logger.name) is module.logger
         assert any(type(each).__name__ == "_Printable" for each in module.logger.filters)
 

@@ -2,40 +2,41 @@
 
 The model is theirs; what is ours is the way it is fed. Bulk: batches of texts of like length, filled up
 to a number of tokens rather than of texts, so that little padding is computed and a batch stays in the
-processor's cache. Precision: half where the machine has the instructions and the vectors stay within
-`FIDELITY` of float32, which is tried out on every load. Query: straight to the model's forward pass.
+processor's cache. Precision: see `pgneural.encoders.precision`; it is settled when the first documents
+come, and a query does not wait for that. Query: straight to the model's forward pass.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgneural.encoders import cpu_batches, packed_linear
+from pgneural.encoders import cpu_batches
 from pgneural.encoders.folder import DISTANCES
 from pgneural.encoders.loading import changed_revision, load, revision_of
+from pgneural.encoders.precision import (
+    PRECISIONS,
+    PROBE,
+    half_precision,
+    in_precision,
+    keeps_vectors,
+    key_of,
+    remembered,
+)
 from pgneural.encoders.readable import ReadableTokenizer, text_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable
 from pgneural.extras import needed
-from pgneural.printable import logger as logger_of
 from pgneural.types import Content, Distance, Kind, Modality, Vector
 
 if TYPE_CHECKING:
     import tokenizers
     import torch
     from sentence_transformers import SentenceTransformer
-
-logger = logger_of(__name__)
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-
-FIDELITY = 0.999
-"""The least cosine between a half precision vector and the float32 one."""
 
 CPU_BATCH_TOKENS = 2048
 """Tokens in a batch on a CPU: enough to fill its vector units, few enough for its cache."""
@@ -45,15 +46,6 @@ GPU_BATCH_TOKENS = 65_536
 
 UNLIMITED = 1_000_000
 """Tokenizers of models without a limit claim a length beyond this."""
-
-_PROBE = (
-    "search",
-    "How do vaccines work?",
-    "The quick brown fox jumps over the lazy dog, and 42 zebras watch from 3.5 km away.",
-    "def median(values): return sorted(values)[len(values) // 2]",
-    "Wie funktioniert ein Impfstoff? ¿Cómo funciona una vacuna? 疫苗如何起作用?",
-    "We study the spectrum of the Laplacian on compact hyperbolic surfaces of large genus. " * 12,
-)
 
 
 class SentenceTransformerEncoder:
@@ -107,7 +99,41 @@ class SentenceTransformerEncoder:
         self._limit = _limit(self._model)
         self.max_tokens = self._usable(self._document_prompt)
         self.revision = self._revision(str(model), dimensions, (query_prompt, document_prompt))
-        self.precision = _choose_precision(self, precision)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        self._precision: str | None = None if precision == "auto" else precision
+        self._settling = threading.Lock()
+        if precision in ("bfloat16", "float16"):
+            self._model = in_precision(self._model, precision)
+
+    @property
+    def precision(self) -> str:
+        """The precision in which documents are encoded: ``float32``, ``bfloat16`` or ``float16``."""
+        return self._settle_precision()
+
+    def _settle_precision(self) -> str:
+        """Turn the model, once, to the fastest precision that keeps its vectors; return that precision's name."""
+        with self._settling:
+            if self._precision is None:
+                self._precision = self._fastest()
+            return self._precision
+
+    def _fastest(self) -> str:
+        model = self._model
+        half = half_precision(model.device)
+        if half == "float32":
+            return half
+        key = key_of(self.name, self.revision, model.device, half)
+        if remembered(key) is False:
+            return "float32"
+        changed = in_precision(model, half)
+        limit = self.max_tokens
+        texts = [text for text in PROBE if limit is None or self.tokenizer.counts([text])[0] <= limit]
+        exact, rounded = (partial(self._forward, texts, "", "document", each) for each in (model, changed))
+        if not keeps_vectors(self.name, half, exact, rounded, key):
+            return "float32"
+        self._model = changed
+        return half
 
     def encode_documents(self, items: Sequence[Content]) -> Vector:
         """Return float32 vectors, shape (n, dimensions), in the order of the items.
@@ -116,6 +142,7 @@ class SentenceTransformerEncoder:
             TextTooLong: An item has more than `max_tokens` tokens.
         """
         texts, counted = self.tokenizer.checked(items, self.max_tokens, self.name)
+        self._settle_precision()
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         lengths = np.asarray(counted, dtype=np.int64)
 
@@ -136,17 +163,18 @@ class SentenceTransformerEncoder:
         vector: Vector = self._forward([text], self._query_prompt, "query")[0]
         return vector
 
-    def _forward(self, texts: list[str], prompt: str, task: str) -> Vector:
+    def _forward(self, texts: list[str], prompt: str, task: str, model: SentenceTransformer | None = None) -> Vector:
         import torch
 
+        model = model or self._model  # another thread may turn it to another precision meanwhile
         with torch.inference_mode():
             with self._tokenizing:  # which sets the tokenizer anew by every call
-                features = self._model.preprocess(texts, prompt=prompt or None, task=task)
+                features = model.preprocess(texts, prompt=prompt or None, task=task)
             moved = {
-                key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
+                key: value.to(model.device) if isinstance(value, torch.Tensor) else value
                 for key, value in features.items()
             }
-            output: torch.Tensor = self._model(moved, task=task)["sentence_embedding"].float()
+            output: torch.Tensor = model(moved, task=task)["sentence_embedding"].float()
             output = output[:, : getattr(self, "dimensions", None)]
             if getattr(self, "distance", Distance.COSINE) is Distance.COSINE:
                 output = torch.nn.functional.normalize(output, dim=1)
@@ -194,42 +222,3 @@ def _backend(model: SentenceTransformer) -> tokenizers.Tokenizer:
 def _limit(model: SentenceTransformer) -> int | None:
     limit = model.max_seq_length or getattr(model.tokenizer, "model_max_length", None)
     return int(limit) if limit and limit < UNLIMITED else None
-
-
-def _choose_precision(encoder: SentenceTransformerEncoder, asked: str) -> str:
-    """Turn the model to the fastest precision that keeps its vectors, and return that precision's name."""
-    import torch
-
-    if asked not in PRECISIONS:
-        raise ValueError(f"precision is {asked!r}, expected one of {', '.join(PRECISIONS)}")
-    model = encoder._model
-    half = _half_precision(model.device) if asked == "auto" else asked
-    if half == "float32":
-        return half
-    texts = [
-        text
-        for text in _PROBE
-        if encoder.max_tokens is None or encoder.tokenizer.counts([text])[0] <= encoder.max_tokens
-    ]
-    exact = encoder._forward(texts, "", "document")
-    encoder._model = copy.deepcopy(model).to(getattr(torch, half))
-    if half == "bfloat16" and model.device.type == "cpu" and packed_linear.available():
-        packed_linear.pack(encoder._model)
-    rounded = encoder._forward(texts, "", "document")
-    norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1)
-    fidelity = float(((exact * rounded).sum(axis=1) / np.maximum(norms, 1e-12)).min())
-    if asked == "auto" and not fidelity >= FIDELITY:
-        logger.info("%s stays in float32: %s has cosine %.5f", encoder.name, half, fidelity)
-        encoder._model = model
-        return "float32"
-    return half
-
-
-def _half_precision(device: torch.device) -> str:
-    import torch
-
-    if device.type != "cpu":
-        return "float16"
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    has = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return "bfloat16" if has else "float32"
