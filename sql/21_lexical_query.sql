@@ -134,7 +134,7 @@ LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT string_agg('(' || u::text || ')', ' | ')::tsquery
-      FROM unnest(neural.query_phrases(space, left(query, 8192), 'unwanted')) u
+      FROM unnest(neural.query_phrases(space, left(query, 8192 /* = options.LONGEST_QUERY */), 'unwanted')) u
 $$;
 
 COMMENT ON FUNCTION neural.unwanted_words(bigint, text) IS
@@ -146,10 +146,10 @@ LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF length(query) > 8192 THEN
+    IF length(query) > 8192 /* = options.LONGEST_QUERY */ THEN
         RAISE WARNING 'the query has % characters; its words are read from the first 8192', length(query);
     END IF;
-    RETURN left(query, 8192);
+    RETURN left(query, 8192 /* = options.LONGEST_QUERY */);
 END
 $$;
 

@@ -49,7 +49,7 @@ BEGIN
         RAISE EXCEPTION 'space % has distance %, storage % and index %, which pgvector has not',
                         NEW.id, NEW.distance, NEW.storage, NEW.vector_index USING ERRCODE = 'PN400';
     END IF;
-    IF NEW.title_boost NOT BETWEEN 0 AND 1000 AND (TG_OP = 'INSERT' OR NEW.title_boost IS DISTINCT FROM OLD.title_boost) THEN
+    IF NEW.title_boost NOT BETWEEN 0 AND 1000 /* = catalog.MAX_TITLE_BOOST */ AND (TG_OP = 'INSERT' OR NEW.title_boost IS DISTINCT FROM OLD.title_boost) THEN
         RAISE EXCEPTION 'title_boost is %, expected 0 to 1000', NEW.title_boost
         USING ERRCODE = 'PN400', HINT = '1 counts the words of titles as those of the content.';
     END IF;

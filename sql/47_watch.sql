@@ -13,6 +13,25 @@ $$;
 COMMENT ON FUNCTION neural.vector_name(text) IS
 'The name of a type, a function or an operator class of pgvector with its schema, whatever the search_path';
 
+CREATE OR REPLACE FUNCTION neural.count_words_of(terms regclass)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    event record;
+BEGIN
+    FOR event IN SELECT * FROM (VALUES ('INSERT', 'REFERENCING NEW TABLE AS counted'),
+                                       ('DELETE', 'REFERENCING OLD TABLE AS counted'), ('TRUNCATE', '')) AS e(kind, referencing)
+    LOOP
+        EXECUTE format('CREATE TRIGGER count_%s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION neural.count_terms()',
+                       lower(event.kind), event.kind, terms, event.referencing);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION neural.count_words_of(regclass) IS 'Has the words of a terms table counted: makes its triggers';
+
 CREATE OR REPLACE FUNCTION neural.make_tables(space bigint)
 RETURNS void
 LANGUAGE plpgsql
@@ -26,7 +45,6 @@ DECLARE
     terms text;
     typed text;
     followed text;
-    event record;
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     schema := (parse_ident(s.source))[1];
@@ -45,11 +63,11 @@ BEGIN
         chunks, typed, neural.vector_name(s.storage), s.dimensions, s.chunk_table || '_pkey', followed);
     EXECUTE format(
         'CREATE TABLE %1$s (%2$s, language text NOT NULL, lexemes tsvector NOT NULL, length double precision NOT NULL,
-                            weights %5$s(1000000000) NOT NULL, parts tsvector[],
-                            more_weights %5$s(1000000000)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
-        terms, typed, s.chunk_table || '_terms_pkey', followed, neural.vector_name('sparsevec'));
+                            weights %5$s(%6$s) NOT NULL, parts tsvector[],
+                            more_weights %5$s(%6$s)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
+        terms, typed, s.chunk_table || '_terms_pkey', followed, neural.vector_name('sparsevec'), 1000000000 /* = tables.TERM_DIMENSIONS */);
     EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', s.chunk_table || '_terms_idx', terms);
-    IF (s.dimensions * CASE s.storage WHEN 'vector' THEN 4 WHEN 'halfvec' THEN 2 ELSE 0.125 END <= 7600) THEN  -- it fits the row
+    IF (s.dimensions * CASE s.storage WHEN 'vector' THEN 4 WHEN 'halfvec' THEN 2 ELSE 0.125 END <= 7600 /* = 4 * tables.INLINE_DIMENSIONS */) THEN  -- it fits the row
         EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN', chunks);
     END IF;
     EXECUTE format('ALTER TABLE %s ALTER COLUMN weights SET STORAGE MAIN', terms);
@@ -62,12 +80,7 @@ BEGIN
     ELSE  -- as a foreign key would: nobody writes unnoticed meanwhile
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source);
     END IF;
-    FOR event IN SELECT * FROM (VALUES ('INSERT', 'REFERENCING NEW TABLE AS counted'),
-                                       ('DELETE', 'REFERENCING OLD TABLE AS counted'), ('TRUNCATE', '')) AS e(kind, referencing)
-    LOOP
-        EXECUTE format('CREATE TRIGGER count_%s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION neural.count_terms()',
-                       lower(event.kind), event.kind, terms, event.referencing);
-    END LOOP;
+    PERFORM neural.count_words_of(terms::regclass);
     PERFORM neural.follow_source(chunks::regclass, source), neural.follow_source(terms::regclass, source);
 END
 $$;
@@ -98,8 +111,9 @@ AS $$
                        ELSE format('%s(embedding, 1, %s)', neural.vector_name('subvector'), (s.vector_index ->> 'dimensions')::integer) END AS part,
                   CASE s.vector_index ->> 'precision' WHEN 'binary' THEN 'bit' WHEN 'half' THEN 'halfvec' ELSE s.storage END AS kept,
                   (SELECT coalesce(string_agg(format('%I = %s', o.key, o.value::numeric), ', ' ORDER BY o.key), '')
-                     FROM jsonb_each_text(CASE s.vector_index ->> 'method' WHEN 'hnsw' THEN '{"ef_construction": 128}'::jsonb
-                                          ELSE '{}'::jsonb END || (s.vector_index -> 'options')) o) AS options) i
+                     FROM jsonb_each_text(CASE s.vector_index ->> 'method'
+                          WHEN 'hnsw' THEN jsonb_build_object('ef_construction', 128 /* = vectors.EF_CONSTRUCTION */)
+                          ELSE '{}'::jsonb END || (s.vector_index -> 'options')) o) AS options) i
      WHERE s.id = space AND i.method <> 'none'
 $$;
 
@@ -152,6 +166,7 @@ AS $$
 DECLARE
     s neural.spaces;
     chunks regclass := to_regclass((SELECT k.chunks FROM neural.kept_tables(space) k));
+    worth integer := 2000 /* = indexes.WORTH_INDEXING */;
     found record;
     few boolean;
 BEGIN
@@ -163,11 +178,11 @@ BEGIN
      WHERE i.indrelid = chunks AND c.relname = s.chunk_table || '_embedding_idx'
        AND a.amname = s.vector_index ->> 'method' AND i.indpred IS NULL;  -- as it will be made again
     IF found IS NULL OR s.index_waits OR NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = chunks), 'USAGE')
-       OR (SELECT count(*) FROM (SELECT FROM neural.pending WHERE space_id = space LIMIT 2000) p)
-          + (SELECT coalesce(sum(rows), 0) FROM neural.changes WHERE space_id = space) < 2000 THEN
+       OR (SELECT count(*) FROM (SELECT FROM neural.pending WHERE space_id = space LIMIT worth) p)
+          + (SELECT coalesce(sum(rows), 0) FROM neural.changes WHERE space_id = space) < worth THEN
         RETURN false;
     END IF;
-    EXECUTE format('SELECT count(*) < 2000 FROM (SELECT FROM %s LIMIT 2000) c', chunks) INTO few;
+    EXECUTE format('SELECT count(*) < $1 FROM (SELECT FROM %s LIMIT $1) c', chunks) INTO few USING worth;
     IF NOT few THEN
         RETURN false;
     END IF;
@@ -223,8 +238,8 @@ BEGIN
         RAISE EXCEPTION 'table % has no primary key', source USING ERRCODE = 'PN400', HINT = 'Give it one.';
     ELSIF coalesce(cardinality(columns), 0) = 0 THEN
         RAISE EXCEPTION 'no columns of % are to be searched', source USING ERRCODE = 'PN400', HINT = 'Name one at least.';
-    ELSIF octet_length(name) > 39 THEN
-        RAISE EXCEPTION 'the name of the chunk table, %, has % bytes, expected at most 39', name, octet_length(name)
+    ELSIF octet_length(name) > 49 /* = tables.NAME_BYTES */ THEN
+        RAISE EXCEPTION 'the name of the chunk table, %, has % bytes, expected at most 49', name, octet_length(name)
         USING ERRCODE = 'PN400', HINT = 'Give a shorter attribute.';
     END IF;
     SELECT w INTO missing FROM unnest(watch.columns || watch.language_by) w
@@ -234,7 +249,8 @@ BEGIN
         RAISE EXCEPTION 'table % has no column %', source, missing
         USING ERRCODE = 'PN400', HINT = 'Name columns of the table; a generated one (STORED) for an expression.';
     END IF;
-    dimensions := coalesce(dimensions, CASE WHEN encoder = 'minilm' THEN 384 WHEN encoder = 'hash' THEN 256 END,
+    dimensions := coalesce(dimensions, CASE encoder WHEN 'minilm' THEN 384 /* = encoders.described('minilm', {})[0] */
+                                          WHEN 'hash' THEN 256 /* = encoders.described('hash', {})[0] */ END,
                            (SELECT s.dimensions FROM neural.spaces s WHERE s.encoder = watch.encoder
                                AND s.options = watch.options LIMIT 1));
     IF dimensions IS NULL THEN
@@ -250,8 +266,8 @@ BEGIN
     ELSIF sync NOT IN ('queue', 'inline', 'manual') THEN
         RAISE EXCEPTION 'sync is %, expected queue, inline or manual', sync USING ERRCODE = 'PN400';
     END IF;
-    precision := CASE WHEN distance = 'cosine' OR dimensions > 2000 THEN 'half' ELSE 'full' END;  -- as Python chooses
-    IF dimensions > 4000 THEN
+    precision := CASE WHEN distance = 'cosine' OR dimensions > 2000 /* = vectors.MOST_INDEXED['full'] */ THEN 'half' ELSE 'full' END;  -- as Python chooses
+    IF dimensions > 4000 /* = vectors.MOST_INDEXED['half'] */ THEN
         method := 'none';
         RAISE WARNING 'pgvector indexes 4000 dimensions, these vectors have %: they get no index', dimensions;
     END IF;
@@ -270,7 +286,7 @@ BEGIN
     INSERT INTO neural.spaces (source, relation, attribute, chunk_table, encoder, revision, options, dimensions, distance, max_tokens,
                                overlap, language, title_boost, storage, vector_index, reads, watched, fields, sync)
     VALUES (neural.qualified(source), source, attribute, name, encoder, '', options, dimensions, distance, max_tokens,
-            coalesce(overlap, max_tokens / 8), language, title_boost, 'vector',
+            coalesce(overlap, max_tokens / 8 /* = chunk.OVERLAP_SHARE */), language, title_boost, 'vector',
             jsonb_build_object('method', method, 'precision', precision, 'dimensions', NULL, 'options', '{}'::jsonb),
             neural.reads_of(source, columns, language_by), jsonb_build_object(neural.qualified(source), watched),
             neural.numbered(source, columns, language_by), sync)

@@ -104,8 +104,8 @@ BEGIN
                      AND e.kind = 'dense' AND e.name = create_space.name) THEN
         RAISE EXCEPTION '%.% has a space % already', source, attribute, name
         USING ERRCODE = 'PN400', HINT = 'Choose another name.';
-    ELSIF name !~ '^[[:alnum:]_]+$' OR (NOT of_documents AND octet_length(s.chunk_table || '_' || name) > 46) THEN
-        RAISE EXCEPTION 'the name of the space is %, expected letters, digits and _, with its table at most 46 bytes', name
+    ELSIF name !~ '^[[:alnum:]_]+$' OR (NOT of_documents AND octet_length(s.chunk_table || '_' || name) > 49 /* = tables.NAME_BYTES */) THEN
+        RAISE EXCEPTION 'the name of the space is %, expected letters, digits and _, with its table at most 49 bytes', name
         USING ERRCODE = 'PN400', HINT = 'Choose a shorter one.';
     END IF;
     IF rows_per_second <= 0 THEN
@@ -129,7 +129,7 @@ BEGIN
             coalesce(create_space.options, CASE WHEN coalesce(create_space.encoder, s.encoder) = s.encoder THEN s.options ELSE '{}' END),
             coalesce(create_space.dimensions, s.dimensions), coalesce(create_space.distance, s.distance),
             coalesce(create_space.max_tokens, s.max_tokens),
-            coalesce(create_space.overlap, CASE WHEN create_space.max_tokens IS NULL THEN s.overlap END, create_space.max_tokens / 8),
+            coalesce(create_space.overlap, CASE WHEN create_space.max_tokens IS NULL THEN s.overlap END, create_space.max_tokens / 8 /* = chunk.OVERLAP_SHARE */),
             coalesce(create_space.language, s.language), coalesce(create_space.title_boost, s.title_boost), s.language_by,
             coalesce(create_space.storage, s.storage), coalesce(create_space.vector_index, s.vector_index), s.reads, s.watched,
             s.sync, create_space.rows_per_second, now())
@@ -190,7 +190,7 @@ BEGIN
     ELSIF EXISTS (SELECT FROM neural.failed WHERE space_id = space) THEN
         RETURN format('%s rows of space %s failed', (SELECT count(*) FROM neural.failed WHERE space_id = space), s.name);
     ELSIF neural.index_definition(space) IS NOT NULL
-          AND neural.row_count((SELECT k.chunks FROM neural.kept_tables(space) k)::regclass) >= 2000
+          AND neural.row_count((SELECT k.chunks FROM neural.kept_tables(space) k)::regclass) >= 2000 /* = indexes.WORTH_INDEXING */
           AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indisvalid AND i.indexrelid =
                   to_regclass(format('%I.%I', (parse_ident(s.source))[1], s.chunk_table || '_embedding_idx'))) THEN
         RETURN format('space %s has no vector index yet', s.name);

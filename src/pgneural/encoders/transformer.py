@@ -105,6 +105,8 @@ class SentenceTransformerEncoder:
         self._settling = threading.Lock()
         if precision in ("bfloat16", "float16"):
             self._model = in_precision(self._model, precision)
+        elif precision == "auto" and self._is_known():
+            self._settle_precision()
 
     @property
     def precision(self) -> str:
@@ -118,13 +120,17 @@ class SentenceTransformerEncoder:
                 self._precision = self._fastest()
             return self._precision
 
+    def _is_known(self) -> bool:
+        """Whether the precision needs no trial, so that the vectors of a query do not depend on what came before."""
+        device = self._model.device
+        half = half_precision(device)
+        return half == "float32" or remembered(key_of(self.name, self.revision, device, half)) is not None
+
     def _fastest(self) -> str:
         model = self._model
         half = half_precision(model.device)
-        if half == "float32":
-            return half
         key = key_of(self.name, self.revision, model.device, half)
-        if remembered(key) is False:
+        if half == "float32" or remembered(key) is False:
             return "float32"
         changed = in_precision(model, half)
         limit = self.max_tokens

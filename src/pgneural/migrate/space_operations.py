@@ -12,14 +12,13 @@ several spaces.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import Operations, ops
 
-from pgneural.store.engine import literal, quoted_table
+from pgneural.store.engine import literal, quoted_table, sql_value
 
 
 class _SpaceOp(ops.MigrateOperation):
@@ -43,7 +42,7 @@ class _SpaceOp(ops.MigrateOperation):
     def statement(self) -> str:
         """The statement."""
         relation = literal(quoted_table(self.source, self.schema)) + "::regclass"
-        more = "".join(f", {name} => {_written(value)}" for name, value in self.given.items())
+        more = "".join(f", {name} => {sql_value(value)}" for name, value in self.given.items())
         return f"SELECT neural.{self.function}({relation}, {literal(self.attribute)}{more})"
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -152,14 +151,6 @@ class DropVectorsOp(_SpaceOp):
     ) -> None:
         """Drop the extra vectors of a search, of one kind."""
         operations.invoke(cls("drop_vectors", source, attribute, schema, {"kind": kind}))
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return str(value)
-    return literal(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
 
 
 def _run(operations: Operations, operation: _SpaceOp) -> None:

@@ -18,14 +18,12 @@ from pgneural.chunk import OVERLAP_SHARE
 from pgneural.encoders.permitted import permit
 from pgneural.errors import InvalidDeclaration, PgneuralError
 from pgneural.store.definition import SearchDefinition
+from pgneural.store.tables import NAME_BYTES
 from pgneural.store.vectors import Indexed, Method, Precision, Storage, VectorIndex, chosen, required_storage
 from pgneural.types import Distance, Encoder
 
 Field = str | sa.ColumnElement[Any] | InstrumentedAttribute[Any] | MappedColumn[Any] | Callable[[Any], Any]
 """The name of an attribute, a column, or a function from the class to an expression over its row."""
-
-NAME_BYTES = 63 - len("_embedding_idx")
-"""The longest name of a chunk table, so that those of its indexes and triggers are whole."""
 
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 

@@ -28,15 +28,16 @@ from pgneural.errors import (
 )
 from pgneural.filter import expression
 from pgneural.store.contained import require_contained
-from pgneural.store.engine import execute_script, quoted
+from pgneural.store.engine import execute_script, literal, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space
 from pgneural.store.space import WITHOUT_TIMES, chunks_of, extra_spaces, terms_of
+from pgneural.store.tables import NAME_BYTES
 from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.store.visibility import follow_row_security
 from pgneural.types import Distance, Encoder, ExtraEncoder
 
-NAME_BYTES = 39
-"""A collection's name is part of table, constraint and index names, which end at 63 bytes."""
+COLLECTION_BYTES = NAME_BYTES - len(f"{DOCUMENTS.name}_")
+"""The longest name of a collection, which is part of that of its chunk table."""
 
 STATISTICS_SECONDS = 60
 """For so long a collection, or a search of a class, believes what it knows of its tables."""
@@ -228,8 +229,7 @@ def create_collection(
         )
     )
     space = require_space(connection, name)
-    chunks_of(space).create(connection)
-    _create_terms(connection, space)
+    connection.execute(_MAKE_TABLES, {"space": space.id})
     _create_view(connection, name)
     follow_row_security(connection)
     return space
@@ -312,14 +312,7 @@ def _create_terms(connection: sa.Connection, space: Space) -> None:
     """Make the terms table, with the triggers that count its words."""
     terms = terms_of(space)
     terms.create(connection)
-    name = quoted(SCHEMA, terms.name)
-    for event, transition in (("INSERT", "NEW"), ("DELETE", "OLD"), ("TRUNCATE", "")):
-        referencing = f"REFERENCING {transition} TABLE AS counted" if transition else ""
-        execute_script(
-            connection,
-            f"CREATE TRIGGER count_{event.lower()} AFTER {event} ON {name} {referencing} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.count_terms('{space.id}')",
-        )
+    connection.execute(_COUNT_WORDS, {"terms": quoted(SCHEMA, terms.name)})
 
 
 def _require_language(connection: sa.Connection, language: str) -> None:
@@ -393,9 +386,10 @@ def require_printable(name: str) -> None:
     Raises:
         InvalidName: It is empty, too long, or has characters that do not print.
     """
-    if not name.strip() or not name.isprintable() or "%" in name or len(name.encode("utf-8", "replace")) > NAME_BYTES:
+    length = len(name.encode("utf-8", "replace"))
+    if not name.strip() or not name.isprintable() or "%" in name or length > COLLECTION_BYTES:
         raise InvalidName(
-            f"collection name {name!r} will not do; use 1 to {NAME_BYTES} bytes of printable characters without %"
+            f"collection name {name!r} will not do; use 1 to {COLLECTION_BYTES} bytes of printable characters without %"
         )
 
 
@@ -428,23 +422,21 @@ def _require_free(connection: sa.Connection, name: str) -> None:
 
 def _create_view(connection: sa.Connection, name: str) -> None:
     columns = ", ".join(column.name for column in DOCUMENTS.c if column.name != "collection")
-    view, literal = quoted(SCHEMA, name), _literal(connection, name)
+    view = quoted(SCHEMA, name)
     execute_script(
         connection,
         f"CREATE VIEW {view} WITH (security_invoker = true) AS "  # noqa: S608
-        f"SELECT {columns} FROM {DOCUMENTS.fullname} WHERE collection = {literal}",
+        f"SELECT {columns} FROM {DOCUMENTS.fullname} WHERE collection = {literal(name)}",
     )
-    comment = _literal(connection, f"Documents of collection {name}")
+    comment = literal(f"Documents of collection {name}")
     execute_script(connection, f"COMMENT ON VIEW {view} IS {comment}")
-
-
-def _literal(connection: sa.Connection, value: str) -> str:
-    """Quote a value for a statement that takes no parameters."""
-    quoted: str = connection.scalar(sa.select(sa.func.quote_literal(value))) or ""
-    return quoted
 
 
 _MAKE_VECTORS = sa.text("""
 SELECT neural.make_vectors(:space, :kind, :encoder, :dimensions, :revision, CAST(:options AS jsonb))""")
+
+_MAKE_TABLES = sa.text("SELECT neural.make_tables(:space)")
+
+_COUNT_WORDS = sa.text("SELECT neural.count_words_of(CAST(:terms AS regclass))")
 
 _DROP_VECTORS = sa.text("SELECT neural.drop_vectors_of(:space)")

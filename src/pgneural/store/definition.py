@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.errors import InvalidDeclaration
-from pgneural.store.engine import literal, quoted, quoted_table
+from pgneural.store.engine import quoted, quoted_table, sql_value
 from pgneural.store.schema import SCHEMA
 from pgneural.store.tables import chunk_table, inline_storage, terms_index, terms_table, vector_index
 from pgneural.store.vectors import Indexed, Method, Storage, VectorIndex
@@ -190,21 +190,16 @@ def attach_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     yield from _forgotten(definition)  # left by tables that were dropped without their search
     yield _sql(
         f"INSERT INTO {SCHEMA}.spaces (source, {columns}) "
-        f"SELECT {SCHEMA}.qualified({_relation(definition)}), {', '.join(map(_literal, values.values()))}"
+        f"SELECT {SCHEMA}.qualified({_relation(definition)}), {', '.join(map(sql_value, values.values()))}"
     )
     if definition.reads is None:
         return
     terms = quoted_table(f"{definition.name}_terms", definition.schema)
-    for event, transition in (("INSERT", "NEW"), ("DELETE", "OLD"), ("TRUNCATE", "")):
-        referencing = f"REFERENCING {transition} TABLE AS counted " if transition else ""
-        yield _sql(
-            f"CREATE TRIGGER count_{event.lower()} AFTER {event} ON {terms} {referencing}"
-            f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.count_terms()"
-        )
+    yield _sql(f"SELECT {SCHEMA}.count_words_of({sql_value(terms)}::regclass)")
     yield from watch_statements(definition)
     kept = [f"{definition.name}_terms"] if definition.column else [definition.name, f"{definition.name}_terms"]
     for name in kept:
-        relation = _literal(quoted_table(name, definition.schema))
+        relation = sql_value(quoted_table(name, definition.schema))
         yield _sql(f"SELECT {SCHEMA}.follow_source({relation}, {_relation(definition)})")
     yield mark_all(definition)
 
@@ -213,17 +208,17 @@ def watch_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return what has the source watched: its inserted rows, and changes of what is searchable."""
     for (schema, name), columns in definition.tables_watched():
         arguments = (quoted_table(name, schema), definition.name, definition.schema or "", _array(columns))
-        yield _sql(f"SELECT {SCHEMA}.watch_table({', '.join(map(_literal, arguments))})")
+        yield _sql(f"SELECT {SCHEMA}.watch_table({', '.join(map(sql_value, arguments))})")
 
 
 def unwatch_statement(definition: SearchDefinition) -> sa.TextClause:
     """Return the reverse of `watch_statements`."""
-    return _sql(f"SELECT {SCHEMA}.unwatch_table({_literal(definition.name)}, {_literal(definition.schema or '')})")
+    return _sql(f"SELECT {SCHEMA}.unwatch_table({sql_value(definition.name)}, {sql_value(definition.schema or '')})")
 
 
 def mark_all(definition: SearchDefinition) -> sa.TextClause:
     """Return what makes every row pending; the content is not read, since a migration may be about to rename it."""
-    space = f"{SCHEMA}.space_id({_relation(definition)}, {_literal(definition.attribute)}, '')"
+    space = f"{SCHEMA}.space_id({_relation(definition)}, {sql_value(definition.attribute)}, '')"
     return _sql(f"SELECT {SCHEMA}.mark_all({space}, {_relation(definition)})")
 
 
@@ -231,7 +226,7 @@ def change_statements(before: SearchDefinition, after: SearchDefinition) -> Iter
     """Return what turns a search into one of the same tables; where it reads or cuts otherwise, all is pending."""
     yield unwatch_statement(before)
     changed = {**after.catalog(), "vector_index": after.index.as_json()}
-    assignments = ", ".join(f"{name} = {_literal(value)}" for name, value in changed.items())
+    assignments = ", ".join(f"{name} = {sql_value(value)}" for name, value in changed.items())
     yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)}")  # noqa: S608
     if after.reads is not None:
         yield from watch_statements(after)
@@ -266,29 +261,20 @@ def _forgotten(definition: SearchDefinition) -> Iterator[sa.TextClause]:
 
 def _is_space(definition: SearchDefinition) -> str:
     """Return the condition on the catalog that a row is that of the search, whether or not its table is still there."""
-    relation = _literal(quoted_table(definition.source, definition.schema))
-    schema = _literal(definition.schema) if definition.schema else "current_schema()"
-    gone = f"format('%I.%I', {schema}, {_literal(definition.source)})"
+    relation = sql_value(quoted_table(definition.source, definition.schema))
+    schema = sql_value(definition.schema) if definition.schema else "current_schema()"
+    gone = f"format('%I.%I', {schema}, {sql_value(definition.source)})"
     source = f"coalesce({SCHEMA}.qualified(to_regclass({relation})), {gone})"
-    return f"source = {source} AND attribute = {_literal(definition.attribute)}"
+    return f"source = {source} AND attribute = {sql_value(definition.attribute)}"
 
 
 def _relation(definition: SearchDefinition) -> str:
     """Return the source as a literal regclass."""
-    return _literal(quoted_table(definition.source, definition.schema)) + "::regclass"
+    return sql_value(quoted_table(definition.source, definition.schema)) + "::regclass"
 
 
 def _array(values: Sequence[str]) -> str:
     return "{" + ",".join(json.dumps(value, ensure_ascii=False) for value in values) + "}"
-
-
-def _literal(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return literal(text)
 
 
 def _sql(text: str) -> sa.TextClause:

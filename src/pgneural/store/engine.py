@@ -6,6 +6,7 @@ understands will do. Driver errors that the user can mend become errors of ours,
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import time
@@ -212,6 +213,17 @@ def literal(text: str) -> str:
     if "\\" in text:  # the same, whatever standard_conforming_strings is
         return " E'" + escaped.replace("\\", "\\\\") + "'"
     return f"'{escaped}'"
+
+
+def sql_value(value: Any) -> str:
+    """Write a value into a statement that takes no parameters; what is no text, number or NULL is written as JSON."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    return literal(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def quoted_table(name: str, schema: str | None = None) -> str:

@@ -30,6 +30,9 @@ from pgneural.store.engine import execute_script, quoted_table
 from pgneural.store.schema import DOCUMENTS
 from pgneural.store.vectors import Indexed, Storage
 
+NAME_BYTES = 63 - len("_embedding_idx")
+"""The longest name of a chunk table, so that those of its indexes and triggers are whole."""
+
 INLINE_DIMENSIONS = 1900
 """Up to here a vector (4 bytes a dimension) fits a page beside its chunk, and is stored in the row.
 

@@ -219,7 +219,7 @@ class Precision(enum.StrEnum):
     BINARY = "binary"
 
 
-_LIMITS = {Precision.FULL: 2000, Precision.HALF: 4000, Precision.BINARY: 64_000}
+MOST_INDEXED = {Precision.FULL: 2000, Precision.HALF: 4000, Precision.BINARY: 64_000}
 """The most dimensions that pgvector indexes."""
 
 
@@ -376,7 +376,7 @@ class Indexed:
         index = self.index
         if index.method is Method.NONE or self.storage is Storage.SPARSEVEC:
             return
-        limit = _LIMITS[_precision(self.type)]
+        limit = MOST_INDEXED[_precision(self.type)]
         if not 0 < self.kept <= self.dimensions:
             raise InvalidIndex(f"the vectors have {self.dimensions} dimensions, so an index cannot keep {self.kept}")
         if self.storage is Storage.BIT and index.dimensions:
@@ -400,20 +400,19 @@ def chosen(storage: Storage, distance: Distance, dimensions: int) -> VectorIndex
         return VectorIndex(precision=Precision.FULL)
     order = (Precision.HALF,) if distance is Distance.COSINE or storage is Storage.HALFVEC else (Precision.FULL,)
     for precision in (*order, Precision.HALF, Precision.BINARY):
-        if dimensions <= _LIMITS[precision]:
+        if dimensions <= MOST_INDEXED[precision]:
             return VectorIndex(precision=precision)
     return VectorIndex(Method.NONE)
 
 
 def reason(storage: Storage, dimensions: int) -> str | None:
     """Say why the chosen index is not a usual one; None where it is."""
-    if storage is Storage.BIT or dimensions <= _LIMITS[Precision.HALF]:
+    if storage is Storage.BIT or dimensions <= MOST_INDEXED[Precision.HALF]:
         return None
-    fits = dimensions <= _LIMITS[Precision.BINARY]
+    fits = dimensions <= MOST_INDEXED[Precision.BINARY]
     what = "an index of one bit a number, ranked by the whole vectors" if fits else "no index"
-    return (
-        f"pgvector indexes {_LIMITS[Precision.HALF]:,} dimensions, these vectors have {dimensions:,}: they get {what}"
-    )
+    most = MOST_INDEXED[Precision.HALF]
+    return f"pgvector indexes {most:,} dimensions, these vectors have {dimensions:,}: they get {what}"
 
 
 def required_storage(distance: Distance, dimensions: int, storage: Storage | str | None = None) -> Storage:
@@ -438,5 +437,5 @@ def _precision(type_: str) -> Precision:
 
 
 def _remedy(dimensions: int) -> str:
-    fitting = [precision for precision, limit in _LIMITS.items() if dimensions <= limit]
+    fitting = [precision for precision, limit in MOST_INDEXED.items() if dimensions <= limit]
     return f"choose precision {fitting[0]}, or fewer dimensions" if fitting else "keep fewer of them"
