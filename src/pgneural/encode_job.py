@@ -16,10 +16,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from pgneural.errors import EncoderMismatch
 from pgneural.printable import warn
 from pgneural.store import lexical, queue
-from pgneural.store.failures import BUSY, cause_of, sqlstate
+from pgneural.store.failures import BUSY, cause_of, of_a_row, sqlstate
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
 from pgneural.store.schema import Space
@@ -44,9 +43,6 @@ PATIENCE_SECONDS = 2 * queue.LEASE_SECONDS
 
 BUSY_SECONDS = 1.0
 """After so long a row that somebody was deleting is tried again."""
-
-NOT_OF_A_ROW = {"08", "25", "28", "53", "57", "58", "XX", "42501", "42P01", "42703", "42883"}
-"""Classes of errors, and errors, that no row is to blame for: of the server, of rights, of a table that is another."""
 
 
 @dataclass
@@ -310,14 +306,6 @@ class EncodeJob:
 def _agrees(made: EncodedRow, there: set[str]) -> bool:
     """Whether a row still exists, or still does not."""
     return (made.row.values is not None) == (made.row.key in there)
-
-
-def of_a_row(error: Exception) -> bool:
-    """Whether an error is of the row that was worked at, so that the others can go on."""
-    if not isinstance(error, (DBAPIError, psycopg.Error)):
-        return not isinstance(error, (MemoryError, sa.exc.SQLAlchemyError, EncoderMismatch))
-    state = sqlstate(error)
-    return bool(state) and state[:2] not in NOT_OF_A_ROW and state not in NOT_OF_A_ROW
 
 
 class _Others:

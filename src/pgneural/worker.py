@@ -34,7 +34,7 @@ from pgneural.errors import MissingPrivilege
 from pgneural.printable import logger as logger_of
 from pgneural.store import lexical, monitoring, queue, vector_cache
 from pgneural.store.engine import create_engine, libpq_url, translated
-from pgneural.store.failures import BUSY, sqlstate
+from pgneural.store.failures import BUSY, of_a_space, sqlstate
 from pgneural.store.owner import AsOwner
 from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
@@ -472,12 +472,6 @@ _SUPERUSER = "SELECT rolname FROM pg_roles WHERE rolname IN (current_user, sessi
 
 def _raise(error: Exception, _: Space) -> int:
     raise error
-
-
-def of_a_space(error: Exception) -> bool:
-    """Whether an error is of one space, such as a table that is gone or a right that is missing."""
-    state = sqlstate(error)
-    return bool(state) and state[:2] not in {"08", "25", "28", "53", "55", "57", "58", "40", "XX"}
 
 
 def unknown_spaces(engine: sa.Engine, names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pgneural.errors import (
@@ -38,6 +38,15 @@ MOST_PARAMETERS = {"asyncpg": 32_767}
 
 BUSY = frozenset({"55P03", "40P01", "40001"})
 """The SQLSTATEs of who waits for a lock, of a deadlock, and of a transaction that another one got in the way of."""
+
+OF_THE_SERVER = frozenset({"08", "25", "28", "53", "57", "58", "XX"})
+"""The classes of SQLSTATEs of a connection, a transaction, rights to connect, resources and the server itself."""
+
+OF_A_TABLE = frozenset({"42501", "42P01", "42703", "42883"})
+"""The SQLSTATEs of rights, and of tables, columns and functions that are not there."""
+
+OF_OTHERS = frozenset({"40", "55"})
+"""The classes of SQLSTATEs of transactions that others got in the way of."""
 
 NAMED: dict[str, tuple[type[DatabaseError], str]] = {
     "25006": (ReadOnlyDatabase, "write on the primary, or as a role whose transactions are not read-only"),
@@ -217,3 +226,17 @@ def _connection_lost(error: Exception) -> bool:
     return isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)) or (
         isinstance(error, DBAPIError) and type(error).__name__ in ("OperationalError", "InterfaceError")
     )
+
+
+def of_a_row(error: Exception) -> bool:
+    """Whether an error is of the row that was worked at, so that the others can go on."""
+    if not isinstance(error, (DBAPIError, psycopg.Error)):
+        return not isinstance(error, (MemoryError, SQLAlchemyError, EncoderMismatch))
+    state = sqlstate(error)
+    return bool(state) and state[:2] not in OF_THE_SERVER and state not in OF_A_TABLE
+
+
+def of_a_space(error: Exception) -> bool:
+    """Whether an error is of one space, such as a table that is gone or a right that is missing."""
+    state = sqlstate(error)
+    return bool(state) and state[:2] not in OF_THE_SERVER | OF_OTHERS

@@ -120,10 +120,12 @@ def add(connection: sa.Connection, space: int, worker: str, done: Sequence[float
     connection.execute(_ADD, {**values, "encode_seconds": encode_seconds, "write_seconds": write_seconds})
 
 
-NAMED = """
-       coalesce(s.attribute = ANY(CAST(:only AS text[])) AND s.source = 'neural.documents', false)
-    OR s.source || '.' || s.attribute = ANY(CAST(:only AS text[]))
-    OR (parse_ident(s.source))[2] || '.' || s.attribute = ANY(CAST(:only AS text[]))"""
+NAMES = """ARRAY[
+       CASE s.source WHEN 'neural.documents' THEN s.attribute END, s.source || '.' || s.attribute,
+       (parse_ident(s.source))[2] || '.' || s.attribute]"""
+"""How a person may name the search of ``neural.spaces s``: a collection, ``schema.table.search``, ``table.search``."""
+
+NAMED = f"{NAMES} && CAST(:only AS text[])"
 """The condition on ``neural.spaces s`` that a space is of one of these searches or collections."""
 
 _WITH_WORK = sa.text(f"""

@@ -21,6 +21,7 @@ from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.store.engine import execute_script, quoted, translated
 from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.indexes import WORTH_INDEXING, choose, one_builder
+from pgneural.store.monitoring import NAMES
 from pgneural.store.owner import session_of
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
@@ -292,12 +293,10 @@ _TYPES = {
     "rows_per_second": "double precision",
 }
 
-_NAMED = """
+_NAMED = f"""
 SELECT s.source, s.attribute FROM neural.spaces s
- WHERE s.kind = 'dense' AND s.state = 'serving' AND :name IN (
-       CASE s.source WHEN 'neural.documents' THEN s.attribute END, s.source || '.' || s.attribute,
-       (parse_ident(s.source))[2] || '.' || s.attribute)
- ORDER BY s.source = 'neural.documents' DESC, s.id LIMIT 1"""
+ WHERE s.kind = 'dense' AND s.state = 'serving' AND :name = ANY ({NAMES})
+ ORDER BY s.source = 'neural.documents' DESC, s.id LIMIT 1"""  # noqa: S608
 
 _DESCRIBED = """
 SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s.max_tokens, t.pending, t.failed,
