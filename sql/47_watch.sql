@@ -66,7 +66,9 @@ BEGIN
                             weights %5$s(%6$s) NOT NULL, parts tsvector[],
                             more_weights %5$s(%6$s)[], CONSTRAINT %3$I PRIMARY KEY (%4$s))',
         terms, typed, s.chunk_table || '_terms_pkey', followed, neural.vector_name('sparsevec'), 1000000000 /* = tables.TERM_DIMENSIONS */);
-    EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', s.chunk_table || '_terms_idx', terms);
+    IF source <> 'neural.documents'::regclass OR s.state <> 'serving' THEN  -- that of a new collection is made after its first load
+        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', s.chunk_table || '_terms_idx', terms);
+    END IF;
     IF (s.dimensions * CASE s.storage WHEN 'vector' THEN 4 WHEN 'halfvec' THEN 2 ELSE 0.125 END <= 7600 /* = 4 * tables.INLINE_DIMENSIONS */) THEN  -- it fits the row
         EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN', chunks);
     END IF;

@@ -37,7 +37,7 @@ from pgneural.options import (
     with_vectors,
 )
 from pgneural.pipeline import Ingest, Progress, Report
-from pgneural.query import Query as Asked
+from pgneural.query import Query as StoredQuery
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, filter_errors
 from pgneural.searcher import Searcher
@@ -166,7 +166,7 @@ class Collection:
             rebuild(self.searcher.engine, self._space, index, progress)
             self.searcher.forget_statements()
 
-    def search(self, query: QueryInput | Asked, **options: Unpack[SearchOptions]) -> Hits:
+    def search(self, query: QueryInput | StoredQuery, **options: Unpack[SearchOptions]) -> Hits:
         """Return the documents that answer a query best.
 
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
@@ -215,7 +215,7 @@ class Collection:
             >>> notes.search("foxes", limit=1)[0].entity.external_id
             '1'
         """
-        if isinstance(query, Asked):
+        if isinstance(query, StoredQuery):
             return self.search(query.input, **query.narrowed(options))
         return self.searcher.answer(lambda: self._searched_once(query, options))
 
@@ -224,13 +224,13 @@ class Collection:
             with self.searcher.existing(), self.searcher.engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 wait_until_fresh(connection, self._space.id, patience, self.name)
-        asked = self._asked(query, options)
-        refinement = refinement_of(asked, options)
+        request = self._query(query, options)
+        refinement = refinement_of(request, options)
         if refinement and isinstance(refinement.rerank, LateInteraction):
-            asked = replace(asked, tokens=self._extra_vectors("tokens").encode_query(asked.text or ""))
-        return self.searcher.hits(asked, refinement)
+            request = replace(request, tokens=self._extra_vectors("tokens").encode_query(request.text or ""))
+        return self.searcher.hits(request, refinement)
 
-    def explain(self, query: QueryInput | Asked, **options: Unpack[SearchOptions]) -> Explanation:
+    def explain(self, query: QueryInput | StoredQuery, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
 
         Arguments and errors are those of `search`; reranking and the like are not explained.
@@ -240,17 +240,17 @@ class Collection:
             1 row passes the filter: few enough to compare them one by one.
             1 of these rows is the best that has words of the query.
         """
-        if isinstance(query, Asked):
+        if isinstance(query, StoredQuery):
             return self.explain(query.input, **query.narrowed(options))
-        asked = self._asked(query, options)
-        if refinement_of(asked, options):
+        request = self._query(query, options)
+        if refinement_of(request, options):
             raise InvalidQuery(
                 "explain is of the statement; rerank, diversity and group_by come after it: leave them out"
             )
-        hits = self.searcher.answer(lambda: self.searcher.hits(self._asked(query, options)))
-        asked = self._asked(query, options)
+        hits = self.searcher.answer(lambda: self.searcher.hits(self._query(query, options)))
+        request = self._query(query, options)
         with translated(), self.searcher.engine.begin() as connection:
-            return explain(connection, self.searcher.target(connection), asked, hits)
+            return explain(connection, self.searcher.target(connection), request, hits)
 
     def like(self, external_id: str, *, where: Filter | None = None, limit: int = 10, offset: int = 0) -> Hits:
         """Return the documents nearest to a stored one, which is not among them.
@@ -303,8 +303,8 @@ class Collection:
         liked = np.mean([known[id_][1] for id_ in positive], axis=0)
         query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
         narrowed = others(known, where)
-        asked = Query(Mode.SEMANTIC, page, {"semantic": self._vector(query)}, where=narrowed)
-        return self.searcher.hits(asked, refinement_of(asked, {"diversity": diversity}))
+        request = Query(Mode.SEMANTIC, page, {"semantic": self._vector(query)}, where=narrowed)
+        return self.searcher.hits(request, refinement_of(request, {"diversity": diversity}))
 
     def discover(
         self,
@@ -345,8 +345,8 @@ class Collection:
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
-        asked = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(known, where))
-        return self.searcher.hits(asked, Refinement(context=pairs))
+        request = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(known, where))
+        return self.searcher.hits(request, Refinement(context=pairs))
 
     def facets(
         self,
@@ -414,11 +414,11 @@ class Collection:
             counting = sa.select(sa.func.count()).where(DOCUMENTS.c.collection == self.name)
             return connection.scalar(counting) or 0
 
-    def _asked(self, query: QueryInput, options: SearchOptions) -> Query:
-        asked = query_of(query, options)
-        wanted = asked.mode is Mode.SPARSE or (asked.mode is Mode.HYBRID and "sparse" in self.searcher.extra)
+    def _query(self, query: QueryInput, options: SearchOptions) -> Query:
+        request = query_of(query, options)
+        wanted = request.mode is Mode.SPARSE or (request.mode is Mode.HYBRID and "sparse" in self.searcher.extra)
         sparse = self._extra_vectors("sparse").encode_query if wanted else None
-        return with_vectors(asked, query, inputs_of(options), self._encoded, sparse)
+        return with_vectors(request, query, inputs_of(options), self._encoded, sparse)
 
     def _extra_vectors(self, kind: str) -> ExtraVectors:
         if kind not in self.searcher.extra:

@@ -108,16 +108,16 @@ def compare(
         other, serving = spaces.require(connection, search, name), every[0]
         if other.id == serving.id:
             raise InvalidSpace(f"space {name} of {search} serves; compare another with it")
-        asked = _queries(connection, every[0], queries)
+        texts = _queries(connection, every[0], queries)
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
-    if not asked:
+    if not texts:
         raise InvalidSpace(f"{search} has no rows to ask for; give queries")
     runs = [_SpaceRun(engine, space, mode, k) for space in (serving, other)]
     for run in runs:
-        run.ask(asked)
-    overlap = float(np.mean([_overlap(*({*run.keys[id_][:k]} for run in runs)) for id_ in asked]))
+        run.ask(texts)
+    overlap = float(np.mean([_overlap(*({*run.keys[id_][:k]} for run in runs)) for id_ in texts]))
     results = [run.result(found[run.space.name].bytes, judged) for run in runs]
-    return Comparison(str(search), len(asked), k, overlap, (results[0], results[1]))
+    return Comparison(str(search), len(texts), k, overlap, (results[0], results[1]))
 
 
 def _queries(connection: sa.Connection, space: Space, queries: str | Path | Queries | None) -> Queries:

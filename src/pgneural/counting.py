@@ -54,8 +54,8 @@ class Counting:
             counting = facets(self._target, value, self._text, self._where, page_of(limit).limit)
             return {hashable(row[0]): row[1] for row in self._connection.execute(counting)}
 
-    def _contained(self, given: sa.ColumnElement[Any], what: str) -> sa.ColumnElement[Any]:
-        given = settled(given, what)
-        require_over(self._target.source, given, what, functions=True)
-        require_contained(self._connection, self._target.source, [(what, given)])
-        return given
+    def _contained(self, clause: sa.ColumnElement[Any], what: str) -> sa.ColumnElement[Any]:
+        clause = settled(clause, what)
+        require_over(self._target.source, clause, what, functions=True)
+        require_contained(self._connection, self._target.source, [(what, clause)])
+        return clause

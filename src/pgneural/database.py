@@ -16,7 +16,7 @@ from pgneural.collection import Collection
 from pgneural.comparison import Comparison, compare
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage, UnknownSpace
-from pgneural.extra_vectors import made as extra_encoder
+from pgneural.extra_vectors import encoder_of as extra_encoder
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import (
@@ -168,14 +168,16 @@ class Database:
             migrate.require_current(connection)
             space = catalog.find_space(connection, name)
         if space is None:
-            made = _make(encoder or encoders.DEFAULT, options)
-            kept = {name: options[name] for name in encoders.IDENTITY if name in options}
+            loaded = _make(encoder or encoders.DEFAULT, options)
+            identity = {name: options[name] for name in encoders.IDENTITY if name in options}
             with translated(), self.engine.begin() as connection:
                 boost = 1.0 if title_boost is None else title_boost
                 wording = catalog.Wording(language or "english", boost, language_by)
                 keeping = catalog.Keeping(storage, index)
-                space = catalog.create_collection(connection, name, made, _chunking(made), kept, wording, keeping)
-            encoder = made
+                space = catalog.create_collection(
+                    connection, name, loaded, _chunking(loaded), identity, wording, keeping
+                )
+            encoder = loaded
         else:
             _require_same_keeping(space, storage, index)
         _require_same(space, encoder, options)
@@ -295,10 +297,10 @@ class Database:
                 raise InvalidSpace(f"how many dimensions {known!r} has is not known here; give dimensions")
             changes |= {"options": dict(options or {}), "dimensions": dimensions or length}
             distance = distance or usual
-        given = {"distance": distance and str(distance), "vector_index": index and index.as_json()}
+        vectors = {"distance": distance and str(distance), "vector_index": index and index.as_json()}
         wording = {"language": language, "title_boost": title_boost}
         cutting = {"max_tokens": max_tokens, "overlap": overlap, "rows_per_second": rows_per_second}
-        spaces.create(self.engine, found, name, {**changes, **given, **wording, **cutting})
+        spaces.create(self.engine, found, name, {**changes, **vectors, **wording, **cutting})
 
     def index_space(self, search: str, name: str) -> bool:
         """Build the vector index of a space where it is missing and worth it; return whether it was built."""
@@ -414,13 +416,13 @@ class Database:
         for kind, encoder in wanted.items():
             if encoder is None:
                 continue
-            made = extra_encoder(kind, encoder)
+            loaded = extra_encoder(kind, encoder)
             with translated(), self.engine.begin() as connection:
                 existing = extra_spaces(connection, space).get(kind)
                 if existing:
-                    catalog.require_encoder(existing, made)
+                    catalog.require_encoder(existing, loaded)
                 else:
-                    catalog.create_extra(connection, space, kind, made, {})
+                    catalog.create_extra(connection, space, kind, loaded, {})
 
 
 def connect(url: str, *, prepared: bool = True) -> Database:

@@ -93,10 +93,10 @@ class DocumentRows:
         """What is searched."""
         return self.searched.target
 
-    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+    def require(self, clause: sa.ColumnElement[Any], what: str) -> None:
         """Refuse an expression that is not over documents, or that leaves its place."""
-        require_over(DOCUMENTS, given, what)
-        require_contained(self.connection, DOCUMENTS, [(what, given)])
+        require_over(DOCUMENTS, clause, what)
+        require_contained(self.connection, DOCUMENTS, [(what, clause)])
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement."""
@@ -210,13 +210,13 @@ def others(known: Mapping[str, tuple[int, Vector]], where: Filter | None) -> sa.
     return rest if narrowed is None else rest & narrowed
 
 
-def contained(connection: sa.Connection, given: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElement[Any]:
+def contained(connection: sa.Connection, clause: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElement[Any]:
     """Return an expression with parameters of its own, over documents and rows made of them, that keeps its place.
 
     Raises:
         InvalidFilter: It is none, or PostgreSQL cannot read it.
     """
-    given = settled(given, what)
-    require_over(DOCUMENTS, given, what, functions=True)
-    require_contained(connection, DOCUMENTS, [(what, given)])
-    return given
+    clause = settled(clause, what)
+    require_over(DOCUMENTS, clause, what, functions=True)
+    require_contained(connection, DOCUMENTS, [(what, clause)])
+    return clause

@@ -71,14 +71,14 @@ class SpaceShare:
     """The rows of one space in a job.
 
     Attributes:
-        kept: The tables of the space.
+        tables: The tables of the space.
         claim: Which rows.
         left: Their keys, but for those that are done with.
         done: What was done so far.
         broken: The error of the space itself that ended its part; the others go on.
     """
 
-    kept: SpaceTables
+    tables: SpaceTables
     claim: Claim
     left: list[str]
     done: JobProgress = field(default_factory=JobProgress)
@@ -115,12 +115,12 @@ class EncodeJob:
         self._as_owner = as_owner
         self.shares: list[SpaceShare] = []
 
-    def add(self, kept: SpaceTables, most: int = BATCH_ROWS) -> int:
+    def add(self, tables: SpaceTables, most: int = BATCH_ROWS) -> int:
         """Claim rows of a space; return how many."""
         with self._engine.begin() as connection:
-            claim = queue.claim(connection, kept.space.id, self._worker, most)
+            claim = queue.claim(connection, tables.space.id, self._worker, most)
         if claim.versions:
-            self.shares.append(SpaceShare(kept, claim, list(claim.versions)))
+            self.shares.append(SpaceShare(tables, claim, list(claim.versions)))
         return len(claim.versions)
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -144,16 +144,16 @@ class EncodeJob:
             with self._apart(share):
                 batches[id(share)] = self._read(share)
         shares = [share for share in shares if id(share) in batches]
-        found, made = self._vectors(shares, batches)
+        found, new = self._vectors(shares, batches)
         for share in shares:
             batch = batches[id(share)]
-            share.done.encoded += sum(piece.hash in made for piece in batch.chunks)
-            share.done.reused += sum(piece.hash not in made for piece in batch.chunks)
-            batch.give(found | made)
+            share.done.encoded += sum(piece.hash in new for piece in batch.chunks)
+            share.done.reused += sum(piece.hash not in new for piece in batch.chunks)
+            batch.give(found | new)
             with self._apart(share):
                 batch.add_extra(self._source(share))
                 self._store(share, batch)
-            share.finish(row.row.key for row in batch.rows)
+            share.finish(row.source.key for row in batch.rows)
 
     @contextlib.contextmanager
     def _apart(self, share: SpaceShare) -> Iterator[None]:
@@ -170,13 +170,13 @@ class EncodeJob:
         """Read and cut the next rows of a share; those that cannot be are noted."""
         where = self._source(share)
         try:
-            return Batch.read(where, share.kept, share.left, self._encoder)
+            return Batch.read(where, share.tables, share.left, self._encoder)
         except Exception as error:
             self._refuse(error)
-        batch, errors = Batch(share.kept, []), {}
+        batch, errors = Batch(share.tables, []), {}
         for key in share.left:
             try:
-                one = Batch.read(where, share.kept, [key], self._encoder)
+                one = Batch.read(where, share.tables, [key], self._encoder)
             except Exception as error:
                 errors[key] = self._refuse(error)
             else:
@@ -199,38 +199,38 @@ class EncodeJob:
                 found |= cached_or_known(connection, encoder, [batches[id(share)]])
         started = time.perf_counter()
         try:
-            made = encoded(encoder, every, found)
+            new = encoded(encoder, every, found)
         except Exception as error:
             self._refuse(error)
-            made = {}
+            new = {}
             for share in shares:
-                made |= self._encoded_singly(share, batches[id(share)], found)
-        self._cache(shares, batches, made)
+                new |= self._encoded_singly(share, batches[id(share)], found)
+        self._cache(shares, batches, new)
         for share in shares:
             share.done.encode_seconds += (time.perf_counter() - started) / len(shares)
-        return found, made
+        return found, new
 
-    def _cache(self, shares: Sequence[SpaceShare], batches: Mapping[int, Batch], made: Mapping[bytes, Vector]) -> None:
+    def _cache(self, shares: Sequence[SpaceShare], batches: Mapping[int, Batch], new: Mapping[bytes, Vector]) -> None:
         """Keep what was made for the owners of the rows it was made for, for each of them once."""
-        kept: dict[str, set[bytes]] = {}
+        by_owner: dict[str, set[bytes]] = {}
         for share in shares:
-            own = {piece.hash for piece in batches[id(share)].chunks} & made.keys()
+            own = {piece.hash for piece in batches[id(share)].chunks} & new.keys()
             with self._source(share).begin() as connection:
-                known = kept.setdefault(str(connection.scalar(sa.select(sa.func.current_user()))), set())
-                cache_vectors(connection, self._encoder(), {hash_: made[hash_] for hash_ in own - known})
+                known = by_owner.setdefault(str(connection.scalar(sa.select(sa.func.current_user()))), set())
+                cache_vectors(connection, self._encoder(), {hash_: new[hash_] for hash_ in own - known})
             known |= own
 
     def _encoded_singly(self, share: SpaceShare, batch: Batch, found: Mapping[bytes, Vector]) -> dict[bytes, Vector]:
-        made: dict[bytes, Vector] = {}
+        new: dict[bytes, Vector] = {}
         errors = {}
         for row in list(batch.rows):
             try:
-                made |= encoded(self._encoder(), [Batch(share.kept, [row])], {**found, **made})
+                new |= encoded(self._encoder(), [Batch(share.tables, [row])], {**found, **new})
             except Exception as error:
-                errors[row.row.key] = self._refuse(error)
+                errors[row.source.key] = self._refuse(error)
                 batch.rows.remove(row)
         self._fail(share, errors)
-        return made
+        return new
 
     def _store(self, share: SpaceShare, batch: Batch) -> None:
         started = time.perf_counter()
@@ -238,36 +238,36 @@ class EncodeJob:
             self._store_together(share, batch, batch.rows)
         except (DBAPIError, psycopg.Error) as error:
             self._refuse(error)
-            for made in batch.rows:
-                self._store_singly(share, batch, made)
+            for row in batch.rows:
+                self._store_singly(share, batch, row)
         share.done.write_seconds += time.perf_counter() - started
 
-    def _store_singly(self, share: SpaceShare, batch: Batch, made: EncodedRow) -> None:
+    def _store_singly(self, share: SpaceShare, batch: Batch, row: EncodedRow) -> None:
         try:
-            self._store_together(share, batch, [made])
+            self._store_together(share, batch, [row])
         except (DBAPIError, psycopg.Error) as error:
-            if sqlstate(error) in BUSY or not self._exists(share, made):
-                self._give_back(share, [made.row.key], BUSY_SECONDS)  # it is being deleted: that is noted, too
+            if sqlstate(error) in BUSY or not self._exists(share, row):
+                self._give_back(share, [row.source.key], BUSY_SECONDS)  # it is being deleted: that is noted, too
             else:
-                self._fail(share, {made.row.key: self._refuse(error)})
+                self._fail(share, {row.source.key: self._refuse(error)})
 
-    def _exists(self, share: SpaceShare, made: EncodedRow) -> bool:
+    def _exists(self, share: SpaceShare, row: EncodedRow) -> bool:
         with self._source(share).begin() as connection:
-            return bool(share.kept.existing(connection, [made.row.key]))
+            return bool(share.tables.existing(connection, [row.source.key]))
 
     def _store_together(self, share: SpaceShare, batch: Batch, rows: Sequence[EncodedRow]) -> None:
         """Store what is still ours and as it was; the rest goes back to the queue."""
-        kept, keys = share.kept, [made.row.key for made in rows]
+        tables, keys = share.tables, [row.source.key for row in rows]
         with self._source(share).begin() as connection:
             connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
             ours = queue.still_ours(connection, share.claim, keys)
-            if any(made.chunks for made in rows):
+            if any(row.chunks for row in rows):
                 encoder = self._encoder()
-                kept.claim_revision(connection, encoder.name, encoder.revision)
-            there = kept.existing(connection, sorted(ours))
-            as_read = [made for made in rows if made.row.key in ours and _agrees(made, there)]
+                tables.claim_revision(connection, encoder.name, encoder.revision)
+            there = tables.existing(connection, sorted(ours))
+            as_read = [row for row in rows if row.source.key in ours and _agrees(row, there)]
             batch.store(connection, as_read)
-            finished = [made.row.key for made in as_read]
+            finished = [row.source.key for row in as_read]
             queue.done(connection, share.claim, finished)
         share.done.rows += len(finished)
         if others := set(keys) - set(finished):
@@ -300,12 +300,12 @@ class EncodeJob:
 
     def _source(self, share: SpaceShare) -> Transactions:
         """Return what begins the transactions that touch the source and what is kept of it."""
-        return AsOwner(self._engine, share.kept.space.id) if self._as_owner else self._engine
+        return AsOwner(self._engine, share.tables.space.id) if self._as_owner else self._engine
 
 
-def _agrees(made: EncodedRow, there: set[str]) -> bool:
+def _agrees(row: EncodedRow, there: set[str]) -> bool:
     """Whether a row still exists, or still does not."""
-    return (made.row.values is not None) == (made.row.key in there)
+    return (row.source.values is not None) == (row.source.key in there)
 
 
 class _Others:
@@ -326,20 +326,20 @@ class _Others:
         return versions[0] <= self._last and time.monotonic() < self._deadline
 
 
-def drain(engine: sa.Engine, kept: SpaceTables, encoder: Callable[[], Encoder]) -> SyncReport:
+def drain(engine: sa.Engine, tables: SpaceTables, encoder: Callable[[], Encoder]) -> SyncReport:
     """Bring a space up to date, for who waits for it; return what was done."""
-    report, worker, others = SyncReport(), f"sync {uuid.uuid4()}", _Others(engine, kept.space.id)
+    report, worker, others = SyncReport(), f"sync {uuid.uuid4()}", _Others(engine, tables.space.id)
     with engine.begin() as connection:
-        set_index_aside(connection, kept.space.id)
+        set_index_aside(connection, tables.space.id)
     while True:
         with engine.begin() as connection:
-            collected = queue.collect(connection, kept.space.id)
-        report.rows += collected if kept.chunks is None else 0
+            collected = queue.collect(connection, tables.space.id)
+        report.rows += collected if tables.chunks is None else 0
         if collected:
             continue
         job = EncodeJob(engine, worker, encoder, strict=True)
-        if kept.chunks is None or not job.add(kept):
-            if kept.chunks is None or not others.at_work():
+        if tables.chunks is None or not job.add(tables):
+            if tables.chunks is None or not others.at_work():
                 break
             time.sleep(WAIT_SECONDS)
             continue
@@ -348,14 +348,14 @@ def drain(engine: sa.Engine, kept: SpaceTables, encoder: Callable[[], Encoder]) 
         report.rows += done.rows
         report.chunks_encoded += done.encoded
         report.chunks_reused += done.reused
-    lexical.settle_apart(engine, kept.space.id, kept.terms)
-    lexical.fold(engine, kept.space.id)
+    lexical.settle_apart(engine, tables.space.id, tables.terms)
+    lexical.fold(engine, tables.space.id)
     with engine.begin() as connection:
         if report.rows >= WORTH_ANALYZING:
-            kept.analyze(connection)
-        waits = any(space.id == kept.space.id for space in to_be_indexed(connection))
+            tables.analyze(connection)
+        waits = any(space.id == tables.space.id for space in to_be_indexed(connection))
     if waits:  # set aside now, or by a run that was stopped
-        _build_index(engine, kept.space)
+        _build_index(engine, tables.space)
     return report
 
 

@@ -137,11 +137,11 @@ def evaluate(
     collection = _over(searched, session)
     texts = read_queries(queries) if isinstance(queries, (str, Path)) else queries
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
-    asked = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}
-    if not asked:
+    used = {id_: text for id_, text in texts.items() if any(grade > 0 for grade in judged.get(id_, {}).values())}
+    if not used:
         every = counted(len(texts), "query", "queries")
         raise UnreadableInput(f"none of {every} has a relevant document; do the ids of both files agree?")
-    relevant = {id_: judged[id_] for id_ in asked}
+    relevant = {id_: judged[id_] for id_ in used}
     done = itertools.count(1)
 
     def find(text: str, mode: str) -> Hits[Any]:
@@ -151,8 +151,8 @@ def evaluate(
         return hits
 
     chosen = [mode_of(mode) for mode in modes] if modes else _usable(collection)
-    results = {str(mode): _judge(asked, relevant, find, mode, collection.id_of) for mode in chosen}
-    return Evaluation(collection.name, len(asked), results, len(texts) - len(asked))
+    results = {str(mode): _judge(used, relevant, find, mode, collection.id_of) for mode in chosen}
+    return Evaluation(collection.name, len(used), results, len(texts) - len(used))
 
 
 def _over(searched: Judged | SearchBinding[Any], session: Session | None) -> Judged:

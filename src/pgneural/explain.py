@@ -181,7 +181,7 @@ def _is_scan(node: Plan) -> bool:
 
 def _kind(vectors: Vectors) -> str:
     indexed = vectors.indexed
-    part = f", {indexed.kept} of {indexed.dimensions} dimensions" if indexed.kept < indexed.dimensions else ""
+    part = f", {indexed.length} of {indexed.dimensions} dimensions" if indexed.length < indexed.dimensions else ""
     return f"{indexed.index.method} over {indexed.type}{part}"
 
 

@@ -25,7 +25,7 @@ EXTRA_VECTORS = {"sparse": ("sparse vectors", "sparse"), "tokens": ("vectors of 
 """What the kinds are called, and the options that give a search such vectors: ``sparse=``, ``--sparse-encoder``."""
 
 
-def made(kind: str, encoder: str | Path | ExtraEncoder) -> ExtraEncoder:
+def encoder_of(kind: str, encoder: str | Path | ExtraEncoder) -> ExtraEncoder:
     """Return an encoder of sparse vectors or of tokens: itself, or by its folder or name.
 
     Raises:
@@ -60,7 +60,7 @@ class ExtraVectors:
         if self._encoder is None:
             encoder = get_extra(space.kind, space.encoder, **permitted_options(space.encoder, space.options))
         else:
-            encoder = made(space.kind, self._encoder)
+            encoder = encoder_of(space.kind, self._encoder)
         if space.revision:
             require_encoder(space, encoder)
         return encoder
@@ -80,48 +80,48 @@ class ExtraVectors:
             How many were made.
         """
         with engine.connect() as connection:
-            kept = SpaceTables.of(connection, chunks)
+            tables = SpaceTables.of(connection, chunks)
         completed, after = 0, (0, -1)
         while True:
             with engine.connect() as connection:
-                lacking = lacking_after(connection, kept, self.space, after, BATCH_CHUNKS)
+                lacking = lacking_after(connection, tables, self.space, after, BATCH_CHUNKS)
             if not lacking:
                 break
             vectors = list(self.encode([chunk for _, chunk in lacking]))
             with engine.begin() as connection:
-                completed += insert(connection, kept, self.space, vectors)
+                completed += insert(connection, tables, self.space, vectors)
             after = lacking[-1][0], lacking[-1][1].ordinal
         if self.space.kind == "sparse":
             build(engine, self.space)
         return completed
 
-    def add(self, where: Transactions, kept: SpaceTables, rows: Sequence[EncodedRow]) -> None:
+    def add(self, where: Transactions, tables: SpaceTables, rows: Sequence[EncodedRow]) -> None:
         """Encode the chunks of rows that are about to be stored, and those that are stored already and lack a vector.
 
         Args:
             where: Begins the transactions that read.
-            kept: The tables of the space.
+            tables: The tables of the space.
             rows: Each gets its vectors.
         """
-        by_key = {made.row.key: made for made in rows if made.row.values is not None}
-        stored = [key for key, made in by_key.items() if made.chunks is None]
+        by_key = {row.source.key: row for row in rows if row.source.values is not None}
+        stored = [key for key, row in by_key.items() if row.chunks is None]
         with where.begin() as connection:
-            lacking = lacking_of(connection, kept, self.space, stored) if stored else []
-        titled = [chunk._replace(title=by_key[chunk.key].row.title) for chunk in lacking]
-        new = [chunk for key, made in by_key.items() for chunk in unstored(key, made.row.title, made.chunks or ())]
+            lacking = lacking_of(connection, tables, self.space, stored) if stored else []
+        titled = [chunk._replace(title=by_key[chunk.key].source.title) for chunk in lacking]
+        new = [chunk for key, row in by_key.items() for chunk in unstored(key, row.source.title, row.chunks or ())]
         for vector in self.encode(new + titled):
             by_key[vector.key].extra.setdefault(self.space.kind, []).append(vector)
 
-    def store(self, connection: sa.Connection, kept: SpaceTables, rows: Sequence[EncodedRow]) -> None:
+    def store(self, connection: sa.Connection, tables: SpaceTables, rows: Sequence[EncodedRow]) -> None:
         """Store what `add` has made, after the chunks; the caller commits.
 
         Raises:
             EncoderMismatch: Another revision of the encoder made the vectors that are there.
         """
-        vectors = [vector for made in rows for vector in made.extra.get(self.space.kind, ())]
+        vectors = [vector for row in rows for vector in row.extra.get(self.space.kind, ())]
         if vectors:
             claim_revision(connection, self.space, self.encoder.name, self.encoder.revision)
-            insert(connection, kept, self.space, vectors)
+            insert(connection, tables, self.space, vectors)
 
     def encode(self, chunks: Sequence[Lacking]) -> Iterator[ExtraVector]:
         """Return the vectors of chunks, some encoded at a time."""
@@ -132,9 +132,9 @@ class ExtraVectors:
                 yield ExtraVector(chunk.key, chunk.ordinal, chunk.hash, written(self.space, vector))
 
 
-def extra_vectors_of(kept: SpaceTables) -> list[ExtraVectors]:
+def extra_vectors_of(tables: SpaceTables) -> list[ExtraVectors]:
     """Return the extra vectors of the chunks of a space, with the encoders that the catalog names."""
-    return [ExtraVectors(space) for space in kept.extra.values()]
+    return [ExtraVectors(space) for space in tables.extra.values()]
 
 
 def unstored(key: str, title: str, chunks: Sequence[Chunk]) -> list[Lacking]:

@@ -116,12 +116,12 @@ def expression(value: Expression, what: str = "expression") -> sa.ColumnElement[
     return _element(value, what, "a SQLAlchemy expression", Written)
 
 
-def _element(given: Any, what: str, expected: str, written: type[Written]) -> sa.ColumnElement[Any]:
-    if isinstance(given, str):
-        return written(sa.literal_column(_readable(given, what)))
-    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], Mapping):
-        return _with_values(given[0], given[1], what, written)
-    found = given.__clause_element__() if hasattr(given, "__clause_element__") else given
+def _element(value: Any, what: str, expected: str, written: type[Written]) -> sa.ColumnElement[Any]:
+    if isinstance(value, str):
+        return written(sa.literal_column(_readable(value, what)))
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Mapping):
+        return _with_values(value[0], value[1], what, written)
+    found = value.__clause_element__() if hasattr(value, "__clause_element__") else value
     if isinstance(found, sa.TextClause):
         return _from_text(found, what, written)
     if not isinstance(found, sa.ColumnElement):
@@ -135,12 +135,12 @@ def _element(given: Any, what: str, expected: str, written: type[Written]) -> sa
 _EXAMPLE = "text with parameters like (\"lang = :lang\", {'lang': 'en'})"
 
 
-def _described(given: Any) -> str:
-    if isinstance(given, sa.Select | sa.CompoundSelect):
+def _described(value: Any) -> str:
+    if isinstance(value, sa.Select | sa.CompoundSelect):
         return "a Select, which may have many rows (its .exists() or .scalar_subquery() is one value)"
-    if isinstance(given, sa.FromClause):
-        return f"rows and not a value, {type(given).__name__}"
-    return f"{reprlib.repr(given)} of type {type(given).__name__}"
+    if isinstance(value, sa.FromClause):
+        return f"rows and not a value, {type(value).__name__}"
+    return f"{reprlib.repr(value)} of type {type(value).__name__}"
 
 
 def _readable(text: str, what: str) -> str:
@@ -151,25 +151,25 @@ def _readable(text: str, what: str) -> str:
 
 def _with_values(text: str, values: Mapping[str, Any], what: str, written: type[Written]) -> Written:
     """Take names with a colon for parameters, outside of quotations and comments; a backslash makes it a colon."""
-    made = {name: _parameter(name, value, what) for name, value in values.items()}
+    parameters = {name: _parameter(name, value, what) for name, value in values.items()}
     named = {found["name"] for found in _PARAMETER.finditer(text) if found["name"]}
-    for name in sorted(named - made.keys()):
+    for name in sorted(named - parameters.keys()):
         raise InvalidFilter(f"the {what} names :{name} and there is no value for it; give one, or write \\:{name}")
-    for name in sorted(made.keys() - named):
+    for name in sorted(parameters.keys() - named):
         listed = ", ".join(f":{name}" for name in sorted(named)) or "none"
         raise InvalidFilter(f"the {what} has a value for {name!r} and does not name it; it names {listed}")
-    return written(*_parts(_PARAMETER, _readable(text, what), made))
+    return written(*_parts(_PARAMETER, _readable(text, what), parameters))
 
 
-def _from_text(given: sa.TextClause, what: str, written: type[Written]) -> Written:
+def _from_text(clause: sa.TextClause, what: str, written: type[Written]) -> Written:
     """Take over a ``sqlalchemy.text``, with parameters whose names are those of no other."""
-    made: dict[str, sa.BindParameter[Any]] = {}
-    _require_names(given, what)
-    for bound in given.get_children():
+    parameters: dict[str, sa.BindParameter[Any]] = {}
+    _require_names(clause, what)
+    for bound in clause.get_children():
         assert isinstance(bound, sa.BindParameter)
         if bound.required:
             raise InvalidFilter(f"the {what} has a parameter {bound.key!r} without a value; give it with bindparams()")
-        made[str(bound.key)] = sa.bindparam(
+        parameters[str(bound.key)] = sa.bindparam(
             str(bound.key),
             bound.value,
             bound.type,
@@ -177,7 +177,7 @@ def _from_text(given: sa.TextClause, what: str, written: type[Written]) -> Writt
             callable_=bound.callable,
             expanding=bound.expanding,
         )
-    return written(*_parts(_PARAMETER_OF_SQLALCHEMY, _readable(given.text, what), made))
+    return written(*_parts(_PARAMETER_OF_SQLALCHEMY, _readable(clause.text, what), parameters))
 
 
 def _parts(
@@ -210,29 +210,29 @@ def _parameter(name: Any, value: Any, what: str) -> sa.BindParameter[Any]:
     return sa.bindparam(name, value, sa.types.NullType(), unique=True)
 
 
-def _parameters(given: sa.ClauseElement) -> list[sa.BindParameter[Any]]:
-    return [part for part in visitors.iterate(given) if isinstance(part, sa.BindParameter)]
+def _parameters(clause: sa.ClauseElement) -> list[sa.BindParameter[Any]]:
+    return [part for part in visitors.iterate(clause) if isinstance(part, sa.BindParameter)]
 
 
-def _require_names(given: sa.ClauseElement, what: str) -> None:
-    for parameter in _parameters(given):
+def _require_names(clause: sa.ClauseElement, what: str) -> None:
+    for parameter in _parameters(clause):
         if not parameter.unique and str(parameter.key).startswith(OURS):
             raise InvalidFilter(f"the {what} has a parameter {parameter.key!r}; names that begin with {OURS} are ours")
 
 
-def settled(given: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElement[Any]:
+def settled(clause: sa.ColumnElement[Any], what: str = "filter") -> sa.ColumnElement[Any]:
     """Return an expression whose parameters are its own: two with one name do not overwrite each other.
 
     Raises:
         InvalidFilter: One of them has no value.
     """
-    parameters = _parameters(given)
+    parameters = _parameters(clause)
     for parameter in parameters:
         if parameter.required:
             raise InvalidFilter(f"the {what} has a parameter {parameter.key!r} without a value; give it one")
     if all(parameter.unique and not parameter.callable for parameter in parameters):
-        return given
-    return visitors.cloned_traverse(given, {"detect_subquery_cols": True}, {"bindparam": _make_own})
+        return clause
+    return visitors.cloned_traverse(clause, {"detect_subquery_cols": True}, {"bindparam": _make_own})
 
 
 def _make_own(parameter: sa.BindParameter[Any]) -> None:
@@ -244,7 +244,7 @@ def _make_own(parameter: sa.BindParameter[Any]) -> None:
     parameter._convert_to_unique()  # type: ignore[no-untyped-call]
 
 
-def require_plain(given: sa.ColumnElement[Any], what: str = "filter") -> None:
+def require_plain(clause: sa.ColumnElement[Any], what: str = "filter") -> None:
     """Refuse a text of which only a server could tell where it ends, for a statement that others will execute.
 
     Without a backslash, a dollar sign and a comment there is one way to read quotations, whatever the settings: then
@@ -253,7 +253,7 @@ def require_plain(given: sa.ColumnElement[Any], what: str = "filter") -> None:
     Raises:
         InvalidFilter: The text is not as plain as that.
     """
-    for written in visitors.iterate(given):
+    for written in visitors.iterate(clause):
         if isinstance(written, Written) and not _plain(written.text):
             raise InvalidFilter(
                 f"the {what} has a bracket or a quotation that is not closed, a comment, a backslash, $ or ;, and "
@@ -274,11 +274,11 @@ def _plain(text: str) -> bool:
     return not opened
 
 
-def written_in(given: sa.ColumnElement[Any]) -> tuple[list[Written], bool]:
+def written_in(clause: sa.ColumnElement[Any]) -> tuple[list[Written], bool]:
     """Return what was given as text in an expression, and whether its author put other SQL as text into it."""
     parts, others = [], False
-    texts = {id(piece) for part in visitors.iterate(given) if isinstance(part, Written) for piece in part.parts}
-    for part in visitors.iterate(given):
+    texts = {id(piece) for part in visitors.iterate(clause) if isinstance(part, Written) for piece in part.parts}
+    for part in visitors.iterate(clause):
         if isinstance(part, Written):
             parts.append(part)
         elif isinstance(part, sa.TextClause) or (isinstance(part, sa.ColumnClause) and part.is_literal):
@@ -288,13 +288,13 @@ def written_in(given: sa.ColumnElement[Any]) -> tuple[list[Written], bool]:
 
 
 def require_over(
-    source: sa.FromClause, given: sa.ColumnElement[Any], what: str = "filter", *, functions: bool = False
+    source: sa.FromClause, clause: sa.ColumnElement[Any], what: str = "filter", *, functions: bool = False
 ) -> None:
     """Refuse an expression over other rows than those of a source: each of its rows would come once with each of them.
 
     Args:
         source: The rows that it may use.
-        given: The expression.
+        clause: The expression.
         what: How an error calls it.
         functions: Whether a function may make rows of each.
 
@@ -302,18 +302,18 @@ def require_over(
         InvalidFilter: With the remedy.
     """
     mine = {getattr(table, "fullname", None) for table in tables_of(source)}
-    for table in read_by(given):
-        made = functions and isinstance(table, sa.TableValuedAlias)
-        if getattr(table, "fullname", None) not in mine and not made:
+    for table in read_by(clause):
+        is_function = functions and isinstance(table, sa.TableValuedAlias)
+        if getattr(table, "fullname", None) not in mine and not is_function:
             other = getattr(table, "name", table)
             raise InvalidFilter(
                 f"the {what} is over another table, {other}; reach it through a subquery, as in exists()"
             )
 
 
-def read_by(given: sa.ColumnElement[Any]) -> list[sa.FromClause]:
+def read_by(clause: sa.ColumnElement[Any]) -> list[sa.FromClause]:
     """Return the tables that an expression reads from itself, and not in a subquery."""
-    return [table for rows in sa.select(given).columns_clause_froms for table in tables_of(rows)]
+    return [table for rows in sa.select(clause).columns_clause_froms for table in tables_of(rows)]
 
 
 def tables_of(rows: sa.FromClause) -> list[sa.FromClause]:

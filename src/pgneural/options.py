@@ -292,7 +292,7 @@ def with_vector(query: Query, leg: str, encode: Callable[[], Vector]) -> Query:
 
 def with_vectors(
     query: Query,
-    asked: QueryInput,
+    question: QueryInput,
     inputs: Mapping[str, QueryInput],
     semantic: Callable[[QueryInput], Vector],
     sparse: Callable[[str], Vector] | None,
@@ -301,7 +301,7 @@ def with_vectors(
 
     Args:
         query: Without vectors.
-        asked: What all legs are asked.
+        question: What all legs are asked.
         inputs: What single legs are asked instead.
         semantic: Encodes for the semantic leg.
         sparse: Encodes for the sparse leg; None where there is none.
@@ -311,7 +311,7 @@ def with_vectors(
         MissingExtra: As of `with_vector`.
     """
     if query.mode in (Mode.SEMANTIC, Mode.HYBRID):
-        query = with_vector(query, "semantic", lambda: semantic(inputs.get("semantic", asked)))
+        query = with_vector(query, "semantic", lambda: semantic(inputs.get("semantic", question)))
     if sparse is not None and query.mode in (Mode.SPARSE, Mode.HYBRID):
         query = _with_sparse(query, text_of(inputs.get("sparse", query.text or "")) or "", sparse)
     require_legs(inputs, query)

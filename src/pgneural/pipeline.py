@@ -123,7 +123,7 @@ class Ingest:
         self.engine, self.collection = engine, space.attribute
         self._space, self._encoder = space, encoder
         self._progress, self._extra = progress, extra
-        self._dimensions, self._given = space.dimensions, space.revision == "given"
+        self._dimensions, self._precomputed = space.dimensions, space.revision == "given"
         self._indexed = indexed_of(space)
         self._cut = f"{space.revision} {space.max_tokens} {space.overlap}"
         self.report = Report()
@@ -144,9 +144,9 @@ class Ingest:
                 following = ahead.submit(self._compared, batch, reader) if batch else None
                 if compared:
                     planned = compared.result()
-                    made = self._encoded(planned)
+                    new = self._encoded(planned)
                     self._count(written)
-                    written = behind.submit(self._written, planned, made, writer)
+                    written = behind.submit(self._written, planned, new, writer)
                 compared = following
             self._count(written)
             writer.flush()
@@ -174,17 +174,17 @@ class Ingest:
     def _connected(self) -> Writer:
         return Writer(self.engine, self._space)
 
-    def _written(self, batch: Sequence[_Planned], made: dict[bytes, Vector], writer: Writer) -> Written:
+    def _written(self, batch: Sequence[_Planned], new: dict[bytes, Vector], writer: Writer) -> Written:
         """Write a batch, and keep what was made; where somebody else was quicker, compare and encode it again."""
         while True:
-            if made:
+            if new:
                 with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
-                    cache_vectors(connection, self._encoder(), made)
+                    cache_vectors(connection, self._encoder(), new)
             try:
-                return writer.write([plan.encoded(made) for plan in batch])
+                return writer.write([plan.encoded(new) for plan in batch])
             except ChangedMeanwhile:
                 batch = self._compared([(plan.record, plan.metadata) for plan in batch], writer)
-                made = self._encoded(batch)
+                new = self._encoded(batch)
 
     def _count(self, writing: Future[Written] | None) -> None:
         """Wait for a batch to be written, and report it."""
@@ -233,7 +233,7 @@ class Ingest:
             return refused
         vector, dimensions = record.embedding, self._dimensions
         if vector is None:
-            if self._given:
+            if self._precomputed:
                 return BadRecord(record.origin, f"no embedding; {self._space.encoder} needs {dimensions} numbers")
         elif vector.shape != (dimensions,):
             found = " x ".join(map(str, vector.shape))
@@ -278,13 +278,13 @@ class Ingest:
     def _encoded(self, batch: Sequence[_Planned]) -> dict[bytes, Vector]:
         """Encode, in one call for the whole batch, the chunks that have no vector yet; equal ones once."""
         wanted = {hash_: text for plan in batch for hash_, text in plan.to_encode().items()}
-        made: dict[bytes, Vector] = {}
+        new: dict[bytes, Vector] = {}
         if wanted:
-            made = dict(zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True))
+            new = dict(zip(wanted, self._encoder().encode_documents(list(wanted.values())), strict=True))
         self._add_extra(batch)
-        self.report.chunks_encoded += len(made)
-        self.report.chunks_reused += sum(plan.vectors for plan in batch) - len(made)
-        return made
+        self.report.chunks_encoded += len(new)
+        self.report.chunks_reused += sum(plan.vectors for plan in batch) - len(new)
+        return new
 
     def _add_extra(self, batch: Sequence[_Planned]) -> None:
         """Make the extra vectors of all chunks that are about to be stored."""
@@ -360,11 +360,11 @@ class _Planned:
             return {}
         return {chunk.hash: chunk.input for chunk in self.chunks or () if chunk.hash not in self.known}
 
-    def encoded(self, made: Mapping[bytes, Vector]) -> Encoded:
+    def encoded(self, new: Mapping[bytes, Vector]) -> Encoded:
         if self.chunks is None:
             return Encoded(self.record, self.metadata, self.source_hash, new=False)
         if self.record.embedding is not None:
             vectors = self.record.embedding[np.newaxis]
         else:
-            vectors = np.stack([made[c.hash] if c.hash in made else self.known[c.hash] for c in self.chunks])
+            vectors = np.stack([new[c.hash] if c.hash in new else self.known[c.hash] for c in self.chunks])
         return Encoded(self.record, self.metadata, self.source_hash, self.new, self.chunks, vectors, self.extra)

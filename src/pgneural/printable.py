@@ -95,10 +95,10 @@ class _Printable(logging.Filter):
 
 def logger(name: str) -> logging.Logger:
     """Return a logger of ours: what it says can be printed as it is."""
-    made = logging.getLogger(name)
-    if not any(isinstance(each, _Printable) for each in made.filters):
-        made.addFilter(_Printable())
-    return made
+    found = logging.getLogger(name)
+    if not any(isinstance(each, _Printable) for each in found.filters):
+        found.addFilter(_Printable())
+    return found
 
 
 def warn(message: str, *, stacklevel: int = 1) -> None:

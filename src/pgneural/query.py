@@ -128,11 +128,11 @@ class Query(Generative):
 
     def narrowed(self, options: SearchOptions) -> SearchOptions:
         """Return its options with others in their place; a further filter narrows that of the query."""
-        given: Any = {**self.search_options, **options}
+        merged: Any = {**self.search_options, **options}
         conditions = map(condition, (*self.conditions, options.get("where")))
         if narrowed := [part for part in conditions if part is not None]:
-            given["where"] = sa.and_(*narrowed)
-        result: SearchOptions = given
+            merged["where"] = sa.and_(*narrowed)
+        result: SearchOptions = merged
         return result
 
     def to_json(self) -> dict[str, Any]:

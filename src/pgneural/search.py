@@ -126,7 +126,7 @@ class Rows(Protocol[E]):
     def target(self) -> Target:
         """What is searched."""
 
-    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+    def require(self, clause: sa.ColumnElement[Any], what: str) -> None:
         """Refuse an expression that is not over the rows, or that leaves its place."""
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
@@ -196,9 +196,9 @@ class RefinedSearch(Generic[E]):
             if refinement.group_by is None:
                 return hits.strategy, list(hits)
             groups = self._groups(hits, refinement.group_by)
-            kept = few_of_each([groups.get(self.rows.key(hit.entity)) for hit in hits], refinement.per_group)
-            if len(kept) >= limit or hits.exhausted:
-                return hits.strategy, [hits[at] for at in kept]
+            chosen = few_of_each([groups.get(self.rows.key(hit.entity)) for hit in hits], refinement.per_group)
+            if len(chosen) >= limit or hits.exhausted:
+                return hits.strategy, [hits[at] for at in chosen]
             wanted *= SEVERAL_WINDOW
 
     def _groups(self, hits: Sequence[Hit[E]], by: sa.ColumnElement[Any]) -> dict[tuple[Any, ...], Hashable]:

@@ -48,53 +48,55 @@ class Batch:
     """Rows of one space on their way: read, cut, and given their vectors.
 
     Attributes:
-        kept: The tables of the space.
+        tables: The tables of the space.
         rows: What is made of them.
         known: Vectors that are there already, by the hash of what was read.
     """
 
-    kept: SpaceTables
+    tables: SpaceTables
     rows: list[EncodedRow]
     known: dict[bytes, Vector] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, where: Transactions, kept: SpaceTables, keys: Sequence[str], encoder: Callable[[], Encoder]) -> Batch:
+    def read(
+        cls, where: Transactions, tables: SpaceTables, keys: Sequence[str], encoder: Callable[[], Encoder]
+    ) -> Batch:
         """Read the first of these rows, as many as memory allows; cut those that changed outside of a transaction."""
         with where.begin() as connection:
-            changed = kept.read(connection, keys)
-        rows = [cut(kept.space, row, encoder) for row in changed]
-        before = [made.row for made in rows if made.chunks and made.row.source_hash is not None]
+            changed = tables.read(connection, keys)
+        rows = [cut(tables.space, row, encoder) for row in changed]
+        before = [row.source for row in rows if row.chunks and row.source.source_hash is not None]
         if not before:
-            return cls(kept, rows)
+            return cls(tables, rows)
         with where.begin() as connection:
-            return cls(kept, rows, kept.known(connection, before))
+            return cls(tables, rows, tables.known(connection, before))
 
     def add_extra(self, where: Transactions) -> None:
         """Make the extra vectors of its chunks, where the search has any."""
         for extra in self.extra:
-            extra.add(where, self.kept, self.rows)
+            extra.add(where, self.tables, self.rows)
 
     def store(self, connection: sa.Connection, rows: Sequence[EncodedRow]) -> None:
         """Store all that was made of some of its rows; the caller commits."""
-        self.kept.store(connection, rows)
+        self.tables.store(connection, rows)
         for extra in self.extra:
-            extra.store(connection, self.kept, rows)
+            extra.store(connection, self.tables, rows)
 
     @functools.cached_property
     def extra(self) -> Sequence[ExtraVectors]:
         """The extra vectors of its chunks."""
-        return extra_vectors_of(self.kept)
+        return extra_vectors_of(self.tables)
 
     @property
     def chunks(self) -> Iterator[Chunk]:
         """All chunks that need a vector."""
-        return (piece for made in self.rows for piece in made.chunks or ())
+        return (piece for row in self.rows for piece in row.chunks or ())
 
     def give(self, vectors: Mapping[bytes, Vector]) -> None:
         """Give each row the vectors of its chunks, shape (n, d)."""
-        for made in self.rows:
-            if made.chunks:
-                made.vectors = np.array([vectors[piece.hash] for piece in made.chunks], dtype=np.float32)
+        for row in self.rows:
+            if row.chunks:
+                row.vectors = np.array([vectors[piece.hash] for piece in row.chunks], dtype=np.float32)
 
 
 def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> EncodedRow:
@@ -104,11 +106,11 @@ def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> Encoded
         return EncodedRow(row, hash_)
     if not row.title.strip() and not row.content.strip():
         return EncodedRow(row, hash_, [])
-    made = encoder()
-    longest = min(space.max_tokens, made.max_tokens or space.max_tokens)
+    loaded = encoder()
+    longest = min(space.max_tokens, loaded.max_tokens or space.max_tokens)
     overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
     record = Record(row.key, row.content, row.title)
-    return EncodedRow(row, hash_, chunk(record, made.tokenizer, max_tokens=longest, overlap=overlap))
+    return EncodedRow(row, hash_, chunk(record, loaded.tokenizer, max_tokens=longest, overlap=overlap))
 
 
 def _source_hash(space: Space, row: SourceRow) -> bytes:
@@ -138,12 +140,12 @@ class TransactionalSync:
     """One run over one space, for who waits for it; a batch is taken, encoded and stored at a time.
 
     Args:
-        kept: The tables of the space.
+        tables: The tables of the space.
         encoder: Makes its encoder; called when the first text needs a vector.
     """
 
-    def __init__(self, kept: SpaceTables, encoder: Callable[[], Encoder]) -> None:
-        self._kept, self._encoder = kept, encoder
+    def __init__(self, tables: SpaceTables, encoder: Callable[[], Encoder]) -> None:
+        self._tables, self._encoder = tables, encoder
         self.report = SyncReport()
 
     def within(self, connection: sa.Connection, *, own: bool = False) -> SyncReport:
@@ -162,17 +164,17 @@ class TransactionalSync:
         while self._batch(connection, own):
             pass
         if not own:  # which would lock the words of rows that others are writing
-            lexical.refresh_all(Nested(connection), self._kept.space.id)
-            lexical.settle(connection, self._kept.space.id, self._kept.terms, self.report.rows)
+            lexical.refresh_all(Nested(connection), self._tables.space.id)
+            lexical.settle(connection, self._tables.space.id, self._tables.terms, self.report.rows)
             if self.report.rows >= WORTH_ANALYZING:
-                self._kept.analyze(connection)
+                self._tables.analyze(connection)
         return self.report
 
     def _batch(self, connection: sa.Connection, own: bool) -> int:
         """Take rows off the queue and store what is made of them; return how many."""
         with connection.begin_nested():
-            keys = queue.take(connection, self._kept.space.id, BATCH_ROWS, own=own)
-            left = keys if self._kept.chunks is not None else []
+            keys = queue.take(connection, self._tables.space.id, BATCH_ROWS, own=own)
+            left = keys if self._tables.chunks is not None else []
             while left:
                 left = left[self._stored(connection, left) :]
         self.report.rows += len(keys)
@@ -180,16 +182,16 @@ class TransactionalSync:
 
     def _stored(self, connection: sa.Connection, keys: Sequence[str]) -> int:
         """Encode and store the first of these rows; return how many."""
-        batch = Batch.read(Within(connection), self._kept, keys, self._encoder)
+        batch = Batch.read(Within(connection), self._tables, keys, self._encoder)
         if any(batch.chunks):
             encoder = self._encoder()
-            self._kept.claim_revision(connection, encoder.name, encoder.revision)
+            self._tables.claim_revision(connection, encoder.name, encoder.revision)
             found = cached_or_known(connection, encoder, [batch])
-            made = encoded(encoder, [batch], found)
-            cache_vectors(connection, encoder, made)
-            batch.give(found | made)
-            self.report.chunks_encoded += len(made)
-            self.report.chunks_reused += sum(1 for _ in batch.chunks) - len(made)
+            new = encoded(encoder, [batch], found)
+            cache_vectors(connection, encoder, new)
+            batch.give(found | new)
+            self.report.chunks_encoded += len(new)
+            self.report.chunks_reused += sum(1 for _ in batch.chunks) - len(new)
         batch.add_extra(Within(connection))
         batch.store(connection, batch.rows)
         return len(batch.rows)

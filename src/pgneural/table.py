@@ -121,8 +121,8 @@ class TableSearch(Generic[E]):
 
     def _query(self, query: SearchQuery[E], **options: Any) -> SearchQuery[E]:
         where = options.pop("where", None)
-        given = query.with_options(**options)
-        return given if where is None else given.where(where)
+        narrowed = query.with_options(**options)
+        return narrowed if where is None else narrowed.where(where)
 
     def _rows(self, session: Session, ids: Sequence[str]) -> list[E]:
         return [self._row(session, id_) for id_ in ids]
@@ -167,7 +167,7 @@ def table_search(engine: sa.Engine, space: Space, *, pinned: bool = False) -> Ta
         fixed = (space, extra_spaces(connection, space)) if pinned else None
     row = type(name, (), {"__doc__": f"A row of {space.source}."})
     mapper: Mapper[Any] = registry().map_imperatively(row, table)
-    definition = _declared(space, table)
+    definition = _definition(space, table)
     chunks, terms = definition.tables(table, table.metadata)
     definition = replace(definition, reads=reads)  # not the text of the catalog, which is its owner's to write
     bound: SearchBinding[Any] = SearchBinding(
@@ -206,7 +206,7 @@ class _Named(sa.types.UserDefinedType[Any]):
         return self.name
 
 
-def _declared(space: Space, table: sa.Table) -> SearchDefinition:
+def _definition(space: Space, table: sa.Table) -> SearchDefinition:
     """Return what a class would declare to have this search."""
     watched: Mapping[str, Sequence[str]] = space.watched
     return SearchDefinition(
@@ -242,8 +242,8 @@ def _trusted_reads(connection: sa.Connection, space: Space) -> str | None:
         return None
     numbers = [int(number) for number in space.fields.get("columns") or ()]
     language = space.fields.get("language")
-    asked = {"relation": space.relation, "numbers": numbers, "language": language}
-    reads: str | None = connection.scalar(_READS, asked)
+    values = {"relation": space.relation, "numbers": numbers, "language": language}
+    reads: str | None = connection.scalar(_READS, values)
     return reads
 
 

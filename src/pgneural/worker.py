@@ -77,7 +77,7 @@ INDEX_SECONDS = 10.0
 PAUSE_SECONDS = 60.0
 """For so long a space is let be after an error that is its own, such as a model that is not on this host."""
 
-GIVEN = "vectors:"
+PRECOMPUTED = "vectors:"
 """Names of encoders that encode nothing."""
 
 
@@ -316,7 +316,7 @@ class Worker:
         return found
 
     def _ready(self, space: Space) -> bool:
-        return not space.encoder.startswith(GIVEN) and self._shared.paused.get(space.id, 0.0) < time.monotonic()
+        return not space.encoder.startswith(PRECOMPUTED) and self._shared.paused.get(space.id, 0.0) < time.monotonic()
 
     def _guarded(self, space: Space, do: Callable[[Space], int]) -> int:
         """Do something for a space; an error that is its own makes it wait, and not the others."""
@@ -375,16 +375,16 @@ class Worker:
             def add(space: Space, key: tuple[str, str] = key) -> int:
                 nonlocal job
                 with AsOwner(self.engine, space.id).begin() as connection:
-                    kept = SpaceTables.of(connection, space)
+                    tables = SpaceTables.of(connection, space)
                     set_index_aside(connection, space.id)
-                if kept.chunks is None:
+                if tables.chunks is None:
                     return 0
-                made = self._make(key[0], **json.loads(key[1]))  # before anything is claimed: it may take long, or fail
+                loaded = self._make(key[0], **json.loads(key[1]))  # before rows are claimed: it may take long
                 with self.engine.begin() as connection:
-                    kept.claim_revision(connection, made.name, made.revision)
+                    tables.claim_revision(connection, loaded.name, loaded.revision)
                 if job is None or not job.shares:  # the space before may have had nothing, and another encoder
-                    job = EncodeJob(self.engine, f"{self.id}:{threading.get_ident()}", lambda: made, as_owner=True)
-                return job.add(kept, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
+                    job = EncodeJob(self.engine, f"{self.id}:{threading.get_ident()}", lambda: loaded, as_owner=True)
+                return job.add(tables, random.randint(BATCH_ROWS // 2, BATCH_ROWS))  # lest all store at once
 
             if self._guarded(space, add):
                 encoder = key
@@ -395,13 +395,13 @@ class Worker:
 
     def _run(self, job: EncodeJob) -> None:
         try:
-            self._guarded(job.shares[0].kept.space, lambda _: job.run(self._stopping.is_set))
+            self._guarded(job.shares[0].tables.space, lambda _: job.run(self._stopping.is_set))
         finally:
             for share in job.shares:
-                self._count(share.kept.space.id, share.done)
+                self._count(share.tables.space.id, share.done)
         for share in job.shares:
             if share.broken is not None:
-                self._guarded(share.kept.space, functools.partial(_raise, share.broken))
+                self._guarded(share.tables.space, functools.partial(_raise, share.broken))
 
     def _count(self, space: int, done: JobProgress) -> None:
         with self._shared.lock:

@@ -107,7 +107,7 @@ def claimed(engine: sa.Engine, search: SearchBinding[Any]) -> EncodeJob:
     """Return a round of what is pending."""
     with engine.begin() as connection:
         queue.collect(connection, search.space(connection).id)
-        kept = search._kept(connection)
+        kept = search._tables(connection)
     round_ = EncodeJob(engine, "slow", lambda: search.encoder, strict=True)
     assert round_.add(kept) == 1
     return round_
@@ -121,7 +121,7 @@ def test_two_first_syncs_at_once(engine: sa.Engine) -> None:
         second.add(note(text="b"))
         second.commit()
         connection = first.connection()
-        kept = note.search._kept(connection)
+        kept = note.search._tables(connection)
         kept.claim_revision(connection, "hash", note.search.encoder.revision)
         failed: list[Exception] = []
 

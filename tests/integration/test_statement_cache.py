@@ -351,7 +351,7 @@ class Pool:
 def keep() -> Iterator[Callable[[int], None]]:
     """Return a function that says how many statements are kept; with 0 each is built anew."""
     with pytest.MonkeyPatch.context() as patch:
-        yield lambda kept: patch.setattr("pgneural.statement.cache.KEPT", kept)
+        yield lambda kept: patch.setattr("pgneural.statement.cache.MOST_STATEMENTS", kept)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pgneural import encoders
 from pgneural.encoders import cpu_batches
 from pgneural.encoders.folder import ModelFolder
 from pgneural.encoders.hashing import HashEncoder
-from pgneural.encoders.precision import FIDELITY, key_of, remember, remembered
+from pgneural.encoders.precision import FIDELITY, key_of, recall, remember
 from pgneural.encoders.transformer import SentenceTransformerEncoder
 from pgneural.errors import DimensionMismatch, EncoderUnavailable, TextTooLong, UnknownEncoder
 from pgneural.types import Encoder, Modality
@@ -212,7 +212,7 @@ class TestFolder:
         first = asked.encode_documents(["a fox"])
         assert asked.precision in ("bfloat16", "float32")
         key = key_of(asked.name, asked.revision, torch.device("cpu"), "bfloat16")
-        assert remembered(key) is (asked.precision == "bfloat16")
+        assert recall(key) is (asked.precision == "bfloat16")
         remember(key, True)
         with monkeypatch.context() as without:
             without.setattr("pgneural.encoders.precision.remember", _nobody_tries)

@@ -218,8 +218,8 @@ def index(
         raise click.UsageError("--prune looks for files; name a file or folder")
     started = time.monotonic()
     with target.open() as database, output.progress_bar(interactive()) as bar:
-        given = {name: value for name, value in options.items() if value is not None}
-        chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **given)
+        settings = {name: value for name, value in options.items() if value is not None}
+        chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **settings)
         try:
             report = chosen.index(
                 reading, bad_records=bad_records, prune=prune, progress=bar.documents, build_progress=bar.build
@@ -293,8 +293,8 @@ def reindex(
     target: Target, collection: str, method: str, precision: str, dimensions: int | None, as_json: bool, **options: Any
 ) -> None:
     """Build another vector index for a collection. Searches use the old index until the new one is ready."""
-    given = {name: value for name, value in options.items() if value is not None}
-    chosen = VectorIndex(Method(method), Precision(precision), dimensions, given)
+    index_options = {name: value for name, value in options.items() if value is not None}
+    chosen = VectorIndex(Method(method), Precision(precision), dimensions, index_options)
     with target.open() as database, output.progress_bar(interactive()) as bar:
         database.existing(collection).reindex(chosen, progress=bar.build)
     if as_json:

@@ -58,8 +58,8 @@ def _named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
     """Read ``NAME=VALUE``."""
     named = []
     for value in values:
-        name, given, text = value.partition("=")
-        if not name or not given:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
             raise click.BadParameter(f"{value!r} is not NAME=VALUE, for example lang=en")
         named.append((name, text))
     return tuple(named)
@@ -204,7 +204,7 @@ def search(
     stored = None if query_json is None else _stored(query_json)
     question = stored or query or ""
     if stored is not None:
-        options = {name: value for name, value in options.items() if _is_given(context, name)}
+        options = {name: value for name, value in options.items() if _is_explicit(context, name)}
     if again or stored is None:
         options["rerank"] = again
     with target.open() as database:
@@ -232,7 +232,7 @@ def _stored(file: IO[str]) -> Query:
     return Query.from_json(said, sql=True, models=True)
 
 
-def _is_given(context: click.Context, name: str) -> bool:
+def _is_explicit(context: click.Context, name: str) -> bool:
     """Whether an option was given, and is not what it is by default."""
     return context.get_parameter_source(name) is not ParameterSource.DEFAULT
 

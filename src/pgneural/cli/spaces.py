@@ -104,10 +104,10 @@ def create(
     index = None
     if method or precision:
         index = VectorIndex(Method(method or Method.HNSW), Precision(precision or Precision.HALF))
-    given = {key: _value(value) for key, _, value in (option.partition("=") for option in options)}
+    encoder_options = {key: _value(value) for key, _, value in (option.partition("=") for option in options)}
     with target.open() as database:
         database.require_current()
-        database.create_space(search, name, encoder=encoder, options=given or None, index=index, **changes)
+        database.create_space(search, name, encoder=encoder, options=encoder_options or None, index=index, **changes)
         spaces = database.spaces(search)
     _show(spaces, as_json)
 

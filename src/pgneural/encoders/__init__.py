@@ -62,11 +62,11 @@ def get_extra(kind: Kind | str, name: str | Path, **options: Any) -> ExtraEncode
     def load() -> ExtraEncoder:
         from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
 
-        made: dict[Kind, Callable[..., ExtraEncoder]] = {
+        kinds: dict[Kind, Callable[..., ExtraEncoder]] = {
             Kind.SPARSE: SparseTransformerEncoder,
             Kind.TOKENS: MultiVectorTransformerEncoder,
         }
-        return made[Kind(kind)](text, **options)
+        return kinds[Kind(kind)](text, **options)
 
     return MODELS.get(key_of(kind, text, options), load)
 
@@ -76,12 +76,12 @@ def make(name: str, **options: Any) -> Encoder:
     text = canonical(name)
     if point := _registered().get(text):
         factory: Callable[..., Encoder] = point.load()
-        return _made(text, factory, options)
+        return _loaded(text, factory, options)
     if text.startswith("vectors:"):
-        return _made(text, functools.partial(PrecomputedVectors.from_name, text), options)
+        return _loaded(text, functools.partial(PrecomputedVectors.from_name, text), options)
     if not Path(text).is_dir() and "/" not in text:
         raise _unknown(text)
-    return _made(text, functools.partial(of_folder, text), options)
+    return _loaded(text, functools.partial(of_folder, text), options)
 
 
 def described(name: str, options: Mapping[str, Any]) -> tuple[int | None, Distance]:
@@ -91,8 +91,8 @@ def described(name: str, options: Mapping[str, Any]) -> tuple[int | None, Distan
         UnknownEncoder: Nothing of this name is registered and no such folder exists.
     """
     if name.startswith("vectors:"):
-        given = PrecomputedVectors.from_name(name, **options)
-        return given.dimensions, given.distance
+        precomputed = PrecomputedVectors.from_name(name, **options)
+        return precomputed.dimensions, precomputed.distance
     if point := _registered().get(name):
         info = _describe(point)
         dimensions, distance = info.dimensions, info.distance
@@ -113,7 +113,7 @@ def _unknown(name: str) -> UnknownEncoder:
     )
 
 
-def _made(name: str, factory: Callable[..., Encoder], options: dict[str, Any]) -> Encoder:
+def _loaded(name: str, factory: Callable[..., Encoder], options: dict[str, Any]) -> Encoder:
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:

@@ -37,8 +37,8 @@ class HashEncoder:
     @classmethod
     def describe(cls) -> EncoderInfo:
         """Describe it for `pgneural.encoders.available`."""
-        made = cls()
-        return EncoderInfo(made.name, made.dimensions, made.max_tokens, note="no model: words and letter trigrams")
+        own = cls()
+        return EncoderInfo(own.name, own.dimensions, own.max_tokens, note="no model: words and letter trigrams")
 
     def encode_documents(self, items: Sequence[Content]) -> Vector:
         """Return one unit vector for each text, shape (n, dimensions)."""

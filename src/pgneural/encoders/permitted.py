@@ -72,18 +72,18 @@ def permitted_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             f"the database names model {name!r}, which this host does not permit; permit it with --model {name} "
             f"(PGNEURAL_MODEL), or with pgneural.encoders.permitted.permit({name!r})"
         )
-    given = dict(options)
-    if given.pop("trust_remote_code", False) and not known:
+    allowed = dict(options)
+    if allowed.pop("trust_remote_code", False) and not known:
         raise UnpermittedModel(
             f"the database asks to run code that comes with model {name!r}, which only this host may permit; "
             f"read that code, then permit it with --trusted-model {name}"
         )
-    if beyond := sorted(given.keys() - HARMLESS):
+    if beyond := sorted(allowed.keys() - HARMLESS):
         raise UnpermittedModel(
             f"the database gives model {name!r} the option {beyond[0]!r}, "
             f"expected one of {', '.join(sorted(HARMLESS))}; make the encoder in your own program"
         )
-    return {**given, "trust_remote_code": True} if known else given
+    return {**allowed, "trust_remote_code": True} if known else allowed
 
 
 def _permission(name: str) -> bool | None:

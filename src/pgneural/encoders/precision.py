@@ -68,15 +68,15 @@ def keeps_vectors(name: str, half: str, exact: Callable[[], Vector], rounded: Ca
         rounded: Encodes them in half precision.
         key: What the outcome depends on; see `key_of`.
     """
-    if (known := remembered(key)) is not None:
+    if (known := recall(key)) is not None:
         return known
     a, b = exact(), rounded()
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     fidelity = float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())
-    if not (kept := fidelity >= FIDELITY):
+    if not (keeps := fidelity >= FIDELITY):
         logger.info("%s stays in float32: %s has cosine %.5f", name, half, fidelity)
-    remember(key, kept)
-    return kept
+    remember(key, keeps)
+    return keeps
 
 
 def key_of(name: str, revision: str, device: torch.device, half: str) -> str:
@@ -87,19 +87,19 @@ def key_of(name: str, revision: str, device: torch.device, half: str) -> str:
     return fingerprint(name, revision, str(device.type), half, torch.__version__, str(machine), str(FIDELITY)).hex()
 
 
-def remembered(key: str) -> bool | None:
+def recall(key: str) -> bool | None:
     """Return whether half precision kept the vectors, as a process of this user found; None where none tried."""
-    kept = _read().get(key)
-    return kept if isinstance(kept, bool) else None
+    keeps = _read().get(key)
+    return keeps if isinstance(keeps, bool) else None
 
 
-def remember(key: str, kept: bool) -> None:
+def remember(key: str, keeps: bool) -> None:
     """Write down the outcome of a trial, where the folder can be written to."""
     path = _path()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps({**_read(), key: kept}))
+        new.write_text(json.dumps({**_read(), key: keeps}))
         new.replace(path)
 
 

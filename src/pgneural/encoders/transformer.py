@@ -26,7 +26,7 @@ from pgneural.encoders.precision import (
     in_precision,
     keeps_vectors,
     key_of,
-    remembered,
+    recall,
 )
 from pgneural.encoders.readable import ReadableTokenizer, text_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable
@@ -124,13 +124,13 @@ class SentenceTransformerEncoder:
         """Whether the precision needs no trial, so that the vectors of a query do not depend on what came before."""
         device = self._model.device
         half = half_precision(device)
-        return half == "float32" or remembered(key_of(self.name, self.revision, device, half)) is not None
+        return half == "float32" or recall(key_of(self.name, self.revision, device, half)) is not None
 
     def _fastest(self) -> str:
         model = self._model
         half = half_precision(model.device)
         key = key_of(self.name, self.revision, model.device, half)
-        if half == "float32" or remembered(key) is False:
+        if half == "float32" or recall(key) is False:
             return "float32"
         changed = in_precision(model, half)
         limit = self.max_tokens

@@ -38,13 +38,13 @@ _LABELS = {"x-sjis": "cp932", "windows-31j": "cp932", "x-gbk": "gb18030", "x-euc
            "x-mac-roman": "mac-roman", "unicode-1-1-utf-8": "utf-8", "windows-949": "cp949", "windows-874": "cp874",
            "x-x-big5": "big5hkscs", "iso-8859-8-i": "iso8859-8"}  # fmt: skip
 
-_DECLARED = (
+_IN_HEAD = (
     re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']\s*([^\s\"'>]{1,40})"),
     re.compile(rb"<meta\s[^>]{0,400}?charset\s*=\s*[\"']?\s*([^\s\"'/>;]{1,40})", re.IGNORECASE),
 )
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 
-DECLARED_WITHIN = 4096
+HEAD_BYTES = 4096
 """Bytes; the standard asks for 1024."""
 
 
@@ -67,8 +67,8 @@ def page(data: bytes, origin: str) -> str | BadRecord:
 
 def definition(data: bytes) -> str | None:
     """Return the charset that a page declares in its first bytes."""
-    start = _COMMENT.sub(b"", data[:DECLARED_WITHIN])
-    found = next((match for pattern in _DECLARED if (match := pattern.search(start))), None)
+    start = _COMMENT.sub(b"", data[:HEAD_BYTES])
+    found = next((match for pattern in _IN_HEAD if (match := pattern.search(start))), None)
     return found[1].decode("ascii", "backslashreplace") if found else None
 
 

@@ -34,18 +34,18 @@ LENGTH = struct.Struct(">Q")
 
 def main(memory: int, seconds: int) -> None:
     """Answer until nobody asks any more."""
-    asked, answers = _private_pipes()
+    requests, answers = _private_pipes()
     _limit(memory)
     import trafilatura
 
     answers.write(b"+")
     for _ in range(PAGES):
-        if os.name != "nt" and not select.select([asked], [], [], IDLE_SECONDS)[0]:
+        if os.name != "nt" and not select.select([requests], [], [], IDLE_SECONDS)[0]:
             return
-        header = _read(asked, LENGTH.size)
+        header = _read(requests, LENGTH.size)
         if len(header) < LENGTH.size:
             return
-        page = _read(asked, LENGTH.unpack(header)[0]).decode("utf-8", "replace")
+        page = _read(requests, LENGTH.unpack(header)[0]).decode("utf-8", "replace")
         _alarm(seconds)
         try:
             answer: dict[str, str] = dict(zip(("title", "text"), extract(trafilatura, page), strict=True))
@@ -60,12 +60,12 @@ def main(memory: int, seconds: int) -> None:
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep the pipes to ourselves: what a library prints must not get between the answers."""
-    asked, answers = os.dup(0), os.dup(1)
+    requests, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    return os.fdopen(asked, "rb", buffering=0), os.fdopen(answers, "wb", buffering=0)
+    return os.fdopen(requests, "rb", buffering=0), os.fdopen(answers, "wb", buffering=0)
 
 
 def _limit(memory: int) -> None:

@@ -195,6 +195,11 @@ def _python() -> str:
 
 def _environment() -> dict[str, str]:
     """Return our environment without what is about databases, so that the same packages are found."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON", "DATABASE"))}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON", "DATABASE"))}
     home = {"PYTHONHOME": os.environ["PYTHONHOME"]} if "PYTHONHOME" in os.environ else {}
-    return {**kept, **home, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **own,
+        **home,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

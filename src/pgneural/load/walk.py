@@ -200,13 +200,13 @@ def normal(path: str | os.PathLike[str]) -> str:
 
     Symbolic links stay what they are, but for those that ``..`` steps out of.
     """
-    given = os.fspath(path)
-    full = os.path.abspath(given)
+    named = os.fspath(path)
+    full = os.path.abspath(named)
     if full.startswith("//") and os.sep == "/":
         full = "/" + full.lstrip("/")
-    if ".." in Path(given).parts and os.path.exists(given) and not _same(full, given):
-        folder, name = os.path.split(given.rstrip(os.sep))
-        return os.path.realpath(given) if name == ".." else os.path.join(os.path.realpath(folder), name)
+    if ".." in Path(named).parts and os.path.exists(named) and not _same(full, named):
+        folder, name = os.path.split(named.rstrip(os.sep))
+        return os.path.realpath(named) if name == ".." else os.path.join(os.path.realpath(folder), name)
     return full
 
 

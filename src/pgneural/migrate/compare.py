@@ -50,7 +50,7 @@ class _Comparison:
         self.connection: sa.Connection = context.connection
         self.default = self.connection.dialect.default_schema_name
         self.tables: list[sa.Table] = list(context.sorted_tables)
-        self.definition = dict(self._declared())
+        self.definition = dict(self._defined())
         self.waiting: set[tuple[str | None, str]] = set()
         self.installed = dict(self._installed())
         self.modelled = dict(self._modelled())
@@ -81,9 +81,9 @@ class _Comparison:
         """Return what has to be done before the tables are changed, and after."""
         before: list[ops.MigrateOperation] = []
         after: list[ops.MigrateOperation] = []
-        made = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.new}
+        created = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.new}
         for key, index in self.existing.items():
-            if not self._same_index(key) or (index.schema, index.table) in made:
+            if not self._same_index(key) or (index.schema, index.table) in created:
                 before.append(DropVectorIndexOp(index, concurrently=self._stays(index)))
         for key, installed in self.installed.items():
             if key not in self.definition or key in self.new:
@@ -94,14 +94,14 @@ class _Comparison:
             elif self._differ(self.installed[key], definition) or self._lacks_triggers(definition):
                 after.append(ChangeSearchOp(self.installed[key], definition))
         for key, index in self.modelled.items():
-            if not self._same_index(key) or (index.schema, index.table) in made:
-                concurrently = self._exists(index) and (index.schema, index.table) not in made
+            if not self._same_index(key) or (index.schema, index.table) in created:
+                concurrently = self._exists(index) and (index.schema, index.table) not in created
                 after.append(CreateVectorIndexOp(index, concurrently=concurrently))
         return before, after
 
     def without_ours(self, operations: list[ops.MigrateOperation]) -> list[ops.MigrateOperation]:
         """Leave out what concerns tables of searches, vector indexes, and our own schema."""
-        kept = {*self._kept_tables(), *self.alone}
+        ours = {*self._search_tables(), *self.alone}
         left: list[ops.MigrateOperation] = []
         for operation in operations:
             if isinstance(operation, ops.ModifyTableOps):
@@ -109,7 +109,7 @@ class _Comparison:
                 if not operation.ops:
                     continue
             schema = self._normal(getattr(operation, "schema", None))
-            if schema != SCHEMA and (schema, getattr(operation, "table_name", None)) not in kept:
+            if schema != SCHEMA and (schema, getattr(operation, "table_name", None)) not in ours:
                 left.append(operation)
         return left
 
@@ -138,15 +138,15 @@ class _Comparison:
                     return False
         return True
 
-    def _declared(self) -> Iterator[tuple[Key, SearchDefinition]]:
+    def _defined(self) -> Iterator[tuple[Key, SearchDefinition]]:
         for table in self.tables:
             for attribute, definition in searches_of(table).items():
                 schema = self._normal(table.schema)
-                kept = self._kept_table(schema, definition.name)
-                if schema in self.schemas and self._included(kept if kept is not None else table, reflected=False):
+                own = self._search_table(schema, definition.name)
+                if schema in self.schemas and self._included(own if own is not None else table, reflected=False):
                     yield (schema, table.name, attribute), definition
 
-    def _kept_table(self, schema: str | None, name: str) -> sa.Table | None:
+    def _search_table(self, schema: str | None, name: str) -> sa.Table | None:
         return next((t for t in self.tables if (self._normal(t.schema), t.name) == (schema, name)), None)
 
     def _installed(self) -> Iterator[tuple[Key, SearchDefinition]]:
@@ -168,12 +168,12 @@ class _Comparison:
         return bool(self.context.run_object_filters(table, table.name, "table", reflected, None))
 
     def _of_row(self, row: Any, schema: str | None) -> SearchDefinition:
-        inspector, kept = self.context.inspector, f"{row['chunk_table']}{'_terms' if row['vector_column'] else ''}"
+        inspector, own = self.context.inspector, f"{row['chunk_table']}{'_terms' if row['vector_column'] else ''}"
         types: dict[str, Any] = {}
-        if inspector.has_table(kept, schema):  # its source may have been renamed or dropped
+        if inspector.has_table(own, schema):  # its source may have been renamed or dropped
             types = {column["name"].removeprefix("source_"): column["type"]
-                     for column in inspector.get_columns(kept, schema)
-                     if column["name"] in inspector.get_pk_constraint(kept, schema)["constrained_columns"]}  # fmt: skip
+                     for column in inspector.get_columns(own, schema)
+                     if column["name"] in inspector.get_pk_constraint(own, schema)["constrained_columns"]}  # fmt: skip
             types.pop("ordinal", None)
         elif inspector.has_table(row["table"], schema):
             found = {column["name"]: column["type"] for column in inspector.get_columns(row["table"], schema)}
@@ -212,7 +212,7 @@ class _Comparison:
         index = {"name": quoted_table(f"{definition.name}_terms_idx", definition.schema)}
         return self.connection.scalar(sa.text("SELECT to_regclass(:name)"), index) is None
 
-    def _kept_tables(self) -> Iterator[tuple[str | None, str]]:
+    def _search_tables(self) -> Iterator[tuple[str | None, str]]:
         for schema, table, attribute in {**self.definition, **self.installed}:
             for suffix in ("", "_terms"):
                 yield schema, f"{table}_{attribute}{suffix}"
@@ -236,7 +236,7 @@ class _Comparison:
 
     def _existing(self) -> Iterator[tuple[Key, VectorIndexDefinition]]:
         """Read the vector indexes of tables that the models, or a search, have."""
-        known = {(self._normal(table.schema), table.name) for table in self.tables} | set(self._kept_tables())
+        known = {(self._normal(table.schema), table.name) for table in self.tables} | set(self._search_tables())
         for row in self.connection.execute(sa.text(_INDEXES)).mappings().all():
             schema = self._normal(row["schema"])
             stub = sa.Index(row["name"])
@@ -268,13 +268,13 @@ class _Comparison:
                 statement = wanted.create(table=copy).replace("%", "%%")
                 self.connection.exec_driver_sql(statement)
                 rows = self.connection.execute(sa.text(_INDEXES + " AND t.relname = 'pgneural_compared'")).mappings()
-                made = _definition(rows.one(), found.schema)
+                copied = _definition(rows.one(), found.schema)
                 savepoint.rollback()
         except DBAPIError as error:
             if sqlstate(error) == "42703":  # it is over a column that the table has not yet
                 return False
             return replace(wanted, expression="", where=None) == replace(found, expression="", where=None)
-        return replace(made, table=found.table, name=found.name) == found
+        return replace(copied, table=found.table, name=found.name) == found
 
     def _exists(self, index: VectorIndexDefinition) -> bool:
         """Whether the table of an index is there already, so that others may be writing to it."""
@@ -282,9 +282,9 @@ class _Comparison:
 
     def _stays(self, index: VectorIndexDefinition) -> bool:
         """Whether the table of an index stays, so that others may be writing to it."""
-        kept = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.definition.keys() - self.new}
-        models = {(self._normal(t.schema), t.name) for t in self.tables} - set(self._kept_tables())
-        return (index.schema, index.table) in kept | models
+        staying = {(schema, f"{table}_{attribute}") for schema, table, attribute in self.definition.keys() - self.new}
+        models = {(self._normal(t.schema), t.name) for t in self.tables} - set(self._search_tables())
+        return (index.schema, index.table) in staying | models
 
     def _unqualified(self, definition: SearchDefinition) -> SearchDefinition:
         """Return a search as one that does not name the default schema."""

@@ -27,17 +27,17 @@ from pgneural.types import Distance, Sync
 VECTOR_METHODS = ("hnsw", "ivfflat")
 
 
-def definition(source: str, attribute: str, **given: Any) -> SearchDefinition:
+def definition(source: str, attribute: str, **options: Any) -> SearchDefinition:
     """Return a search as it is written in a migration: names and plain values.
 
     Args:
         source: The table.
         attribute: The name of the search.
-        **given: As of `SearchDefinition`; ``key`` as columns of the table, ``index`` as a mapping.
+        **options: As of `SearchDefinition`; ``key`` as columns of the table, ``index`` as a mapping.
     """
-    index = given.pop("index", None)
+    index = options.pop("index", None)
     kinds = {"distance": Distance, "storage": Storage, "sync": Sync, "key": tuple}
-    values = {name: kinds[name](value) if name in kinds else value for name, value in given.items()}
+    values = {name: kinds[name](value) if name in kinds else value for name, value in options.items()}
     if index is not None:
         values["index"] = VectorIndex(**index)
     return SearchDefinition(source=source, attribute=attribute, **values)
@@ -50,7 +50,7 @@ class CreateSearchOp(ops.MigrateOperation):
         self.definition = definition
 
     @classmethod
-    def create_search(cls, operations: Operations, source: str, attribute: str, **given: Any) -> None:
+    def create_search(cls, operations: Operations, source: str, attribute: str, **options: Any) -> None:
         """Make a search of a table; every row of it becomes pending.
 
         The vector index is an operation of its own, `create_vector_index`.
@@ -59,7 +59,7 @@ class CreateSearchOp(ops.MigrateOperation):
             operations: Of Alembic.
             source: The table.
             attribute: The name of the search; its chunk table is ``<source>_<attribute>``.
-            **given: As of `pgneural.store.definition.SearchDefinition`: ``key`` (its primary key, as columns),
+            **options: As of `pgneural.store.definition.SearchDefinition`: ``key`` (its primary key, as columns),
                 ``reads`` (the SELECT of what is searchable), ``watched`` (the tables and columns that it depends on),
                 ``encoder``, ``dimensions``, ``options``, ``distance``, ``storage``, ``index``, ``max_tokens``,
                 ``overlap``, ``language``, ``title_boost``, ``sync``, ``column``, ``schema``.
@@ -67,7 +67,7 @@ class CreateSearchOp(ops.MigrateOperation):
         Raises:
             SchemaNotInstalled: The database has no schema ``neural``; run ``pgneural db upgrade`` first.
         """
-        operations.invoke(cls(definition(source, attribute, **given)))
+        operations.invoke(cls(definition(source, attribute, **options)))
 
     def reverse(self) -> DropSearchOp:
         """Return the operation that drops it."""
@@ -85,9 +85,9 @@ class DropSearchOp(ops.MigrateOperation):
         self.definition = definition
 
     @classmethod
-    def drop_search(cls, operations: Operations, source: str, attribute: str, **given: Any) -> None:
+    def drop_search(cls, operations: Operations, source: str, attribute: str, **options: Any) -> None:
         """Drop a search; arguments are those of `create_search`, so that it can be made again."""
-        operations.invoke(cls(definition(source, attribute, **given)))
+        operations.invoke(cls(definition(source, attribute, **options)))
 
     def reverse(self) -> CreateSearchOp:
         """Return the operation that makes it again; its vectors are encoded anew."""
@@ -112,7 +112,7 @@ class ChangeSearchOp(ops.MigrateOperation):
         attribute: str,
         *,
         existing: Mapping[str, Any],
-        **given: Any,
+        **options: Any,
     ) -> None:
         """Change a search; what depends on the change is encoded anew.
 
@@ -121,9 +121,9 @@ class ChangeSearchOp(ops.MigrateOperation):
             source: The table.
             attribute: The name of the search.
             existing: What is changed, as it was.
-            **given: As of `create_search`.
+            **options: As of `create_search`.
         """
-        after = definition(source, attribute, **given)
+        after = definition(source, attribute, **options)
         operations.invoke(cls(replace(after, **_plain(existing)), after))
 
     def reverse(self) -> ChangeSearchOp:
@@ -200,7 +200,7 @@ class CreateVectorIndexOp(ops.MigrateOperation):
         expression: str,
         *,
         concurrently: bool = False,
-        **given: Any,
+        **options: Any,
     ) -> None:
         """Make an index of pgvector.
 
@@ -211,13 +211,13 @@ class CreateVectorIndexOp(ops.MigrateOperation):
             expression: The column, or an expression in parentheses, as SQL.
             concurrently: Without keeping writers waiting; within ``op.get_context().autocommit_block()``. What an
                 interrupted build of this name has left is removed first.
-            **given: ``operator_class`` (for example ``vector_cosine_ops``), ``method``, ``options`` (``m`` and
+            **options: ``operator_class`` (for example ``vector_cosine_ops``), ``method``, ``options`` (``m`` and
                 ``ef_construction``, or ``lists``), ``where`` and ``schema``, as of `VectorIndexDefinition`.
 
         Raises:
             InvalidIndex: pgvector has no such method.
         """
-        index = VectorIndexDefinition(index_name, table_name, expression, **given)
+        index = VectorIndexDefinition(index_name, table_name, expression, **options)
         operations.invoke(cls(index, concurrently=concurrently))
 
     def reverse(self) -> DropVectorIndexOp:
@@ -244,10 +244,10 @@ class DropVectorIndexOp(ops.MigrateOperation):
         expression: str,
         *,
         concurrently: bool = False,
-        **given: Any,
+        **options: Any,
     ) -> None:
         """Drop an index of pgvector; arguments are those of `create_vector_index`, so that it can be made again."""
-        index = VectorIndexDefinition(index_name, table_name, expression, **given)
+        index = VectorIndexDefinition(index_name, table_name, expression, **options)
         operations.invoke(cls(index, concurrently=concurrently))
 
     def reverse(self) -> CreateVectorIndexOp:

@@ -29,25 +29,25 @@ class _SpaceOp(ops.MigrateOperation):
         source: The table.
         attribute: The name of the search.
         schema: Of the table.
-        given: Its other arguments, by name.
+        arguments: Its other arguments, by name.
     """
 
     def __init__(
-        self, function: str, source: str, attribute: str, schema: str | None, given: Mapping[str, Any]
+        self, function: str, source: str, attribute: str, schema: str | None, arguments: Mapping[str, Any]
     ) -> None:
         self.function, self.source, self.attribute, self.schema = function, source, attribute, schema
-        self.given = {name: value for name, value in given.items() if value is not None}
+        self.arguments = {name: value for name, value in arguments.items() if value is not None}
 
     @property
     def statement(self) -> str:
         """The statement."""
         relation = literal(quoted_table(self.source, self.schema)) + "::regclass"
-        more = "".join(f", {name} => {sql_value(value)}" for name, value in self.given.items())
+        more = "".join(f", {name} => {sql_value(value)}" for name, value in self.arguments.items())
         return f"SELECT neural.{self.function}({relation}, {literal(self.attribute)}{more})"
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Return it for ``compare_metadata``."""
-        return self.function, self.source, self.attribute, self.given.get("name")
+        return self.function, self.source, self.attribute, self.arguments.get("name")
 
 
 class CreateSpaceOp(_SpaceOp):
@@ -55,7 +55,14 @@ class CreateSpaceOp(_SpaceOp):
 
     @classmethod
     def create_space(
-        cls, operations: Operations, source: str, attribute: str, name: str, *, schema: str | None = None, **given: Any
+        cls,
+        operations: Operations,
+        source: str,
+        attribute: str,
+        name: str,
+        *,
+        schema: str | None = None,
+        **changes: Any,
     ) -> None:
         """Make another space beside the one that serves; workers fill it.
 
@@ -65,11 +72,11 @@ class CreateSpaceOp(_SpaceOp):
             attribute: The name of the search.
             name: Of the space.
             schema: Of the table.
-            **given: What is to be otherwise: ``encoder``, ``dimensions``, ``options``, ``distance``, ``language``,
+            **changes: What is to be otherwise: ``encoder``, ``dimensions``, ``options``, ``distance``, ``language``,
                 ``max_tokens``, ``overlap``, ``title_boost``, ``storage``, ``vector_index`` (a mapping),
                 ``rows_per_second``.
         """
-        operations.invoke(cls("create_space", source, attribute, schema, {"name": name, **given}))
+        operations.invoke(cls("create_space", source, attribute, schema, {"name": name, **changes}))
 
 
 class SwitchSpaceOp(_SpaceOp):
@@ -138,8 +145,8 @@ class AddVectorsOp(_SpaceOp):
             schema: Of the table.
             options: What the encoder is made with.
         """
-        given = {"kind": kind, "encoder": encoder, "dimensions": dimensions, "options": options}
-        operations.invoke(cls("add_vectors", source, attribute, schema, given))
+        arguments = {"kind": kind, "encoder": encoder, "dimensions": dimensions, "options": options}
+        operations.invoke(cls("add_vectors", source, attribute, schema, arguments))
 
 
 class DropVectorsOp(_SpaceOp):

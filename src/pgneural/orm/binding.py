@@ -84,8 +84,8 @@ class SearchBinding(Generic[E]):
         Nothing is encoded or executed yet.
         """
         if isinstance(query, Query):
-            asked: SearchQuery[E] = SearchQuery(self, query.input, query.search_options)
-            return asked.where(*query.conditions)
+            query_of_class: SearchQuery[E] = SearchQuery(self, query.input, query.search_options)
+            return query_of_class.where(*query.conditions)
         if isinstance(query, self.mapper.class_):
             return self.like(query)
         return SearchQuery(self, query)  # type: ignore[arg-type]
@@ -179,8 +179,8 @@ class SearchBinding(Generic[E]):
 
     def of(self, mapper: Mapper[Any]) -> SearchBinding[Any]:
         """Return the same search over the rows of a child class."""
-        kept = self.model_chunks, self.terms
-        return SearchBinding(mapper, self.definition, *kept, self._encoder, title=self._title, parent=self)
+        models = self.model_chunks, self.terms
+        return SearchBinding(mapper, self.definition, *models, self._encoder, title=self._title, parent=self)
 
     @property
     def declaring(self) -> Mapper[Any]:
@@ -276,12 +276,12 @@ class SearchBinding(Generic[E]):
         if isinstance(where, sa.Engine):
             with translated():
                 with where.begin() as connection:
-                    kept = self._kept(self.connected(connection))
-                return drain(where, kept, lambda: self.searcher().encoder_of(kept.space))
+                    tables = self._tables(self.connected(connection))
+                return drain(where, tables, lambda: self.searcher().encoder_of(tables.space))
         with translated():
             connection = self.connected(where)
-            kept = self._kept(connection)
-            return TransactionalSync(kept, lambda: self.searcher().encoder_of(kept.space)).within(connection)
+            tables = self._tables(connection)
+            return TransactionalSync(tables, lambda: self.searcher().encoder_of(tables.space)).within(connection)
 
     def connected(self, where: Any) -> sa.Connection:
         """Return the connection of a session, whose changes are flushed, or the connection itself.
@@ -304,8 +304,10 @@ class SearchBinding(Generic[E]):
         with translated():
             if connection.scalar(_NOTHING_WRITTEN):
                 return SyncReport()
-            kept = self._kept(connection)
-            return TransactionalSync(kept, lambda: self.searcher().encoder_of(kept.space)).within(connection, own=True)
+            tables = self._tables(connection)
+            return TransactionalSync(tables, lambda: self.searcher().encoder_of(tables.space)).within(
+                connection, own=True
+            )
 
     @overload
     def pending(self, where: Session | sa.Connection) -> int: ...
@@ -357,5 +359,5 @@ class SearchBinding(Generic[E]):
             raise self._missing()
         return space
 
-    def _kept(self, connection: sa.Connection) -> SpaceTables:
+    def _tables(self, connection: sa.Connection) -> SpaceTables:
         return SpaceTables.of(connection, self.space(connection))

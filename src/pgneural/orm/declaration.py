@@ -152,14 +152,14 @@ def definition_of(mapper: Mapper[Any], attribute: str, options: Mapping[str, Any
         raise InvalidDeclaration(f"{where}: the class is mapped to {source}, which is no table; map it to a table")
     _require_name(where, source, attribute)
     try:
-        return _declared(mapper, attribute, source, options)
+        return _defined(mapper, attribute, source, options)
     except InvalidDeclaration:
         raise
     except (PgneuralError, ValueError) as error:
         raise InvalidDeclaration(f"{where}: {error}") from error
 
 
-def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Mapping[str, Any]) -> SearchDefinition:
+def _defined(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Mapping[str, Any]) -> SearchDefinition:
     where = f"{mapper.class_.__name__}.{attribute}"
     name, dimensions, distance = _vectors(where, options)
     if options["distance"] is not None:
@@ -168,12 +168,12 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
     column = options["column"] and _vector_column(where, mapper, options["column"])
     if column is not None:
         storage = _storage_of(where, column, dimensions)
-    kept = required_storage(distance, dimensions, storage)
-    index: VectorIndex = options["index"] or chosen(kept, distance, dimensions)
+    stored = required_storage(distance, dimensions, storage)
+    index: VectorIndex = options["index"] or chosen(stored, distance, dimensions)
     if column is not None and options["index"] is None:
         index, found = _index_of(column, index)
         distance = found if options["distance"] is None and found is not None else distance
-    Indexed(index, kept, distance, dimensions).check()
+    Indexed(index, stored, distance, dimensions).check()
     fields: Sequence[Field] = options["fields"]
     if not fields and column is None:
         raise InvalidDeclaration(f'{where} reads nothing; name attributes of the class: Searchable("title", "body")')
@@ -192,7 +192,7 @@ def _declared(mapper: Mapper[Any], attribute: str, source: sa.Table, options: Ma
         options=options["encoder_options"],
         dimensions=dimensions,
         distance=distance,
-        storage=kept,
+        storage=stored,
         index=index,
         max_tokens=options["max_tokens"],
         overlap=overlap,
@@ -234,11 +234,11 @@ def _vectors(where: str, options: Mapping[str, Any]) -> tuple[str, int, Distance
     """Return the name, the dimensions and the distance of the encoder, without loading it."""
     encoder: Any = options["encoder"]
     if not isinstance(encoder, str) and hasattr(encoder, "encode_query"):
-        made: Encoder = encoder
-        return made.name, made.dimensions, made.distance
-    name, given = encoders.canonical(encoder), options["encoder_options"]
+        instance: Encoder = encoder
+        return instance.name, instance.dimensions, instance.distance
+    name, encoder_options = encoders.canonical(encoder), options["encoder_options"]
     permit(name)  # the program names it
-    dimensions, distance = encoders.described(name, given)
+    dimensions, distance = encoders.described(name, encoder_options)
     if dimensions is None:
         raise InvalidDeclaration(f"{where}: how many dimensions {name!r} has is not known here; say dimensions=")
     return name, dimensions, distance
@@ -259,8 +259,8 @@ def _index_of(column: sa.Column[Any], usual: VectorIndex) -> tuple[VectorIndex, 
         options = index.dialect_options["postgresql"]
         method = str(options["using"]).lower()
         if [*index.expressions] == [column] and method in ("hnsw", "ivfflat"):
-            given = {name: int(value) for name, value in (options["with"] or {}).items()}
-            found = VectorIndex(Method(method), Precision.FULL, options=given)
+            index_options = {name: int(value) for name, value in (options["with"] or {}).items()}
+            found = VectorIndex(Method(method), Precision.FULL, options=index_options)
             operators = str(next(iter((options["ops"] or {}).values()), "vector_l2_ops"))
             kind = operators.removesuffix("_ops").partition("_")[2].replace("ip", "inner_product")
             return found, Distance(kind)

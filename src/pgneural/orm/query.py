@@ -67,7 +67,7 @@ class SearchQuery(Generative, Generic[E]):
 
     Attributes:
         search: What is searched.
-        asked: A text, a vector, several texts with weights, or stored rows; None where rows are only counted.
+        input: A text, a vector, several texts with weights, or stored rows; None where rows are only counted.
         search_options: Options, as of `pgneural.Collection.search`.
         conditions: The filter.
         loading: Loader options.
@@ -75,7 +75,7 @@ class SearchQuery(Generative, Generic[E]):
     """
 
     search: ClassSearch[E]
-    asked: QueryInput | Similar | None
+    input: QueryInput | Similar | None
     search_options: SearchOptions = field(default_factory=SearchOptions)
     conditions: tuple[sa.ColumnElement[bool], ...] = ()
     loading: tuple[ExecutableOption, ...] = ()
@@ -94,8 +94,8 @@ class SearchQuery(Generative, Generic[E]):
         """Load the entities with these options, for example ``selectinload(Article.author)``."""
         return replace(self, loading=(*self.loading, *options))
 
-    def _coerced(self, given: Filter) -> sa.ColumnElement[bool]:
-        found = condition(given)
+    def _coerced(self, filter_: Filter) -> sa.ColumnElement[bool]:
+        found = condition(filter_)
         if found is None:
             raise InvalidFilter("the filter is None, expected a condition over the class, or SQL as text; leave it out")
         mapper = self.search.mapper
@@ -249,8 +249,8 @@ class SearchQuery(Generative, Generic[E]):
 
     def _counting(self, session: Session) -> Counting:
         connection = self.search.connected(session)
-        text = text_of(self.asked) if isinstance(self.asked, (str, Mapping)) and self.search.terms is not None else None
-        where, noun = self._where(self.asked), f"the columns of {self.search.definition.source}"
+        text = text_of(self.input) if isinstance(self.input, (str, Mapping)) and self.search.terms is not None else None
+        where, noun = self._where(self.input), f"the columns of {self.search.definition.source}"
         searcher = self.search.searcher(connection)
         with translated(), self.search.installed(searcher):
             searcher.look(connection)
@@ -280,58 +280,58 @@ class SearchQuery(Generative, Generic[E]):
 
     def _revision(self, searcher: ClassSearcher) -> str:
         """Return the revision of the encoder, where it made the vector of the query."""
-        asked = inputs_of(self.search_options).get("semantic", self.asked)
-        encoded = isinstance(asked, (str, Mapping)) and "semantic" in self.encoded(searcher).inputs
+        question = inputs_of(self.search_options).get("semantic", self.input)
+        encoded = isinstance(question, (str, Mapping)) and "semantic" in self.encoded(searcher).inputs
         return searcher.query_encoder.revision if encoded else ""
 
     def encoded(self, searcher: ClassSearcher) -> Query:
         """Return the query with its vector: encoded once for each space, however often it is executed."""
-        made: dict[Any, Query] = self.__dict__.setdefault("_by_space", {})
+        known: dict[Any, Query] = self.__dict__.setdefault("_by_space", {})
         while True:
             answer = searcher.answer
             key = searcher, answer.state
-            query = made[key] if key in made else self._made(searcher)
+            query = known[key] if key in known else self._encode(searcher)
             if searcher.answer is answer:
-                return made.setdefault(key, query)
+                return known.setdefault(key, query)
 
-    def _made(self, searcher: ClassSearcher) -> Query:
-        asked = self.asked
-        if asked is None:
+    def _encode(self, searcher: ClassSearcher) -> Query:
+        question = self.input
+        if question is None:
             raise InvalidQuery("the query is None; give a text, a vector, or a row")
-        text: QueryInput = asked if not isinstance(asked, Similar) else np.empty(0, dtype=np.float32)
+        text: QueryInput = question if not isinstance(question, Similar) else np.empty(0, dtype=np.float32)
         mode = self.search_options.get("mode") or self._mode()
         query, inputs = query_of(text, {**self.search_options, "mode": mode}), inputs_of(self.search_options)
         if self.search.terms is None and query.mode is not Mode.SEMANTIC:
             raise InvalidQuery(f"{self.search!r} has no words; search it with mode semantic")
-        query = replace(query, where=self._where(asked))
-        if isinstance(asked, Similar):
-            query = query.with_inputs(semantic=self._mean(asked, searcher))
+        query = replace(query, where=self._where(question))
+        if isinstance(question, Similar):
+            query = query.with_inputs(semantic=self._mean(question, searcher))
             require_legs(inputs, query)
             return query
         wanted = query.mode is Mode.SPARSE or (query.mode is Mode.HYBRID and "sparse" in searcher.answer.extra)
         sparse = searcher.extra_vectors("sparse").encode_query if wanted else None
-        return with_vectors(query, asked, inputs, functools.partial(self._vector, searcher), sparse)
+        return with_vectors(query, question, inputs, functools.partial(self._vector, searcher), sparse)
 
-    def _vector(self, searcher: ClassSearcher, asked: QueryInput) -> Vector:
-        return vector_of(asked, lambda: searcher.query_encoder, searcher.answer.indexed, repr(self.search))
+    def _vector(self, searcher: ClassSearcher, question: QueryInput) -> Vector:
+        return vector_of(question, lambda: searcher.query_encoder, searcher.answer.indexed, repr(self.search))
 
     def _mode(self) -> Mode:
-        texts = isinstance(self.asked, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)
+        texts = isinstance(self.input, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)
         worded = texts and self.search.terms is not None
         return Mode.HYBRID if worded else Mode.SEMANTIC
 
-    def _where(self, asked: QueryInput | Similar | None) -> sa.ColumnElement[bool] | None:
+    def _where(self, question: QueryInput | Similar | None) -> sa.ColumnElement[bool] | None:
         conditions = [*self.conditions]
         if (restricted := self.search.restricted()) is not None:
             conditions.append(restricted)
         examples = {key for pair in self.pairs for key in pair}
-        if isinstance(asked, Similar):
-            examples |= {*asked.positive, *asked.negative}
+        if isinstance(question, Similar):
+            examples |= {*question.positive, *question.negative}
         if examples:
             conditions.append(sa.not_(one_of(list(self.search.definition.key), sorted(examples, key=str))))
         return with_arrays(sa.and_(*conditions)) if conditions else None
 
-    def _mean(self, asked: Similar, searcher: ClassSearcher) -> sa.ColumnElement[Any]:
+    def _mean(self, question: Similar, searcher: ClassSearcher) -> sa.ColumnElement[Any]:
         """Return the vector of rows like some and unlike others, as SQL (Rocchio 1971, with equal weights)."""
         target, indexed = searcher.target(), searcher.answer.indexed
         chunks = target.chunks.alias()
@@ -340,6 +340,6 @@ class SearchQuery(Generative, Generic[E]):
             wanted = one_of(target.keys_of(chunks), keys)
             return sa.select(sa.func.avg(chunks.c.embedding)).where(wanted).scalar_subquery()
 
-        liked = mean(asked.positive)
-        vector = liked.op("+")(liked).op("-")(mean(asked.negative)) if asked.negative else liked
+        liked = mean(question.positive)
+        vector = liked.op("+")(liked).op("-")(mean(question.negative)) if question.negative else liked
         return sa.cast(vector, indexed.storage.type(indexed.dimensions))

@@ -39,10 +39,10 @@ class EntityRows(Generic[E]):
         self.target = self._statements.target
         self.key, self.heading = search.key, search.heading
 
-    def require(self, given: sa.ColumnElement[Any], what: str) -> None:
+    def require(self, clause: sa.ColumnElement[Any], what: str) -> None:
         """Refuse an expression that is not over the class, or that leaves its place."""
-        require_over(self.target.source, given, what)
-        require_contained(self._connection, self.target.source, [(what, given)])
+        require_over(self.target.source, clause, what)
+        require_contained(self._connection, self.target.source, [(what, clause)])
 
     def execute(self, statement: sa.Select[Any]) -> Sequence[Sequence[Any]]:
         """Return the rows of another statement."""

@@ -163,10 +163,10 @@ def _constructed(mapper: Mapper[Any], class_: type) -> None:
             value.bind(mapper, class_)
 
 
-def _follow(definition: SearchDefinition, source: sa.Table, kept: Sequence[sa.Table]) -> None:
+def _follow(definition: SearchDefinition, source: sa.Table, tables: Sequence[sa.Table]) -> None:
     """Let ``create_all`` and ``drop_all`` do what a migration does."""
     searches_of(source)[definition.attribute] = definition
-    last = kept[-1] if kept else source
+    last = tables[-1] if tables else source
 
     def creating(_: sa.Table, connection: sa.Connection, **__: Any) -> None:
         refuse_translated_schemas(connection)
@@ -181,7 +181,7 @@ def _follow(definition: SearchDefinition, source: sa.Table, kept: Sequence[sa.Ta
             for statement in detach_statements(definition):
                 connection.execute(statement)
 
-    sa.event.listen(kept[0] if kept else source, "before_create", creating)
+    sa.event.listen(tables[0] if tables else source, "before_create", creating)
     sa.event.listen(last, "after_create", created)
     sa.event.listen(last, "before_drop", dropped)
 

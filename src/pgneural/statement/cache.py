@@ -13,7 +13,7 @@ from pgneural.statement.query import Query
 from pgneural.statement.target import Target
 from pgneural.store.contained import require_contained
 
-KEPT = 200
+MOST_STATEMENTS = 200
 """Statements of different shape that are kept before all are built anew; one takes some 100 kB. With 0 none is kept."""
 
 
@@ -66,12 +66,12 @@ class StatementCache:
         query = query.settled()
         require_contained(connection, self.target.source, query.expressions())
         parameters, literals, shape = query.parameters(self.target), query.literals(), query.shape()
-        built = None if shape is None or not KEPT else self._built.get(shape)
+        built = None if shape is None or not MOST_STATEMENTS else self._built.get(shape)
         if built is None:
             built = self._anew(query, literals, connection.dialect)
-            if shape is None or not KEPT or (literals and not built.keys):
+            if shape is None or not MOST_STATEMENTS or (literals and not built.keys):
                 return built, parameters
-            if len(self._built) >= KEPT:
+            if len(self._built) >= MOST_STATEMENTS:
                 self._built.clear()
                 self._recent.clear()
             self._built[shape] = built

@@ -23,8 +23,8 @@ def late_interaction(target: Target, query: str, keys: Sequence[tuple[Any, ...]]
     tokens = target.tokens
     assert tokens is not None
     columns = target.keys_of(tokens)
-    asked = sa.cast(sa.cast(query, sa.Text), ARRAY(HALFVEC()))
-    score = sa.func.max(sa.func.neural.max_sim(tokens.c.embedding, asked)).label("score")
+    query_tokens = sa.cast(sa.cast(query, sa.Text), ARRAY(HALFVEC()))
+    score = sa.func.max(sa.func.neural.max_sim(tokens.c.embedding, query_tokens)).label("score")
     return sa.select(*columns, score).where(one_of(columns, keys)).group_by(*columns)
 
 

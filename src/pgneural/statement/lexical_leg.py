@@ -53,22 +53,22 @@ class WordScore:
     """
 
     def __init__(self, terms: sa.FromClause, question: sa.CTE) -> None:
-        self._terms, self._asked = terms, question.c
+        self._terms, self._question = terms, question.c
 
     @property
     def bm25(self) -> sa.ColumnElement[float]:
         """The inner product of weights; those of a very rich row are in several vectors."""
-        terms, asked = self._terms, scalar(self._asked.weights)
-        score = -terms.c.weights.op("<#>", return_type=sa.Float())(asked)
-        more = sa.func.neural.more_score(terms.c.more_weights, asked, type_=sa.Float)
+        terms, weights = self._terms, scalar(self._question.weights)
+        score = -terms.c.weights.op("<#>", return_type=sa.Float())(weights)
+        more = sa.func.neural.more_score(terms.c.more_weights, weights, type_=sa.Float)
         return sa.case((terms.c.more_weights.is_(None), score), else_=score + more)
 
     @property
     def met(self) -> sa.ColumnElement[bool]:
         """By the places of the words; those of a long row are in its parts."""
-        terms, asked = self._terms, self._asked
-        parts = sa.func.neural.all_in_parts(terms.c.lexemes, terms.c.parts, scalar(asked.phrases), type_=sa.Boolean)
-        whole = terms.c.lexemes.op("@@")(scalar(asked.demanded))
+        terms, question = self._terms, self._question
+        parts = sa.func.neural.all_in_parts(terms.c.lexemes, terms.c.parts, scalar(question.phrases), type_=sa.Boolean)
+        whole = terms.c.lexemes.op("@@")(scalar(question.demanded))
         return sa.func.coalesce(sa.case((terms.c.parts.is_(None), whole), else_=parts), False, type_=sa.Boolean)
 
 
@@ -145,8 +145,8 @@ class LexicalLeg:
         """Return whether a row was found without the phrase that was asked for."""
         if not self.phrases:
             return sa.false()
-        asked = scalar(self.question.c.demanded).is_not(None)
-        return sa.and_(asked, sa.not_(self.enough), sa.not_(sa.func.coalesce(rows.c.met, False)))
+        demands = scalar(self.question.c.demanded).is_not(None)
+        return sa.and_(demands, sa.not_(self.enough), sa.not_(sa.func.coalesce(rows.c.met, False)))
 
     def _met_columns(self, met: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:
         return [met.label("met")] if self.phrases else []
@@ -285,11 +285,11 @@ def fresh_rows(target: Target, question: sa.CTE, probe: Probe) -> sa.CTE | None:
     noted = noted_rows(target)
     if noted is None:
         return None
-    asked = question.c
+    columns = question.c
     score = sa.func.neural.fresh_score(
         sa.cast(target.space, sa.BigInteger),
         *(noted.c[name] for name in ("title", "content", "language")),
-        *(scalar(column) for column in (asked.words, asked.weights, asked.demanded, asked.phrases)),
+        *(scalar(column) for column in (columns.words, columns.weights, columns.demanded, columns.phrases)),
     )
     scores = score.table_valued(sa.column("bm25", sa.Float), sa.column("met", sa.Boolean), name="score")
     found = row_by_row(sa.select(scores), "found")
@@ -305,10 +305,10 @@ def exclusion(target: Target, text: str) -> sa.ColumnElement[bool]:
 
     A row that has just changed is judged by its text.
     """
-    asked = sa.func.neural.unwanted_words(
+    excluded = sa.func.neural.unwanted_words(
         sa.cast(target.space, sa.BigInteger), sa.cast(target.parameter("text", text, sa.Text()), sa.Text), type_=TSQUERY
     )
-    unwanted = target.named(sa.select(asked.label("query")), "unwanted")
+    unwanted = target.named(sa.select(excluded.label("query")), "unwanted")
     terms = target.words.alias("excluded")
     query = scalar(unwanted.c.query)
     parts = sa.func.neural.in_parts(terms.c.lexemes, terms.c.parts, query, type_=sa.Boolean)
@@ -327,7 +327,7 @@ def exclusion(target: Target, text: str) -> sa.ColumnElement[bool]:
 
 def question(target: Target, text: str) -> sa.CTE:
     """Return CTE ``question``, one row: what the lexical leg needs to know of a query."""
-    asked = sa.func.neural.lexical_query(
+    parsed = sa.func.neural.lexical_query(
         sa.cast(target.space, sa.BigInteger), sa.cast(target.parameter("text", text, sa.Text()), sa.Text), RARE_ROWS
     ).table_valued(
         sa.column("weights", SPARSEVEC(TERM_DIMENSIONS)),
@@ -343,7 +343,7 @@ def question(target: Target, text: str) -> sa.CTE:
         sa.column("phrased", TSQUERY),
         name="asked",
     )
-    return target.named(sa.select(asked), "question")
+    return target.named(sa.select(parsed), "question")
 
 
 def matching_words(target: Target, text: str) -> sa.ColumnElement[bool]:
@@ -351,11 +351,11 @@ def matching_words(target: Target, text: str) -> sa.ColumnElement[bool]:
 
     Of a query with a phrase, rows that have it; where none has it, rows with any of its words.
     """
-    terms, asked = target.words, question(target, text)
-    score = WordScore(terms, asked)
-    matches = [terms.c.lexemes.op("@@")(scalar(asked.c.every)), score.bm25 > 0]
+    terms, read = target.words, question(target, text)
+    score = WordScore(terms, read)
+    matches = [terms.c.lexemes.op("@@")(scalar(read.c.every)), score.bm25 > 0]
     if has_phrase(text):
-        may = terms.c.lexemes.op("@@")(scalar(asked.c.phrased))
+        may = terms.c.lexemes.op("@@")(scalar(read.c.phrased))
         some = scalar(target.named(sa.select(sa.exists().where(may, score.met).label("found")), "some").c.found)
         matches.append(sa.or_(sa.not_(some), score.met))
     found = sa.exists().where(target.same_row(terms, target.source), *matches).correlate(target.source)

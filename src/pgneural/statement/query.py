@@ -129,8 +129,8 @@ class Query:
         """
         if self.read is None or not has_exclusion(self.read):
             return self._select(target)
-        kept = exclusion(target, self.read)
-        return replace(self, where=kept if self.where is None else sa.and_(self.where, kept))._select(target)
+        rest = exclusion(target, self.read)
+        return replace(self, where=rest if self.where is None else sa.and_(self.where, rest))._select(target)
 
     def _select(self, target: Target) -> sa.Select[Any]:
         among: dict[str, Any] = {"where": self.where, "threshold": self.threshold}

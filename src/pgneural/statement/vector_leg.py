@@ -171,16 +171,16 @@ class VectorLeg:
         return self.target.named(select, name if leads else f"{self.vectors.leg}_{name}")
 
     def _query(self, vector: Vector | sa.ColumnElement[Any]) -> sa.CTE:
-        """Return the query and what the index keeps of it, read once: a kept plan would do it for every row."""
+        """Return the query and what the index keeps of it, read once: a generic plan would do it for every row."""
         storage, _, dimensions = self.vectors.indexed.vectors
         if isinstance(vector, sa.ColumnElement):
-            asked = vector
+            literal = vector
         else:
             value = storage.readable(vector) if self.target.composed else storage.bound(vector)
-            asked = storage.asked(self.target.parameter(self.vectors.leg, value, SENT), dimensions)
-        read = self._named(sa.select(asked.label("vector")), "asked")
-        kept = self.vectors.indexed.index_expression(read.c.vector)
-        return self._named(sa.select(read.c.vector, kept.label("kept")), "query")
+            literal = storage.query_value(self.target.parameter(self.vectors.leg, value, SENT), dimensions)
+        read = self._named(sa.select(literal.label("vector")), "query_vector")
+        indexed = self.vectors.indexed.index_expression(read.c.vector)
+        return self._named(sa.select(read.c.vector, indexed.label("indexed")), "query")
 
     @staticmethod
     def _by(column: sa.ColumnElement[Any], operator: str, query: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
@@ -206,7 +206,7 @@ class VectorLeg:
 
     def _near(self) -> sa.CTE:
         indexed = self.vectors.indexed
-        by = self._by(indexed.index_expression(self.table.c.embedding), indexed.operator, self.query.c.kept)
+        by = self._by(indexed.index_expression(self.table.c.embedding), indexed.operator, self.query.c.indexed)
         candidates = (
             self._candidates()
             .where(sa.not_(self.probe.few), scalar(self.settings.c.applied) != "")

@@ -208,7 +208,7 @@ def create_collection(
     _require_language(connection, wording.language)
     if wording.language_by is not None:
         _require_expression(connection, wording.language_by)
-    kept = (keeping or Keeping()).of(encoder.distance, encoder.dimensions)
+    indexed = (keeping or Keeping()).of(encoder.distance, encoder.dimensions)
     connection.execute(
         insert(Space).values(
             source=SOURCE,
@@ -224,8 +224,8 @@ def create_collection(
             language=wording.language,
             title_boost=wording.title_boost,
             language_by=wording.language_by,
-            storage=kept.storage,
-            vector_index=kept.index.as_json(),
+            storage=indexed.storage,
+            vector_index=indexed.index.as_json(),
         )
     )
     space = require_space(connection, name)

@@ -36,7 +36,7 @@ _VALUE = " CROSS JOIN LATERAL (SELECT {}) AS v"
 _AROUND = "(ARRAY[{}\n])[1]", "({}\n)"
 
 
-def require_contained(connection: sa.Connection, source: sa.FromClause, given: Sequence[Named]) -> None:
+def require_contained(connection: sa.Connection, source: sa.FromClause, expressions: Sequence[Named]) -> None:
     """Refuse expressions that leave their place, or that PostgreSQL cannot read, before anything is executed.
 
     The transaction of the connection goes on as before.
@@ -44,13 +44,13 @@ def require_contained(connection: sa.Connection, source: sa.FromClause, given: S
     Args:
         connection: That will execute the statement.
         source: Whose columns they may use.
-        given: The expressions, each with how an error calls it.
+        expressions: The expressions, each with how an error calls it.
 
     Raises:
         InvalidFilter: With what PostgreSQL said.
     """
     known = _known.setdefault(connection.engine, set())
-    for what, each in given:
+    for what, each in expressions:
         for template, text in _texts(each):
             if (template, text) in known:
                 continue
@@ -63,24 +63,24 @@ def require_contained(connection: sa.Connection, source: sa.FromClause, given: S
                 known.add((template, text))
 
 
-def _texts(given: sa.ColumnElement[Any]) -> Iterator[tuple[str, str]]:
+def _texts(clause: sa.ColumnElement[Any]) -> Iterator[tuple[str, str]]:
     """Return what is to be read: each text that was given as such, and whole an expression that has others within."""
-    written, others = written_in(given)
+    written, others = written_in(clause)
     for part in written:
         yield _template(part), part.text
     if others:
-        yield _template(given), str(_without_values(given).compile(dialect=reading()))
+        yield _template(clause), str(_without_values(clause).compile(dialect=reading()))
 
 
-def _template(given: sa.ColumnElement[Any]) -> str:
-    return _CONDITION if isinstance(given.type, sa.Boolean) else _VALUE
+def _template(clause: sa.ColumnElement[Any]) -> str:
+    return _CONDITION if isinstance(clause.type, sa.Boolean) else _VALUE
 
 
-def _without_values(given: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+def _without_values(clause: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     def null(element: Any, **_: Any) -> Any:
         return sa.literal_column(null_like(element)) if isinstance(element, sa.BindParameter) else None
 
-    replaced: sa.ColumnElement[Any] = visitors.replacement_traverse(given, {}, null)
+    replaced: sa.ColumnElement[Any] = visitors.replacement_traverse(clause, {}, null)
     return replaced
 
 

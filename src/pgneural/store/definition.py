@@ -98,7 +98,7 @@ class SearchDefinition:
         chunks = terms = None
         for name in (self.name, f"{self.name}_terms"):  # of a class that is defined anew, as in a notebook
             before = metadata.tables.get(sa.schema._get_table_key(name, self.schema))
-            if before is not None and _kept_for.get(before) != (self.source, self.attribute):
+            if before is not None and _search_of_table.get(before) != (self.source, self.attribute):
                 raise InvalidDeclaration(f"table {name} of the models has the name of one of the search's; rename one")
             if before is not None:
                 metadata.remove(before)
@@ -113,7 +113,7 @@ class SearchDefinition:
             terms.add_is_dependent_on(chunks)
         for table in (chunks, terms):
             if table is not None:
-                _kept_for[table] = (self.source, self.attribute)
+                _search_of_table[table] = (self.source, self.attribute)
         return chunks, terms
 
     def tables_watched(self) -> Iterator[tuple[tuple[str | None, str], Sequence[str]]]:
@@ -156,7 +156,7 @@ class SearchDefinition:
 _of_tables: weakref.WeakKeyDictionary[sa.Table, dict[str, SearchDefinition]] = weakref.WeakKeyDictionary()
 
 
-_kept_for: weakref.WeakKeyDictionary[sa.Table, tuple[str, str]] = weakref.WeakKeyDictionary()
+_search_of_table: weakref.WeakKeyDictionary[sa.Table, tuple[str, str]] = weakref.WeakKeyDictionary()
 """For which search, by source and name, a table of the models is kept."""
 
 
@@ -197,8 +197,8 @@ def attach_statements(definition: SearchDefinition) -> Iterator[sa.TextClause]:
     terms = quoted_table(f"{definition.name}_terms", definition.schema)
     yield _sql(f"SELECT {SCHEMA}.count_words_of({sql_value(terms)}::regclass)")
     yield from watch_statements(definition)
-    kept = [f"{definition.name}_terms"] if definition.column else [definition.name, f"{definition.name}_terms"]
-    for name in kept:
+    names = [f"{definition.name}_terms"] if definition.column else [definition.name, f"{definition.name}_terms"]
+    for name in names:
         relation = sql_value(quoted_table(name, definition.schema))
         yield _sql(f"SELECT {SCHEMA}.follow_source({relation}, {_relation(definition)})")
     yield mark_all(definition)

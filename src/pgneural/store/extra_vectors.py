@@ -44,36 +44,36 @@ class Lacking(NamedTuple):
         return below(self.title if self.headed else "", self.text)
 
 
-def lacking_of(connection: sa.Connection, kept: SpaceTables, extra: Space, keys: Sequence[str]) -> list[Lacking]:
+def lacking_of(connection: sa.Connection, tables: SpaceTables, extra: Space, keys: Sequence[str]) -> list[Lacking]:
     """Return the chunks of some rows that have no vector of this kind."""
-    with planned_anew(connection, kept.space.source):
-        return [Lacking(*row) for row in connection.execute(_sql(kept, extra, _LACKING), {"keys": as_json(keys)})]
+    with planned_anew(connection, tables.space.source):
+        return [Lacking(*row) for row in connection.execute(_sql(tables, extra, _LACKING), {"keys": as_json(keys)})]
 
 
 def lacking_after(
-    connection: sa.Connection, kept: SpaceTables, extra: Space, after: tuple[int, int], limit: int
+    connection: sa.Connection, tables: SpaceTables, extra: Space, after: tuple[int, int], limit: int
 ) -> list[tuple[int, Lacking]]:
     """Return chunks of documents that have no vector of this kind, each with the key of its document.
 
     Args:
         connection: Where.
-        kept: The tables of the space of a collection.
+        tables: The tables of the space of a collection.
         extra: The space of the extra vectors.
         after: The document and the ordinal after which to begin; the order is that of these.
         limit: How many.
     """
     values = {"id": after[0], "ordinal": after[1], "limit": limit}
-    return [(row[0], Lacking(*row[1:])) for row in connection.execute(_sql(kept, extra, _LACKING_AFTER), values)]
+    return [(row[0], Lacking(*row[1:])) for row in connection.execute(_sql(tables, extra, _LACKING_AFTER), values)]
 
 
-def insert(connection: sa.Connection, kept: SpaceTables, extra: Space, vectors: Sequence[ExtraVector]) -> int:
+def insert(connection: sa.Connection, tables: SpaceTables, extra: Space, vectors: Sequence[ExtraVector]) -> int:
     """Store the vectors of chunks that are still the same; the caller commits. Return how many were stored."""
     if not vectors:
         return 0
     names = ("row_keys", "ordinals", "hashes", "vectors")
     values = dict(zip(names, map(list, zip(*vectors, strict=True)), strict=True))
-    with planned_anew(connection, kept.space.source):
-        return connection.execute(_sql(kept, extra, _INSERT), values).rowcount
+    with planned_anew(connection, tables.space.source):
+        return connection.execute(_sql(tables, extra, _INSERT), values).rowcount
 
 
 def written(extra: Space, vector: Vector) -> str:
@@ -88,12 +88,12 @@ def tokens_text(tokens: Vector) -> str:
     return "{" + ",".join(f'"[{row}]"' for row in rows) + "}"
 
 
-def _sql(kept: SpaceTables, extra: Space, statement: str) -> sa.TextClause:
+def _sql(tables: SpaceTables, extra: Space, statement: str) -> sa.TextClause:
     type_ = f"sparsevec({extra.dimensions})" if extra.kind == "sparse" else f"halfvec({extra.dimensions})[]"
-    same = " AND ".join(f"e.{name} = t.{name}" for name in [*kept.quoted_keys, "ordinal"])
-    inserted = ", ".join(f"t.{name}" for name in kept.quoted_keys)
-    return kept.sql(
-        statement, extra=quoted_table(extra.chunk_table, kept.schema), type=type_, same=same, inserted=inserted
+    same = " AND ".join(f"e.{name} = t.{name}" for name in [*tables.quoted_keys, "ordinal"])
+    inserted = ", ".join(f"t.{name}" for name in tables.quoted_keys)
+    return tables.sql(
+        statement, extra=quoted_table(extra.chunk_table, tables.schema), type=type_, same=same, inserted=inserted
     )
 
 

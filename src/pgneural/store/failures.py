@@ -206,13 +206,13 @@ def prepared_anew(driver: psycopg.Connection[Any], execute: Callable[[], Result]
 
 def _require_few_parameters(error: Exception) -> None:
     """Name the limit of the protocol, which a driver reports without a SQLSTATE."""
-    given = error.params if isinstance(error, DBAPIError) else None
-    if sqlstate(error) or not isinstance(given, (dict, list, tuple)):
+    values = error.params if isinstance(error, DBAPIError) else None
+    if sqlstate(error) or not isinstance(values, (dict, list, tuple)):
         return
     most = MOST_PARAMETERS.get(type(cause_of(error)).__module__.rpartition(".")[2], 65_535)
-    if len(given) > most:
+    if len(values) > most:
         raise InvalidQuery(
-            f"the statement has {len(given):,} values, and this driver sends {most:,} at most; give them as one array: "
+            f"the statement has {len(values):,} values, and this driver sends {most:,}; give them as one array: "
             "column == sa.any_(sa.literal(values, ARRAY(type)))"
         ) from error
 

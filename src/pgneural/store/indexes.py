@@ -153,7 +153,7 @@ def choose(connection: sa.Connection, indexed: Indexed, rows: int) -> Resources:
         " current_setting('dynamic_shared_memory_type')"
     )
     cache, usual, workers, local, sharing = connection.execute(settings).one()
-    needed = int(rows * (indexed.kept * WIDTHS[indexed.type] + NODE_BYTES) * 1.2)
+    needed = int(rows * (indexed.length * WIDTHS[indexed.type] + NODE_BYTES) * 1.2)
     memory = max(min(needed, cache // 4), usual)
     if local and sharing == "posix" and workers and _shared_memory() < memory:
         workers = 0

@@ -68,14 +68,14 @@ class EncodedRow:
     """What was made of a row.
 
     Attributes:
-        row: The row.
+        source: The row.
         source_hash: That of its chunks.
         chunks: Its chunks; None where the stored ones are right.
         vectors: Theirs, shape (n, d).
         extra: Their extra vectors, by kind, and those that stored chunks lack.
     """
 
-    row: SourceRow
+    source: SourceRow
     source_hash: bytes
     chunks: Sequence[Chunk] | None = None
     vectors: Vector | None = None
@@ -163,11 +163,11 @@ class SpaceTables:
 
     def store(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
         """Store the chunks of rows; those of rows that are gone are removed."""
-        rechunked = [made for made in batch if made.chunks is not None or made.row.values is None]
+        rechunked = [row for row in batch if row.chunks is not None or row.source.values is None]
         if not rechunked:
             return
         with planned_anew(connection, self.space.source):
-            connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(made.row.key for made in rechunked)})
+            connection.execute(self.sql(_DELETE_CHUNKS), {"keys": as_json(row.source.key for row in rechunked)})
         self.insert(connection, rechunked)
 
     def claim_revision(self, connection: sa.Connection, encoder: str, revision: str) -> None:
@@ -204,7 +204,7 @@ class SpaceTables:
 
     def insert(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:
         """Store the chunks of rows that have none."""
-        if not any(made.chunks for made in batch):
+        if not any(row.chunks for row in batch):
             return
         columns = ["ordinal", "text", "locator", "hash", "source_hash", "embedding"]
         storage = Storage(self.space.storage)
@@ -268,25 +268,25 @@ def numbers(vector: Any) -> Any:
 
 
 def _copied(batch: Sequence[EncodedRow], storage: Storage) -> Iterator[tuple[Any, ...]]:
-    rows = [made for made in batch if made.chunks and made.row.values is not None]
-    every = [made.vectors for made in rows if made.vectors is not None]
+    rows = [row for row in batch if row.chunks and row.source.values is not None]
+    every = [row.vectors for row in rows if row.vectors is not None]
     vectors = iter(storage.to_binary(np.concatenate(every)) if every else ())
-    for made in rows:
-        for ordinal, chunk in enumerate(made.chunks or ()):
+    for row in rows:
+        for ordinal, chunk in enumerate(row.chunks or ()):
             locator = b"\x01" + _JSON.encode(chunk.locator).encode()  # the binary form of jsonb: a version, the text
-            yield (*(made.row.values or ()), ordinal, chunk.text, locator, chunk.hash, made.source_hash, next(vectors))
+            yield (*(row.source.values or ()), ordinal, chunk.text, locator, chunk.hash, row.source_hash, next(vectors))
 
 
 _JSON = json.JSONEncoder()
 
 
 def _inserted(batch: Sequence[EncodedRow], storage: Storage) -> Iterator[tuple[Any, ...]]:
-    for made in batch:
-        if not made.chunks or made.vectors is None or made.row.values is None:
+    for row in batch:
+        if not row.chunks or row.vectors is None or row.source.values is None:
             continue
-        for ordinal, (chunk, vector) in enumerate(zip(made.chunks, made.vectors, strict=True)):
+        for ordinal, (chunk, vector) in enumerate(zip(row.chunks, row.vectors, strict=True)):
             locator, written = json.dumps(chunk.locator), storage.to_text(vector)
-            yield (made.row.key, ordinal, chunk.text, locator, chunk.hash, made.source_hash, written)
+            yield (row.source.key, ordinal, chunk.text, locator, chunk.hash, row.source_hash, written)
 
 
 _SET = sa.text("""

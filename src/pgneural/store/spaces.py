@@ -134,9 +134,9 @@ def create(engine: sa.Engine, search: SearchName, name: str, changes: Mapping[st
     Raises:
         InvalidSpace: It cannot be, with the reason.
     """
-    given = {key: value for key, value in changes.items() if value is not None}
-    arguments = "".join(f", {key} => CAST(:{key} AS {_TYPES[key]})" for key in given)
-    values = {key: json.dumps(value) if _TYPES[key] == "jsonb" else value for key, value in given.items()}
+    arguments_ = {key: value for key, value in changes.items() if value is not None}
+    arguments = "".join(f", {key} => CAST(:{key} AS {_TYPES[key]})" for key in arguments_)
+    values = {key: json.dumps(value) if _TYPES[key] == "jsonb" else value for key, value in arguments_.items()}
     statement = f"SELECT neural.create_space(to_regclass(:source), :attribute, :name{arguments})"
     return int(patiently(engine, statement, {**_values(search), "name": name, **values}))
 
@@ -182,8 +182,8 @@ def add_vectors(engine: sa.Engine, search: SearchName, kind: str, encoder: Extra
         "SELECT neural.add_vectors(to_regclass(:source), :attribute, CAST(:kind AS text), CAST(:encoder AS text), "
         "CAST(:dimensions AS integer), CAST(:revision AS text))"
     )
-    made = {"encoder": encoder.name, "dimensions": encoder.dimensions, "revision": encoder.revision}
-    patiently(engine, statement, {**_values(search), "kind": kind, **made})
+    described_encoder = {"encoder": encoder.name, "dimensions": encoder.dimensions, "revision": encoder.revision}
+    patiently(engine, statement, {**_values(search), "kind": kind, **described_encoder})
 
 
 def drop_vectors(engine: sa.Engine, search: SearchName, kind: str) -> None:

@@ -195,12 +195,12 @@ def terms_index(terms: Table) -> Index:
 
 def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None = None) -> Index:
     """Declare the vector index of a table, for so many rows; `index_name` is its name by default."""
-    kept = indexed.index_expression(chunks.c.embedding)
+    expression = indexed.index_expression(chunks.c.embedding)
     index = indexed.index.with_options(rows)
-    label = None if kept is chunks.c.embedding else "kept"
+    label = None if expression is chunks.c.embedding else "indexed"
     return Index(
         conv(name or index_name(chunks)),
-        kept.label(label) if label else kept,
+        expression.label(label) if label else expression,
         postgresql_using=str(index.method),
         postgresql_ops={label or "embedding": indexed.operator_class},
         postgresql_with=dict(index.options),

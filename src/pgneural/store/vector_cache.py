@@ -52,8 +52,8 @@ def cache_vectors(connection: sa.Connection, encoder: Encoder, vectors: Mapping[
 
 def _copied(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[bytes, Vector]]) -> None:
     binary = Storage.VECTOR.to_binary(np.stack([vector for _, vector in rows]))
-    given = [(encoder.name, encoder.revision, hash_, vector) for (hash_, _), vector in zip(rows, binary, strict=True)]
-    copy(connection, "neural.vectors (encoder, revision, hash, embedding)", [TEXT, TEXT, BYTEA, BYTEA], given)
+    written = [(encoder.name, encoder.revision, hash_, vector) for (hash_, _), vector in zip(rows, binary, strict=True)]
+    copy(connection, "neural.vectors (encoder, revision, hash, embedding)", [TEXT, TEXT, BYTEA, BYTEA], written)
 
 
 def _inserted(connection: sa.Connection, encoder: Encoder, rows: Sequence[tuple[bytes, Vector]]) -> None:

@@ -161,7 +161,7 @@ class Storage(enum.StrEnum):
         bound = self.bound(vector)
         return ReadableReals(vector) if isinstance(bound, Reals) else bound
 
-    def asked(self, parameter: sa.ColumnElement[Any], dimensions: int) -> sa.ColumnElement[Any]:
+    def query_value(self, parameter: sa.ColumnElement[Any], dimensions: int) -> sa.ColumnElement[Any]:
         """Return the parameter of a query vector as a vector."""
         sent = sa.Text() if self in (Storage.BIT, Storage.SPARSEVEC) else ARRAY(sa.REAL)
         return sa.cast(sa.cast(parameter, sent), self.type(dimensions))
@@ -304,7 +304,7 @@ class Indexed:
         return self.storage, self.distance, self.dimensions
 
     @property
-    def kept(self) -> int:
+    def length(self) -> int:
         """How many dimensions the index keeps."""
         return self.index.dimensions or self.dimensions
 
@@ -357,15 +357,15 @@ class Indexed:
 
     def index_expression(self, vector: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Return what the index keeps of a vector."""
-        if self.kept < self.dimensions:
-            vector = sa.func.subvector(vector, sa.literal_column("1"), sa.literal_column(str(self.kept)))
+        if self.length < self.dimensions:
+            vector = sa.func.subvector(vector, sa.literal_column("1"), sa.literal_column(str(self.length)))
         if self.type == "bit" and self.storage is not Storage.BIT:
             vector = sa.func.binary_quantize(vector)
-        elif self.type == self.storage and self.kept == self.dimensions:
+        elif self.type == self.storage and self.length == self.dimensions:
             return vector
         elif self.type == "halfvec" and self.distance is Distance.COSINE:
             vector = sa.func.l2_normalize(vector)  # 16 bits hold no large numbers
-        return sa.cast(vector, Storage(self.type).type(self.kept))
+        return sa.cast(vector, Storage(self.type).type(self.length))
 
     def check(self) -> None:
         """Refuse what pgvector cannot index.
@@ -377,14 +377,14 @@ class Indexed:
         if index.method is Method.NONE or self.storage is Storage.SPARSEVEC:
             return
         limit = MOST_INDEXED[_precision(self.type)]
-        if not 0 < self.kept <= self.dimensions:
-            raise InvalidIndex(f"the vectors have {self.dimensions} dimensions, so an index cannot keep {self.kept}")
+        if not 0 < self.length <= self.dimensions:
+            raise InvalidIndex(f"the vectors have {self.dimensions} dimensions, so an index cannot keep {self.length}")
         if self.storage is Storage.BIT and index.dimensions:
             raise InvalidIndex("bit vectors are indexed whole; leave the dimensions out")
-        if self.kept > limit:
+        if self.length > limit:
             raise InvalidIndex(
-                f"an index of {self.type} takes {limit:,} dimensions, but these vectors have {self.kept:,}; "
-                f"{_remedy(self.kept)}"
+                f"an index of {self.type} takes {limit:,} dimensions, but these vectors have {self.length:,}; "
+                f"{_remedy(self.length)}"
             )
         if index.method is Method.IVFFLAT and self.operator in ("<+>", "<%>"):
             raise InvalidIndex(f"ivfflat has no distance {self.distance}; use hnsw")

@@ -11,14 +11,14 @@ def follow_row_security(connection: sa.Connection) -> None:
     Those that the role does not own are left as they are; `unprotected` tells of them.
     """
     follow = sa.text("SELECT neural.follow_row_security(to_regclass(:kept), to_regclass(:source))")
-    for kept, source, owned in connection.execute(sa.text(_DIFFERENT)).all():
+    for table, source, owned in connection.execute(sa.text(_DIFFERENT)).all():
         if owned:
-            connection.execute(follow, {"kept": kept, "source": source})
+            connection.execute(follow, {"kept": table, "source": source})
 
 
 def unprotected(connection: sa.Connection) -> list[tuple[str, str]]:
     """Return the tables whose row-level security is not that of their sources, each with its source."""
-    return [(kept, source) for kept, source, _ in connection.execute(sa.text(_DIFFERENT))]
+    return [(table, source) for table, source, _ in connection.execute(sa.text(_DIFFERENT))]
 
 
 _DIFFERENT = """

@@ -122,7 +122,7 @@ class Writer:
             self._connection.execute(_STAGING)
             self._connection.execute("SET synchronous_commit = off")
             self._require_space()
-            self._kept = SpaceTables.of(self._transactions, self._space)
+            self._tables = SpaceTables.of(self._transactions, self._space)
 
     def close(self) -> None:
         """Close the connection, even under a thread that still uses it; what was not committed is gone."""
@@ -191,7 +191,7 @@ class Writer:
                     copy.write_row((id_, self._collection, *_document(encoded)))
             self._take_off_the_queue()
             rows = [encoded.row(id_) for id_, encoded in zip(ids, batch, strict=True)]
-            self._kept.insert(self._transactions, rows)
+            self._tables.insert(self._transactions, rows)
             self._insert_extra(rows)
             self._words.make(self._connection, ids, mean_length)
         return Written(len(batch))
@@ -248,13 +248,13 @@ class Writer:
         external_ids = [encoded.record.external_id for encoded in batch]
         ids = self._ids(external_ids)
         rows = [encoded.row(ids[encoded.record.external_id]) for encoded in batch]
-        self._kept.store(self._transactions, rows)
+        self._tables.store(self._transactions, rows)
         self._insert_extra(rows)
 
     def _insert_extra(self, rows: Sequence[EncodedRow]) -> None:
-        for kind, space in self._kept.extra.items():
+        for kind, space in self._tables.extra.items():
             insert(
-                self._transactions, self._kept, space, [vector for row in rows for vector in row.extra.get(kind, ())]
+                self._transactions, self._tables, space, [vector for row in rows for vector in row.extra.get(kind, ())]
             )
 
     def _replace_words(self, external_ids: Sequence[str], mean_length: float | None) -> None:

@@ -6,11 +6,11 @@ LIMIT 2001),
 passing AS MATERIALIZED
 (SELECT count(*) AS n
 FROM probe),
-asked AS MATERIALIZED
+query_vector AS MATERIALIZED
 (SELECT CAST(CAST(%(neural_semantic)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
-(SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
-FROM asked),
+(SELECT query_vector.vector AS vector, CAST(l2_normalize(query_vector.vector) AS HALFVEC(3)) AS indexed
+FROM query_vector),
 settings AS MATERIALIZED
 (SELECT concat(set_config(%(set_config_1)s::VARCHAR, %(set_config_2)s::VARCHAR, %(set_config_3)s), set_config(%(set_config_4)s::VARCHAR, %(set_config_5)s::VARCHAR, %(set_config_6)s), set_config(%(set_config_7)s::VARCHAR, %(set_config_8)s::VARCHAR, %(set_config_9)s)) AS applied),
 near AS MATERIALIZED
@@ -21,7 +21,7 @@ WHERE (SELECT passing.n
 FROM passing) > %(param_2)s::INTEGER AND (SELECT settings.applied
 FROM settings) != %(param_4)s::VARCHAR AND (SELECT neural.documents.title = %(title_1)s::VARCHAR AS anon_1
 FROM neural.documents
-WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.kept
+WHERE neural.documents_notes.source_id = neural.documents.id) ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.indexed
 FROM query)
 LIMIT 200),
 found AS MATERIALIZED

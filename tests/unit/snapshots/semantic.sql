@@ -4,11 +4,11 @@ FROM (SELECT neural.documents_notes.source_id AS source_id
 FROM neural.documents_notes
 WHERE neural.documents_notes.ordinal = %(ordinal_1)s::INTEGER
 LIMIT 1 OFFSET 2000) AS beyond),
-asked AS MATERIALIZED
+query_vector AS MATERIALIZED
 (SELECT CAST(CAST(%(neural_semantic)s AS REAL[]) AS VECTOR(3)) AS vector),
 query AS MATERIALIZED
-(SELECT asked.vector AS vector, CAST(l2_normalize(asked.vector) AS HALFVEC(3)) AS kept
-FROM asked),
+(SELECT query_vector.vector AS vector, CAST(l2_normalize(query_vector.vector) AS HALFVEC(3)) AS indexed
+FROM query_vector),
 settings AS MATERIALIZED
 (SELECT concat(set_config(%(set_config_1)s::VARCHAR, %(set_config_2)s::VARCHAR, %(set_config_3)s), set_config(%(set_config_4)s::VARCHAR, %(set_config_5)s::VARCHAR, %(set_config_6)s), set_config(%(set_config_7)s::VARCHAR, %(set_config_8)s::VARCHAR, %(set_config_9)s)) AS applied),
 near AS MATERIALIZED
@@ -17,7 +17,7 @@ FROM query) AS distance, 0 AS block
 FROM neural.documents_notes
 WHERE (SELECT many.n
 FROM many) != %(param_2)s::INTEGER AND (SELECT settings.applied
-FROM settings) != %(param_4)s::VARCHAR ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.kept
+FROM settings) != %(param_4)s::VARCHAR ORDER BY CAST(l2_normalize(neural.documents_notes.embedding) AS HALFVEC(3)) <=> (SELECT query.indexed
 FROM query)
 LIMIT 30),
 found AS MATERIALIZED
