@@ -92,7 +92,7 @@ COMMENT ON FUNCTION neural.space_id(regclass, text, text) IS
 'The space of a search of a table; an error where there is none, or where another revision of its encoder made the
 vectors, so that a vector of another space never gives a wrong answer. An empty revision goes with any';
 
-CREATE OR REPLACE FUNCTION neural.answering(source regclass, attribute text, chunk_table text, revision text, strict boolean)
+CREATE OR REPLACE FUNCTION neural.active_space(source regclass, attribute text, chunk_table text, revision text, strict boolean)
 RETURNS bigint
 LANGUAGE plpgsql STABLE
 AS $$
@@ -100,8 +100,8 @@ DECLARE
     space record;
 BEGIN
     SELECT s.id, s.encoder, s.revision, s.state INTO space FROM neural.spaces s
-     WHERE s.relation = answering.source AND s.attribute = answering.attribute AND s.kind = 'dense'
-       AND s.chunk_table = answering.chunk_table;
+     WHERE s.relation = active_space.source AND s.attribute = active_space.attribute AND s.kind = 'dense'
+       AND s.chunk_table = active_space.chunk_table;
     IF FOUND AND (space.state = 'serving' OR NOT strict)
        AND (revision = space.revision OR space.revision = '' OR revision = '') THEN
         RETURN space.id;
@@ -117,7 +117,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION neural.answering(regclass, text, text, text, boolean) IS
+COMMENT ON FUNCTION neural.active_space(regclass, text, text, text, boolean) IS
 'The space whose chunks a statement reads. Strict: NULL where it does not serve, or another revision made its vectors, so
 that the client asks again; otherwise an error where it is gone or of another revision, so that a vector of another space
 never gives a wrong answer. An empty revision goes with any';
@@ -342,7 +342,7 @@ $$;
 
 COMMENT ON FUNCTION neural.table_tree(regclass) IS 'A table with its partitions, or with the tables that inherit from it';
 
-CREATE OR REPLACE FUNCTION neural.kept_tables(
+CREATE OR REPLACE FUNCTION neural.space_tables(
     space bigint, OUT chunks text, OUT terms text, OUT key_names text[], OUT key_types text[], OUT key_oids bigint[]
 )
 LANGUAGE sql STABLE STRICT
@@ -363,7 +363,7 @@ AS $$
      WHERE s.id = space
 $$;
 
-COMMENT ON FUNCTION neural.kept_tables(bigint) IS
+COMMENT ON FUNCTION neural.space_tables(bigint) IS
 'The chunk table (NULL where the vectors are in a column of the source) and the terms table of a space, and their key';
 
 CREATE OR REPLACE FUNCTION neural.equality(relation regclass)
@@ -384,12 +384,12 @@ $$;
 
 COMMENT ON FUNCTION neural.equality(regclass) IS 'The operators by which the columns of the primary key of a table are equal, in order';
 
-CREATE OR REPLACE FUNCTION neural.kept_of(spaces bigint[])
+CREATE OR REPLACE FUNCTION neural.tables_of(spaces bigint[])
 RETURNS text[]
 LANGUAGE sql STABLE STRICT
 AS $$
     SELECT array_agg(DISTINCT t.name)
-      FROM unnest(spaces) AS s(id), neural.kept_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name) WHERE t.name IS NOT NULL
+      FROM unnest(spaces) AS s(id), neural.space_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name) WHERE t.name IS NOT NULL
 $$;
 
-COMMENT ON FUNCTION neural.kept_of(bigint[]) IS 'The chunk tables and the terms tables of spaces';
+COMMENT ON FUNCTION neural.tables_of(bigint[]) IS 'The chunk tables and the terms tables of spaces';

@@ -9,7 +9,7 @@ AS $$
 DECLARE
     event record;
     spaces bigint[] := neural.spaces_of(relation, chunk_table, schema, path);
-    kept text[] := neural.kept_of(spaces);
+    kept text[] := neural.tables_of(spaces);
     equal text[] := (SELECT neural.equality(s.relation) FROM neural.spaces s WHERE s.id = spaces[1]);
     name text;
     fires "char";
@@ -79,7 +79,7 @@ $$;
 COMMENT ON FUNCTION neural.watched_tables(bigint) IS
 'The tables whose changes a space has to know, each with the columns that count; NULL where a table is gone';
 
-CREATE OR REPLACE FUNCTION neural.watch_again(space bigint)
+CREATE OR REPLACE FUNCTION neural.rebuild_triggers(space bigint)
 RETURNS void
 LANGUAGE plpgsql
 SET lock_timeout = '500ms'  -- less than deadlock_timeout: no writer is cancelled
@@ -99,7 +99,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION neural.watch_again(bigint) IS
+COMMENT ON FUNCTION neural.rebuild_triggers(bigint) IS
 'Makes the triggers of the search of a space anew, so that they know all of its spaces. It waits for who is writing, so that
 nobody writes what one of them is not told; not long where several tables are watched';
 

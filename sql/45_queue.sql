@@ -38,7 +38,7 @@ DECLARE
     path text := current_setting('search_path');
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
-    SELECT * INTO kept FROM neural.kept_tables(space);
+    SELECT * INTO kept FROM neural.space_tables(space);
     PERFORM set_config('search_path', neural.reading_path(s.source), true);
     names := (SELECT string_agg(quote_ident(n), ', ') FROM pg_catalog.unnest(kept.key_names) n);
     -- looked up row by row, by the key
@@ -156,7 +156,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    kept regclass := (SELECT to_regclass(k.terms) FROM neural.kept_tables(space) k);
+    kept regclass := (SELECT to_regclass(k.terms) FROM neural.space_tables(space) k);
 BEGIN
     IF NOT has_table_privilege(kept, 'INSERT') OR NOT has_table_privilege(kept, 'DELETE') THEN
         RAISE EXCEPTION 'role % may not write table %', current_user, kept
@@ -176,7 +176,7 @@ DECLARE
     noted record;
     busy jsonb[];
     later jsonb;
-    has_chunks boolean := (SELECT chunks IS NOT NULL FROM neural.kept_tables(space));
+    has_chunks boolean := (SELECT chunks IS NOT NULL FROM neural.space_tables(space));
 BEGIN
     PERFORM neural.require_writer(space);
     IF NOT EXISTS (SELECT FROM neural.changes WHERE space_id = space)
@@ -254,7 +254,7 @@ whose snapshot is older than a space';
 CREATE OR REPLACE TRIGGER forget_changes AFTER DELETE ON neural.spaces REFERENCING OLD TABLE AS dropped
     FOR EACH STATEMENT EXECUTE FUNCTION neural.forget_changes();
 
-CREATE OR REPLACE FUNCTION neural.noted_keys(space bigint, most integer)
+CREATE OR REPLACE FUNCTION neural.unindexed_keys(space bigint, most integer)
 RETURNS SETOF jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp SET row_security = on
@@ -271,7 +271,7 @@ AS $$
     TABLE own UNION TABLE others
 $$;
 
-COMMENT ON FUNCTION neural.noted_keys(bigint, integer) IS
+COMMENT ON FUNCTION neural.unindexed_keys(bigint, integer) IS
 'The keys of rows whose words are not indexed yet: all that the transaction itself has changed, and so many others, the last
 first. Searches read the text of these';
 

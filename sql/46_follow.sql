@@ -81,7 +81,7 @@ BEGIN
          WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name;  -- with its extra vectors
         SELECT * INTO s FROM neural.spaces WHERE id = space;
     END IF;
-    SELECT * INTO kept FROM neural.kept_tables(space);
+    SELECT * INTO kept FROM neural.space_tables(space);
     tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[kept.chunks, kept.terms], NULL);
     FOR made IN SELECT t.name FROM unnest(tables) AS t(name) WHERE s.reads IS NOT NULL AND to_regclass(t.name) IS NULL
     LOOP
@@ -101,7 +101,7 @@ BEGIN
         IF repair THEN
             schema := (parse_ident(neural.qualified(s.relation)))[1];
             IF schema <> (parse_ident(s.source))[1] THEN  -- what is kept of a table lies beside it
-                FOR made IN SELECT DISTINCT t.name FROM neural.spaces e, neural.kept_tables(e.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
+                FOR made IN SELECT DISTINCT t.name FROM neural.spaces e, neural.space_tables(e.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
                              WHERE e.relation = s.relation AND (parse_ident(e.source))[1] <> schema AND to_regclass(t.name) IS NOT NULL
                 LOOP
                     EXECUTE format('ALTER TABLE %s SET SCHEMA %I', made.name, schema);
@@ -112,7 +112,7 @@ BEGIN
                                   ELSE jsonb_build_object(neural.qualified(e.relation), (SELECT value FROM jsonb_each(e.watched) LIMIT 1)) END
              WHERE e.relation = s.relation;
             SELECT * INTO s FROM neural.spaces WHERE id = space;
-            SELECT * INTO kept FROM neural.kept_tables(space);
+            SELECT * INTO kept FROM neural.space_tables(space);
             tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[kept.chunks, kept.terms], NULL);
         END IF;
     END IF;
@@ -176,7 +176,7 @@ BEGIN
     LOOP
         RETURN NEXT format('foreign key %I of table %s stands in the way of partitions and changes of the key', made.name, made.relation);
         IF repair THEN  -- first the triggers, which then do what it did
-            PERFORM neural.watch_again(space);
+            PERFORM neural.rebuild_triggers(space);
             EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', made.relation, made.name);
         END IF;
     END LOOP;
@@ -185,7 +185,7 @@ BEGIN
         FOR made IN SELECT * FROM neural.wrong_triggers(space) LOOP
             RETURN NEXT format('trigger %I of table %s %s', made.name, made.relation, made.problem);
             IF repair AND made.mendable THEN
-                PERFORM neural.watch_again(space);
+                PERFORM neural.rebuild_triggers(space);
             END IF;
         END LOOP;
     END IF;
@@ -233,7 +233,7 @@ AS $$
       FROM s, own, wanted w
       LEFT JOIN noting n ON n.relation = w.relation AND n.tgtype & w.bit <> 0
      WHERE n.name IS NULL OR NOT n.enabled OR n.spaces IS DISTINCT FROM own.ids OR NOT (n.columns @> w.columns AND n.columns <@ w.columns)
-        OR n.kept IS DISTINCT FROM neural.kept_of(own.ids) OR n.equal IS DISTINCT FROM neural.equality(s.relation)
+        OR n.kept IS DISTINCT FROM neural.tables_of(own.ids) OR n.equal IS DISTINCT FROM neural.equality(s.relation)
 $$;
 
 COMMENT ON FUNCTION neural.wrong_triggers(bigint) IS

@@ -21,7 +21,7 @@ DECLARE
     beyond jsonb;
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
-    SELECT * INTO kept FROM neural.kept_tables(space);
+    SELECT * INTO kept FROM neural.space_tables(space);
     IF s.source = 'neural.documents' AND s.reads IS NULL THEN
         s.reads := pg_catalog.format('SELECT documents.id AS source_id, documents.title, documents.content, NULL::text AS language
                              FROM neural.documents WHERE documents.collection = %L', s.attribute);
@@ -166,7 +166,7 @@ RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    terms text := (SELECT k.terms FROM neural.kept_tables(space) k);
+    terms text := (SELECT k.terms FROM neural.space_tables(space) k);
 BEGIN
     IF to_regclass(terms) IS NULL OR NOT neural.miscounted(space, terms) THEN
         RETURN false;
@@ -219,7 +219,7 @@ AS $$
     SELECT jsonb_object_agg(t.name::oid::text, jsonb_build_array(pg_stat_get_tuples_inserted(t.name), pg_stat_get_tuples_updated(t.name),
                                                                 pg_stat_get_tuples_deleted(t.name), pg_relation_filenode(t.name)))
       FROM (SELECT p AS name FROM neural.watched_tables(space) w, neural.table_tree(w.relation) p WHERE w.relation IS NOT NULL
-             UNION SELECT to_regclass(k) FROM neural.kept_tables(space) kept, unnest(ARRAY[kept.chunks, kept.terms]) k) t
+             UNION SELECT to_regclass(k) FROM neural.space_tables(space) kept, unnest(ARRAY[kept.chunks, kept.terms]) k) t
      WHERE t.name IS NOT NULL
 $$;
 
@@ -269,7 +269,7 @@ BEGIN
     IF s.reconciled IS NOT DISTINCT FROM counts AND s.reads IS NOT NULL AND neural.may_read_contents(s.relation) THEN  -- statistics may be some seconds old: count, too
         PERFORM set_config('search_path', neural.reading_path(s.source), true);
         EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM (%s) r', s.reads) INTO rows;
-        EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', (SELECT k.terms FROM neural.kept_tables(space) k)) INTO words;
+        EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s', (SELECT k.terms FROM neural.space_tables(space) k)) INTO words;
         PERFORM set_config('search_path', path, true);
         IF rows = words THEN
             RETURN NULL;

@@ -167,7 +167,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     s neural.spaces;
-    chunks regclass := to_regclass((SELECT k.chunks FROM neural.kept_tables(space) k));
+    chunks regclass := to_regclass((SELECT k.chunks FROM neural.space_tables(space) k));
     worth integer := 2000 /* = indexes.WORTH_INDEXING */;
     found record;
     few boolean;
@@ -339,7 +339,7 @@ BEGIN
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
     END IF;
     PERFORM neural.unwatch_spaces(ids);
-    FOR space IN SELECT k.chunks, k.terms FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = ANY (ids)
+    FOR space IN SELECT k.chunks, k.terms FROM neural.spaces s, neural.space_tables(s.id) k WHERE s.id = ANY (ids)
                   ORDER BY s.kind = 'dense' LOOP  -- extra vectors before their chunks
         EXECUTE format('DROP TABLE IF EXISTS %s', space.terms);
         IF space.chunks IS NOT NULL THEN

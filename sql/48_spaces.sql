@@ -118,7 +118,7 @@ BEGIN
                              FROM neural.documents WHERE documents.collection = %L', coalesce(s.language_by, 'NULL'), s.attribute);
         UPDATE neural.spaces e SET reads = s.reads WHERE e.id = s.id;
         PERFORM neural.follow_source(k.chunks::regclass, source), neural.follow_source(k.terms::regclass, source)
-           FROM neural.kept_tables(s.id) k;
+           FROM neural.space_tables(s.id) k;
     END IF;
     INSERT INTO neural.spaces (source, relation, fields, attribute, kind, name, state, chunk_table, encoder, revision, options, dimensions,
                                distance, max_tokens, overlap, language, title_boost, language_by, storage, vector_index, reads,
@@ -141,7 +141,7 @@ BEGIN
     PERFORM neural.make_tables(made);
     PERFORM neural.make_vectors(made, e.kind, e.encoder, e.dimensions, e.revision, e.options) FROM neural.spaces e
       WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name AND e.kind <> 'dense';
-    PERFORM neural.watch_again(made);
+    PERFORM neural.rebuild_triggers(made);
     PERFORM neural.mark_all(made, source);
     RETURN made;
 END
@@ -174,7 +174,7 @@ $$;
 
 COMMENT ON FUNCTION neural.space_named(regclass, text, text) IS 'A space of a search, by its name; an error where there is none';
 
-CREATE OR REPLACE FUNCTION neural.unready(space bigint)
+CREATE OR REPLACE FUNCTION neural.readiness_problem(space bigint)
 RETURNS text
 LANGUAGE plpgsql STABLE
 AS $$
@@ -190,7 +190,7 @@ BEGIN
     ELSIF EXISTS (SELECT FROM neural.failed WHERE space_id = space) THEN
         RETURN format('%s rows of space %s failed', (SELECT count(*) FROM neural.failed WHERE space_id = space), s.name);
     ELSIF neural.index_definition(space) IS NOT NULL
-          AND neural.row_count((SELECT k.chunks FROM neural.kept_tables(space) k)::regclass) >= 2000 /* = indexes.WORTH_INDEXING */
+          AND neural.row_count((SELECT k.chunks FROM neural.space_tables(space) k)::regclass) >= 2000 /* = indexes.WORTH_INDEXING */
           AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indisvalid AND i.indexrelid =
                   to_regclass(format('%I.%I', (parse_ident(s.source))[1], s.chunk_table || '_embedding_idx'))) THEN
         RETURN format('space %s has no vector index yet', s.name);
@@ -199,7 +199,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION neural.unready(bigint) IS 'Why a space should not serve yet; NULL where it can';
+COMMENT ON FUNCTION neural.readiness_problem(bigint) IS 'Why a space should not serve yet; NULL where it can';
 
 CREATE OR REPLACE FUNCTION neural.switch_space(source regclass, attribute text, name text, force boolean DEFAULT false)
 RETURNS void
@@ -214,7 +214,7 @@ BEGIN
     IF s.state = 'serving' THEN
         RETURN;
     END IF;
-    why := neural.unready(s.id);
+    why := neural.readiness_problem(s.id);
     IF why IS NOT NULL AND NOT force THEN
         RAISE EXCEPTION '%', why USING ERRCODE = 'PN400', HINT = 'Wait for the workers, run pgneural space index, or force it.';
     END IF;
@@ -294,7 +294,7 @@ BEGIN
     ELSIF s.chunk_table = own THEN  -- the space that serves takes the usual names, which models and triggers know
         SELECT * INTO STRICT serving FROM neural.spaces e
          WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
-        made := ARRAY(SELECT to_regclass(t.name)::oid FROM neural.kept_tables(serving.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name))
+        made := ARRAY(SELECT to_regclass(t.name)::oid FROM neural.space_tables(serving.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name))
                 || ARRAY(SELECT to_regclass(t.name)::oid FROM neural.extra_tables(serving.id) AS t(name));
         FOR renamed IN
             SELECT c.oid::regclass AS relation, c.relname AS before, c.relkind AS kind FROM pg_class c
@@ -314,7 +314,7 @@ BEGIN
         UPDATE neural.spaces e SET chunk_table = own || substr(e.chunk_table, length(serving.chunk_table) + 1)
          WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = serving.name;
     END IF;
-    PERFORM neural.watch_again(e.id) FROM neural.spaces e
+    PERFORM neural.rebuild_triggers(e.id) FROM neural.spaces e
       WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
     DELETE FROM neural.changes c WHERE c.space_id = s.id;  -- of writers that it has waited for
 END

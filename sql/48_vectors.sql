@@ -31,7 +31,7 @@ DECLARE
     made bigint;
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces e WHERE e.id = space;
-    SELECT * INTO kept FROM neural.kept_tables(space);
+    SELECT * INTO kept FROM neural.space_tables(space);
     of_documents := s.source = 'neural.documents';
     schema := (parse_ident(s.source))[1];
     name := s.chunk_table || '_' || kind;
@@ -79,7 +79,7 @@ DECLARE
     made text;
     keys text;
 BEGIN
-    SELECT * INTO kept FROM neural.kept_tables(space);
+    SELECT * INTO kept FROM neural.space_tables(space);
     keys := (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY place) FROM unnest(kept.key_names) WITH ORDINALITY AS k(name, place));
     FOR made IN SELECT t.name FROM neural.extra_tables(space) AS t(name)
                  WHERE to_regclass(t.name) IS NOT NULL

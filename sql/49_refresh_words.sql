@@ -37,7 +37,7 @@ BEGIN
     IF NOT FOUND OR s.words_version >= neural.words_version() THEN
         RETURN NULL;
     END IF;
-    SELECT * INTO kept FROM neural.kept_tables(space);
+    SELECT * INTO kept FROM neural.space_tables(space);
     IF neural.searchable_rows(space) IS NOT NULL AND kept.key_names IS NOT NULL THEN
         names := (SELECT string_agg(quote_ident(n), ', ' ORDER BY place) FROM unnest(kept.key_names) WITH ORDINALITY AS k(n, place));
         IF (s.words_refresh ->> 'version')::integer = neural.words_version() THEN  -- else another version was on its way

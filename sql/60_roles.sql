@@ -9,7 +9,7 @@ DECLARE
     made record;
 BEGIN
     FOR made IN
-        SELECT to_regclass(t.name) AS kept, s.relation FROM neural.spaces s, neural.kept_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
+        SELECT to_regclass(t.name) AS kept, s.relation FROM neural.spaces s, neural.space_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
          WHERE s.kind = 'dense' AND to_regclass(t.name) IS NOT NULL AND EXISTS (SELECT FROM neural.lacking(to_regclass(t.name), s.relation))
         UNION ALL
         SELECT to_regclass(t.name), s.relation FROM neural.spaces s, neural.extra_tables(s.id) AS t(name)

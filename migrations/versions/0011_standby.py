@@ -1,4 +1,4 @@
-"""A space that served is ``standby``; extra vectors have the name of the space whose chunks they are of."""
+"""A space that served is ``standby``; extra vectors have the name of their space; functions have the field's names."""
 
 from alembic import op
 
@@ -11,8 +11,19 @@ STATE = """
 COMMENT ON COLUMN neural.spaces.state IS 'serving: answers searches; building: is to; {}: did, and can be brought back'
 """
 
+RENAMED = (
+    "answering(regclass, text, text, text, boolean)",
+    "kept_of(bigint[])",
+    "kept_tables(bigint)",
+    "noted_keys(bigint, integer)",
+    "unready(bigint)",
+    "watch_again(bigint)",
+)
+
 
 def upgrade() -> None:
+    for function in RENAMED:
+        op.execute(f"DROP FUNCTION IF EXISTS neural.{function}")
     op.execute("UPDATE neural.spaces SET state = 'standby' WHERE state = 'kept'")
     op.execute(STATE.format("standby"))
     op.execute(

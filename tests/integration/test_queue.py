@@ -163,7 +163,7 @@ def test_triggers_of_another_database_are_noticed(notes: Execute, db: Database) 
         "public.notes.search: trigger notes_search_insert of table public.notes notes for other spaces than its search "
         "has; a worker mends that, or in psql: SELECT * FROM neural.reconcile('public.notes')",
     )
-    notes(f"SELECT neural.watch_again({space})")
+    notes(f"SELECT neural.rebuild_triggers({space})")
     assert db.check().differences == ()
 
 

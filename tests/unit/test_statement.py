@@ -88,7 +88,18 @@ def test_statements_are_those_of_the_snapshots(target: Target, name: str) -> Non
 
 def test_parts_are_named_as_the_documentation_says(target: Target) -> None:
     hybrid = ctes(text_of(QUERIES["hybrid"].select(target)))
-    semantic = {"settings", "probe", "passing", "query_vector", "query", "near", "found", "exact", "fallback", "semantic"}
+    semantic = {
+        "settings",
+        "probe",
+        "passing",
+        "query_vector",
+        "query",
+        "near",
+        "found",
+        "exact",
+        "fallback",
+        "semantic",
+    }
     lexical = {"probe", "passing", "question", "few_words", "rare_words", "more_words", "lexical"}
     assert set(ctes(text_of(QUERIES["semantic"].select(target)))) == semantic | {"many"}
     assert set(ctes(text_of(QUERIES["lexical"].select(target)))) == lexical

@@ -196,7 +196,7 @@ class ClassSearcher:
         names: list[Any] = [
             sa.literal_column(literal(text)) for text in (definition.attribute, self.answer.name, revision)
         ]
-        answering = sa.func.neural.answering(relation, *names, sa.true() if strict else sa.false())
+        answering = sa.func.neural.active_space(relation, *names, sa.true() if strict else sa.false())
         return sa.select(answering).scalar_subquery()
 
     def _vectors(self) -> sa.FromClause:

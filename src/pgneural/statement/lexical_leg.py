@@ -264,7 +264,7 @@ def noted_rows(target: Target, name: str = "noted") -> sa.Subquery | None:
     if target.reads is None:
         return None
     space = sa.cast(target.space, sa.BigInteger)
-    key = sa.func.neural.noted_keys(space, constant(FRESH_ROWS), type_=JSONB).column_valued("key")
+    key = sa.func.neural.unindexed_keys(space, constant(FRESH_ROWS), type_=JSONB).column_valued("key")
     noted = target.named(sa.select(key.label("key")), name)
     keys = {name: column.type for name, column in target.keys.items()}
     names = [sa.column(name, kind) for name, kind in keys.items()]

@@ -300,7 +300,7 @@ _SET_BACK = sa.text("SELECT set_config('plan_cache_mode', :mode, :local), set_co
 
 _TABLES = """
 SELECT k.chunks, k.terms, k.key_names, k.key_types, k.key_oids, (parse_ident(s.source))[1] AS schema
-  FROM neural.spaces s, neural.kept_tables(s.id) k WHERE s.id = :space"""
+  FROM neural.spaces s, neural.space_tables(s.id) k WHERE s.id = :space"""
 
 _READ_AS_TEXT = sa.text("""
 SELECT bool_and(CAST(t.typreceive AS text) IN ('textrecv', 'varcharrecv', 'bpcharrecv', 'citextrecv', 'enum_recv'))

@@ -69,7 +69,7 @@ class SpaceInfo:
         failed: Rows that were given up.
         chunks: About how many chunks there are, as the server's statistics know.
         bytes: Of its tables, with their indexes.
-        unready: Why it should not serve; None where it can.
+        problem: Why it should not serve; None where it can.
         extra: The extra vectors of its chunks: ``sparse``, ``tokens``.
     """
 
@@ -85,7 +85,7 @@ class SpaceInfo:
     failed: int
     chunks: int
     bytes: int
-    unready: str | None
+    problem: str | None
     extra: Sequence[str] = ()
 
 
@@ -303,16 +303,16 @@ SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s
        coalesce((SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(k.chunks)), 0),
        coalesce(pg_total_relation_size(to_regclass(k.chunks)), 0)
            + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0),
-       neural.unready(s.id), ARRAY(SELECT e.kind FROM neural.spaces e
+       neural.readiness_problem(s.id), ARRAY(SELECT e.kind FROM neural.spaces e
             WHERE (e.source, e.attribute, e.name) = (s.source, s.attribute, s.name) AND e.kind <> 'dense' ORDER BY 1)
   FROM neural.spaces s JOIN neural.status t ON t.id = s.id
- CROSS JOIN LATERAL neural.kept_tables(s.id) k
+ CROSS JOIN LATERAL neural.space_tables(s.id) k
  WHERE s.source = :source AND s.attribute = :attribute
  ORDER BY s.state <> 'serving', s.id"""
 
 _TO_BE_INDEXED = """
 SELECT s.id FROM neural.spaces s
- CROSS JOIN LATERAL neural.kept_tables(s.id) k JOIN pg_class c ON c.oid = to_regclass(k.chunks)
+ CROSS JOIN LATERAL neural.space_tables(s.id) k JOIN pg_class c ON c.oid = to_regclass(k.chunks)
  WHERE s.kind = 'dense' AND (s.state = 'building' OR s.index_waits) AND pg_has_role(c.relowner, 'USAGE')
    AND ((SELECT count(*) FROM (SELECT FROM neural.pending p WHERE p.space_id = s.id LIMIT 1000) p)
        + (SELECT coalesce(sum(h.rows), 0) FROM neural.changes h WHERE h.space_id = s.id)
