@@ -124,7 +124,7 @@ def end_to_end(db: Database, number: int, runs: int) -> list[Any]:
     pieces = [
         piece.input
         for record in given
-        for piece in chunk(record, encoder.tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
+        for piece in chunk(record.body, encoder.tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
     ]
     encoder.encode_documents(pieces[:64])
     ours, theirs = [], []

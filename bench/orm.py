@@ -23,7 +23,7 @@ from pgneural.encoders.hashing import HashEncoder
 from pgneural.orm import SearchQuery
 from pgneural.orm.entities import with_entities
 from pgneural.store.vectors import Storage, teach
-from pgneural.types import Content, Vector
+from pgneural.types import EncoderInput, Vector
 
 DIMENSIONS = 384
 
@@ -35,7 +35,7 @@ class Ready(HashEncoder):
     dimensions: int = DIMENSIONS
     name: str = "ready"
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         """Return vectors that were made before."""
         return POINTS[: len(items)]
 

@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
-from pgneural.types import Chunk, Record, Tokenizer, below
+from pgneural.types import Chunk, Content, Tokenizer, below
 
 Span = tuple[int, int]
 
@@ -37,24 +37,25 @@ _BOUNDARY = re.compile(
 )
 
 
-def chunk(record: Record, tokenizer: Tokenizer, *, max_tokens: int, overlap: int) -> list[Chunk]:
-    """Cut one record into chunks; its title becomes the heading of each.
+def chunk(content: Content, tokenizer: Tokenizer, *, max_tokens: int, overlap: int) -> list[Chunk]:
+    """Cut a text into chunks; its title becomes the heading of each.
 
     A title that is too long for a heading, or that stands alone, becomes chunks of its own.
 
     Args:
-        record: A record with a title, a content, or both.
+        content: A text with a title, or one of them.
         tokenizer: The encoder's own.
         max_tokens: The most tokens of a chunk with its heading, at least 1.
         overlap: The most tokens that two neighbouring chunks share.
     """
-    heading = record.title.strip()
+    heading, text = content.title.strip(), content.data
+    assert isinstance(text, str)
     if heading:
         taken = tokenizer.counts([heading + "\n"])[0]
-        if taken * HEADING_SHARE > max_tokens or not record.content.strip():
-            titles = _field("title", record.title, "", tokenizer, max_tokens, overlap)
-            return [*titles, *_field("content", record.content, "", tokenizer, max_tokens, overlap)]
-    return _field("content", record.content, heading, tokenizer, max_tokens, overlap)
+        if taken * HEADING_SHARE > max_tokens or not text.strip():
+            titles = _field("title", content.title, "", tokenizer, max_tokens, overlap)
+            return [*titles, *_field("content", text, "", tokenizer, max_tokens, overlap)]
+    return _field("content", text, heading, tokenizer, max_tokens, overlap)
 
 
 def _field(name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens: int, overlap: int) -> list[Chunk]:

@@ -68,6 +68,10 @@ class UnpermittedModel(PgneuralError, PermissionError):
     """A database names a model, or an option of one, that this host does not permit."""
 
 
+class UnsupportedContent(PgneuralError, ValueError):
+    """A content of this modality cannot be cut or encoded."""
+
+
 class TextTooLong(PgneuralError, ValueError):
     """The text has more tokens than the encoder reads; nothing is ever cut silently."""
 

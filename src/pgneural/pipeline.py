@@ -20,8 +20,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from pgneural.chunk import chunk
-from pgneural.errors import InvalidFilter
+from pgneural.chunkers import Lengths, cut, require_chunker
+from pgneural.errors import InvalidFilter, UnsupportedContent
 from pgneural.extra_vectors import ExtraVectors, unstored
 from pgneural.load import check, mistyped
 from pgneural.store.schema import Space
@@ -29,7 +29,7 @@ from pgneural.store.space import indexed_of
 from pgneural.store.space_tables import ExtraVector
 from pgneural.store.vector_cache import cache_vectors, cached_vectors, evict
 from pgneural.store.writer import ChangedMeanwhile, Encoded, Refused, Writer, Written
-from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector, fingerprint
+from pgneural.types import BadRecord, Chunk, Encoder, EncoderInput, Record, Vector, fingerprint
 
 BATCH_RECORDS = 2048
 """Enough that what a transaction costs does not show."""
@@ -235,6 +235,10 @@ class Ingest:
         if vector is None:
             if self._precomputed:
                 return BadRecord(record.origin, f"no embedding; {self._space.encoder} needs {dimensions} numbers")
+            try:
+                require_chunker(record.modality)
+            except UnsupportedContent as error:
+                return BadRecord(record.origin, str(error))
         elif vector.shape != (dimensions,):
             found = " x ".join(map(str, vector.shape))
             return BadRecord(
@@ -267,8 +271,7 @@ class Ingest:
             whole = Chunk(text, {"content": [0, len(record.content)]}, text, source_hash)
             return _Planned(record, metadata, source_hash, stored is None, [whole], _NONE_KNOWN)
         space = self._space
-        tokenizer = self._encoder().tokenizer
-        chunks = chunk(record, tokenizer, max_tokens=space.max_tokens, overlap=space.overlap)
+        chunks = cut(record.body, self._encoder(), Lengths(space.max_tokens, space.overlap))
         return _Planned(record, metadata, source_hash, stored is None, chunks, _NONE_KNOWN)
 
     def _source_hash(self, record: Record) -> bytes:
@@ -354,7 +357,7 @@ class _Planned:
         """How many vectors of our making it gets."""
         return len(self.chunks or ()) if self.record.embedding is None else 0
 
-    def to_encode(self) -> dict[bytes, str]:
+    def to_encode(self) -> dict[bytes, EncoderInput]:
         """Return what has no vector yet, by its hash."""
         if self.record.embedding is not None:
             return {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import sqlalchemy as sa
 
-from pgneural.chunk import chunk
+from pgneural import chunkers
 from pgneural.errors import InvalidQuery
 from pgneural.extra_vectors import ExtraVectors, extra_vectors_of
 from pgneural.store import lexical, queue
@@ -18,7 +18,7 @@ from pgneural.store.owner import Nested, Transactions, Within
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space_tables import EncodedRow, SourceRow, SpaceTables
 from pgneural.store.vector_cache import cache_vectors, cached_vectors
-from pgneural.types import Chunk, Encoder, Record, Vector, fingerprint
+from pgneural.types import Chunk, Content, Encoder, Modality, Vector, fingerprint
 
 BATCH_ROWS = 512
 """Enough for batches of texts of like length, few enough to lose little when stopped."""
@@ -109,8 +109,8 @@ def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> Encoded
     loaded = encoder()
     longest = min(space.max_tokens, loaded.max_tokens or space.max_tokens)
     overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
-    record = Record(row.key, row.content, row.title)
-    return EncodedRow(row, hash_, chunk(record, loaded.tokenizer, max_tokens=longest, overlap=overlap))
+    content = Content(Modality.TEXT, row.content, row.title)
+    return EncodedRow(row, hash_, chunkers.cut(content, loaded, chunkers.Lengths(longest, overlap)))
 
 
 def _source_hash(space: Space, row: SourceRow) -> bytes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float32]
 """A float32 array, shape (d,) for one vector or (n, d) for many."""
 
-Content = str | bytes | NDArray[Any]
+EncoderInput = str | bytes | NDArray[Any]
 """What an encoder reads: text, encoded bytes (an image file), or a decoded array."""
 
 
@@ -82,6 +82,29 @@ _OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>", "l1": "<+>",
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What a row has to be found by, of whatever kind.
+
+    Attributes:
+        modality: Of which kind it is; chunkers and encoders are chosen by it (`pgneural.chunkers`).
+        data: Itself: a text, the bytes of a file, or a decoded array; None where only `uri` says where it is.
+        title: A short text that stands above it.
+        uri: Where it came from, or is.
+    """
+
+    modality: Modality
+    data: EncoderInput | None
+    title: str = ""
+    uri: str | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that change whenever what is encoded of it does."""
+        data = self.data.tobytes() if isinstance(self.data, np.ndarray) else self.data
+        return fingerprint(self.modality, self.title, self.uri or "" if data is None else data)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One document as a loader reads it, before it is stored.
 
@@ -105,6 +128,11 @@ class Record:
     embedding: Vector | None = None
     origin: str = ""
 
+    @property
+    def body(self) -> Content:
+        """What it is found by."""
+        return Content(self.modality, self.content, self.title, self.uri)
+
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
@@ -122,15 +150,15 @@ class Chunk:
     """A piece of one source row that gets one vector.
 
     Attributes:
-        text: The piece itself, without its heading.
+        text: The piece itself, without its heading; empty where it is no text.
         locator: Where it lies in the row, for example ``{"content": [0, 512]}`` in characters.
-        input: What the encoder reads: the text, below its heading if it has one.
+        input: What the encoder reads: of a text, the text below its heading if it has one.
         hash: 16 bytes that change whenever the input changes.
     """
 
     text: str
     locator: dict[str, Any]
-    input: str
+    input: EncoderInput
     hash: bytes
 
     @classmethod
@@ -219,8 +247,8 @@ class Encoder(AnyEncoder, Protocol):
     def tokenizer(self) -> Tokenizer:
         """How it cuts text; the chunker counts with it."""
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         """Return float32 vectors, shape (n, d), in the order of the items."""
 
-    def encode_query(self, item: Content) -> Vector:
+    def encode_query(self, item: EncoderInput) -> Vector:
         """Return one float32 vector, shape (d,)."""

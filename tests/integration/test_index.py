@@ -18,7 +18,7 @@ from pgneural import Collection, Database, Document, Record
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, RefusedRecords, UnknownCollection
 from pgneural.pipeline import Ingest
-from pgneural.types import Content, Vector
+from pgneural.types import EncoderInput, Vector
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute, until
 
@@ -26,13 +26,13 @@ from tests.fixtures.tables import Execute, until
 class Counting(HashEncoder):
     """Counts what it encodes."""
 
-    encoded: list[Content]
+    encoded: list[EncoderInput]
 
     def __init__(self) -> None:
         super().__init__()
         object.__setattr__(self, "encoded", [])
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         self.encoded.extend(items)
         return super().encode_documents(items)
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Database, Searchable
 from pgneural.encoders.hashing import HashEncoder
-from pgneural.types import Content, Vector
+from pgneural.types import EncoderInput, Vector
 from pgneural.worker import Worker
 from tests.fixtures.orm import Create
 from tests.fixtures.tables import Execute
@@ -33,7 +33,7 @@ class Watching(HashEncoder):
     execute: Any = None
     stops: bool = False
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         seen.append(definition(self.execute))
         if self.stops and len(seen) > 2:
             raise Stopped
@@ -88,7 +88,7 @@ def test_the_index_is_made_once_over_all_rows(notes: Session, execute: Execute, 
     assert before is not None
     encode = HashEncoder.encode_documents
 
-    def watched(self: HashEncoder, items: Sequence[Content]) -> Vector:
+    def watched(self: HashEncoder, items: Sequence[EncoderInput]) -> Vector:
         seen.append(definition(execute))
         return encode(self, items)
 

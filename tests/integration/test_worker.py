@@ -19,7 +19,7 @@ from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderUnavailable
 from pgneural.store import queue, space_tables
 from pgneural.store.engine import libpq_url
-from pgneural.types import Content, Vector
+from pgneural.types import EncoderInput, Vector
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute, until
 
@@ -31,7 +31,7 @@ class Spy(HashEncoder):
     seen: list[str] = field(default_factory=list)
     refuses: str = "poison"
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         texts = [str(item) for item in items]
         if any(self.refuses in text for text in texts):
             raise ValueError(f"cannot read {self.refuses}")
@@ -75,7 +75,7 @@ def test_threads_that_work_once_share_what_one_of_them_collects(notes: Execute, 
     threads = set()
 
     class Slow(HashEncoder):
-        def encode_documents(self, items: Sequence[Content]) -> Vector:
+        def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
             threads.add(threading.get_ident())
             time.sleep(0.05)
             return super().encode_documents(items)
@@ -190,7 +190,7 @@ def test_a_stopped_worker_gives_back_what_it_has_not_begun(
 
     @dataclass(frozen=True)
     class Slow(HashEncoder):
-        def encode_documents(self, items: Sequence[Content]) -> Vector:
+        def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
             begun.set()
             time.sleep(0.5)
             return super().encode_documents(items)

@@ -45,7 +45,7 @@ def test_texts_of_unknown_words_have_vectors_of_their_own(minilm: LightEncoder, 
 
 def test_a_long_word_is_several_chunks(minilm: LightEncoder) -> None:
     dna = "".join(random.Random(1).choices("ACGT", k=20_000))
-    pieces = chunk(Record("1", dna), minilm.tokenizer, max_tokens=250, overlap=0)
+    pieces = chunk(Record("1", dna).body, minilm.tokenizer, max_tokens=250, overlap=0)
     assert len(pieces) > 10
     assert "".join(piece.text for piece in pieces) == dna
     assert max(minilm.tokenizer.counts([piece.text for piece in pieces])) <= 250

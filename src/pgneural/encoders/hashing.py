@@ -11,7 +11,7 @@ import numpy as np
 
 from pgneural.encoders.info import EncoderInfo
 from pgneural.encoders.word_tokenizer import WordTokenizer
-from pgneural.types import Content, Distance, Kind, Modality, Tokenizer, Vector
+from pgneural.types import Distance, EncoderInput, Kind, Modality, Tokenizer, Vector
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class HashEncoder:
         own = cls()
         return EncoderInfo(own.name, own.dimensions, own.max_tokens, note="no model: words and letter trigrams")
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         """Return one unit vector for each text, shape (n, dimensions)."""
         return np.array([self.encode_query(item) for item in items], dtype=np.float32).reshape(-1, self.dimensions)
 
-    def encode_query(self, item: Content) -> Vector:
+    def encode_query(self, item: EncoderInput) -> Vector:
         """Return the unit vector of a text, shape (dimensions,)."""
         vector = np.zeros(self.dimensions, dtype=np.float32)
         for feature, count in Counter(_features(str(item).lower())).items():

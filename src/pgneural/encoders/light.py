@@ -16,7 +16,7 @@ from pgneural.encoders.readable import ReadableTokenizer, text_of
 from pgneural.errors import MissingExtra
 from pgneural.extras import needed
 from pgneural.printable import warn
-from pgneural.types import Content, Distance, Encoder, Kind, Modality, Vector
+from pgneural.types import Distance, Encoder, EncoderInput, Kind, Modality, Vector
 
 if TYPE_CHECKING:
     import tokenizers
@@ -63,7 +63,7 @@ class LightEncoder:
         self._warned = False
         self._loading = threading.Lock()
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         """Return float32 vectors, shape (n, dimensions), in the order of the items.
 
         Raises:
@@ -76,7 +76,7 @@ class LightEncoder:
         vectors = [self._forward(self._document_prompt + text) for text in texts]
         return np.array(vectors, dtype=np.float32).reshape(-1, self.dimensions)
 
-    def encode_query(self, item: Content) -> Vector:
+    def encode_query(self, item: EncoderInput) -> Vector:
         """Return one float32 vector, shape (dimensions,); a query that is too long is cut with a warning."""
         text = self.tokenizer.shortened(text_of(item), self._usable(self._query_prompt), self.name)
         return self._forward(self._query_prompt + text)

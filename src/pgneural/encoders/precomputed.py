@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.errors import EncoderUnavailable, InvalidIndex, UnknownEncoder
-from pgneural.types import Content, Distance, Kind, Modality, Tokenizer
+from pgneural.types import Distance, EncoderInput, Kind, Modality, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PrecomputedVectors:
         """Words; never needed to make a vector."""
         return WordTokenizer()
 
-    def encode_documents(self, items: Sequence[Content]) -> NoReturn:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> NoReturn:
         """Refuse: documents of this space bring their vectors along.
 
         Raises:
@@ -76,7 +76,7 @@ class PrecomputedVectors:
             f"{self.name} cannot encode; give every document an embedding of {self.dimensions} numbers"
         )
 
-    def encode_query(self, item: Content) -> NoReturn:
+    def encode_query(self, item: EncoderInput) -> NoReturn:
         """Refuse: queries of this space are vectors.
 
         Raises:

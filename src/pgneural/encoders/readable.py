@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgneural.errors import TextTooLong
 from pgneural.printable import warn
-from pgneural.types import Content
+from pgneural.types import EncoderInput
 
 if TYPE_CHECKING:
     import tokenizers
@@ -88,7 +88,7 @@ class ReadableTokenizer:
             warn(f"the query has {length} tokens; {name} reads the first {limit}", stacklevel=3)
         return read
 
-    def checked(self, items: Sequence[Content], limit: int | None, name: str) -> tuple[list[str], list[int]]:
+    def checked(self, items: Sequence[EncoderInput], limit: int | None, name: str) -> tuple[list[str], list[int]]:
         """Return documents as a model is to read them, and how many tokens each has.
 
         Raises:
@@ -142,7 +142,7 @@ class ReadableTokenizer:
         return encoded
 
 
-def text_of(item: Content) -> str:
+def text_of(item: EncoderInput) -> str:
     """Return what a text encoder was given.
 
     Raises:

@@ -31,7 +31,7 @@ from pgneural.encoders.precision import (
 from pgneural.encoders.readable import ReadableTokenizer, text_of
 from pgneural.errors import DimensionMismatch, EncoderUnavailable
 from pgneural.extras import needed
-from pgneural.types import Content, Distance, Kind, Modality, Vector
+from pgneural.types import Distance, EncoderInput, Kind, Modality, Vector
 
 if TYPE_CHECKING:
     import tokenizers
@@ -141,7 +141,7 @@ class SentenceTransformerEncoder:
         self._model = changed
         return half
 
-    def encode_documents(self, items: Sequence[Content]) -> Vector:
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         """Return float32 vectors, shape (n, dimensions), in the order of the items.
 
         Raises:
@@ -163,7 +163,7 @@ class SentenceTransformerEncoder:
                 encode(batch)
         return vectors
 
-    def encode_query(self, item: Content) -> Vector:
+    def encode_query(self, item: EncoderInput) -> Vector:
         """Return one float32 vector, shape (dimensions,); a query that is too long is cut with a warning."""
         text = self.tokenizer.shortened(text_of(item), self._usable(self._query_prompt), self.name)
         vector: Vector = self._forward([text], self._query_prompt, "query")[0]
