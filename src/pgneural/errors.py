@@ -6,6 +6,7 @@
     ├── UnknownEncoder          (LookupError)
     ├── EncoderUnavailable      (OSError)
     ├── UnpermittedModel        (PermissionError)
+    ├── UnsupportedContent      (ValueError)  a content of a modality that nothing here cuts or encodes
     ├── TextTooLong             (ValueError)
     ├── DimensionMismatch       (ValueError)
     ├── EncoderMismatch         (ValueError)
