@@ -78,7 +78,8 @@ BEGIN
         number := jsonb_array_length(s.fields -> 'columns');
         UPDATE neural.spaces e SET relation = to_regclass(e.source), reconciled = NULL,
                fields = CASE WHEN e.fields IS NOT NULL THEN neural.numbered(to_regclass(e.source), names[:number], names[number + 1]) END
-         WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name;  -- with its extra vectors
+         WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name  -- with its extra vectors
+           AND e.relation IS NOT DISTINCT FROM s.relation;
         SELECT * INTO s FROM neural.spaces WHERE id = space;
     END IF;
     SELECT * INTO kept FROM neural.space_tables(space);

@@ -13,6 +13,30 @@ $$;
 COMMENT ON FUNCTION neural.vector_name(text) IS
 'The name of a type, a function or an operator class of pgvector with its schema, whatever the search_path';
 
+CREATE OR REPLACE FUNCTION neural.drop_made(name text, source regclass)
+RETURNS void
+LANGUAGE plpgsql STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    made regclass := to_regclass(name);
+    owner oid := (SELECT relowner FROM pg_class WHERE oid = source);
+BEGIN
+    IF made IS NULL THEN
+        RETURN;
+    ELSIF owner <> (SELECT relowner FROM pg_class WHERE oid = made)
+          OR NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = made AND a.attname IN ('embedding', 'lexemes') AND a.attnum > 0) THEN
+        RAISE EXCEPTION 'table % is in the catalog as one of search tables of %, but is none', made, coalesce(source::text, 'a table that is gone')
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Run neural.reconcile, in case the table has another owner of late; otherwise correct neural.spaces.';
+    END IF;
+    EXECUTE format('DROP TABLE %s', made);
+END
+$$;
+
+COMMENT ON FUNCTION neural.drop_made(text, regclass) IS
+'Drops a table of chunks, words or vectors, whose name the owner of its source may write into the catalog: only one of the same
+owner that looks like such a table';
+
 CREATE OR REPLACE FUNCTION neural.count_words_of(terms regclass)
 RETURNS void
 LANGUAGE plpgsql
@@ -282,7 +306,8 @@ BEGIN
             RAISE EXCEPTION 'table % has a search % already', source, attribute
             USING ERRCODE = 'PN400', HINT = 'neural.unwatch drops it; neural.create_space makes another space of it.';
         END IF;
-        EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', schema, before.chunk_table || '_terms', before.chunk_table);
+        PERFORM neural.drop_made(format('%I.%I', schema, before.chunk_table || '_terms'), source),
+                neural.drop_made(format('%I.%I', schema, before.chunk_table), source);
         DELETE FROM neural.spaces e WHERE e.id = before.id;  -- of a table that was dropped
     END LOOP;
     INSERT INTO neural.spaces (source, relation, attribute, chunk_table, encoder, revision, options, dimensions, distance, max_tokens,
@@ -339,12 +364,9 @@ BEGIN
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
     END IF;
     PERFORM neural.unwatch_spaces(ids);
-    FOR space IN SELECT k.chunks, k.terms FROM neural.spaces s, neural.space_tables(s.id) k WHERE s.id = ANY (ids)
+    FOR space IN SELECT k.chunks, k.terms, s.relation FROM neural.spaces s, neural.space_tables(s.id) k WHERE s.id = ANY (ids)
                   ORDER BY s.kind = 'dense' LOOP  -- extra vectors before their chunks
-        EXECUTE format('DROP TABLE IF EXISTS %s', space.terms);
-        IF space.chunks IS NOT NULL THEN
-            EXECUTE format('DROP TABLE IF EXISTS %s', space.chunks);
-        END IF;
+        PERFORM neural.drop_made(space.terms, space.relation), neural.drop_made(space.chunks, space.relation);
     END LOOP;
     DELETE FROM neural.changes c WHERE c.space_id = ANY (ids);
     DELETE FROM neural.spaces s WHERE s.id = ANY (ids);

@@ -140,7 +140,7 @@ BEGIN
     END IF;
     PERFORM neural.make_tables(made);
     PERFORM neural.make_vectors(made, e.kind, e.encoder, e.dimensions, e.revision, e.options) FROM neural.spaces e
-      WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name AND e.kind <> 'dense';
+      WHERE e.relation = s.relation AND e.attribute = s.attribute AND e.name = s.name AND e.kind <> 'dense';
     PERFORM neural.rebuild_triggers(made);
     PERFORM neural.mark_all(made, source);
     RETURN made;
@@ -219,9 +219,9 @@ BEGIN
         RAISE EXCEPTION '%', why USING ERRCODE = 'PN400', HINT = 'Wait for the workers, run pgneural space index, or force it.';
     END IF;
     UPDATE neural.spaces e SET state = 'standby', switched_at = clock_timestamp()
-     WHERE e.source = s.source AND e.attribute = s.attribute AND e.state = 'serving';
+     WHERE e.relation = s.relation AND e.attribute = s.attribute AND e.state = 'serving';
     UPDATE neural.spaces e SET state = 'serving', switched_at = clock_timestamp()
-     WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name;  -- with its extra vectors
+     WHERE e.relation = s.relation AND e.attribute = s.attribute AND e.name = s.name;  -- with its extra vectors
 END
 $$;
 
@@ -281,7 +281,8 @@ BEGIN
         USING ERRCODE = 'PN400', HINT = 'Wait for the workers; pgneural status tells.';
     END IF;
     PERFORM neural.drop_vectors_of(s.id);
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', schema, s.chunk_table || '_terms', schema, s.chunk_table);
+    PERFORM neural.drop_made(format('%I.%I', schema, s.chunk_table || '_terms'), s.relation),
+            neural.drop_made(format('%I.%I', schema, s.chunk_table), s.relation);
     DELETE FROM neural.spaces e WHERE e.id = s.id;
     IF source = 'neural.documents'::regclass THEN
         UPDATE neural.spaces e SET reads = NULL
@@ -312,7 +313,7 @@ BEGIN
                            own || substr(renamed.before, length(serving.chunk_table) + 1));
         END LOOP;
         UPDATE neural.spaces e SET chunk_table = own || substr(e.chunk_table, length(serving.chunk_table) + 1)
-         WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = serving.name;
+         WHERE e.relation = s.relation AND e.attribute = s.attribute AND e.name = serving.name;
     END IF;
     PERFORM neural.rebuild_triggers(e.id) FROM neural.spaces e
       WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';

@@ -8,6 +8,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format('%I.%I', (parse_ident(e.source))[1], e.chunk_table)
       FROM neural.spaces s JOIN neural.spaces e ON e.source = s.source AND e.attribute = s.attribute AND e.name = s.name
+           AND e.relation IS NOT DISTINCT FROM s.relation  -- and not of another table that had this name
      WHERE s.id = space AND s.kind = 'dense' AND e.kind <> 'dense' ORDER BY e.kind
 $$;
 
@@ -58,7 +59,7 @@ BEGIN
                    name || '_pkey', keys);
     EXECUTE format('COMMENT ON TABLE %I.%I IS %L', schema, name, format('%s vectors of the chunks in %s', kind, kept.chunks));
     PERFORM neural.bind_vectors(space);
-    IF NOT of_documents THEN  -- those of collections are indexed when they are worth it
+    IF NOT of_documents OR s.state <> 'serving' THEN  -- that of a new collection is made after its first load
         PERFORM neural.make_index(made);
     END IF;
     PERFORM neural.follow_source(to_regclass(format('%I.%I', schema, name)), s.relation);
@@ -105,6 +106,7 @@ AS $$
 DECLARE
     s neural.spaces;
     found_one boolean := false;
+    lacked_one boolean := false;
 BEGIN
     IF kind NOT IN ('sparse', 'tokens') THEN
         RAISE EXCEPTION 'the kind of the vectors is %, expected sparse or tokens', kind USING ERRCODE = 'PN400';
@@ -114,11 +116,9 @@ BEGIN
                 AND e.kind = 'dense' ORDER BY e.id
     LOOP
         found_one := true;
-        IF EXISTS (SELECT FROM neural.spaces e WHERE e.source = s.source AND e.attribute = s.attribute AND e.name = s.name
-                      AND e.kind = add_vectors.kind) THEN
-            RAISE EXCEPTION '%.% has vectors of kind % already', source, attribute, kind
-            USING ERRCODE = 'PN400', HINT = 'neural.drop_vectors drops them.';
-        END IF;
+        CONTINUE WHEN EXISTS (SELECT FROM neural.spaces e WHERE e.relation = s.relation AND e.attribute = s.attribute
+                                 AND e.name = s.name AND e.kind = add_vectors.kind);
+        lacked_one := true;
         PERFORM neural.make_vectors(s.id, kind, encoder, dimensions, revision, options);
         IF s.reads IS NOT NULL THEN
             PERFORM neural.mark_all(s.id, source);
@@ -127,6 +127,9 @@ BEGIN
     IF NOT found_one THEN
         RAISE EXCEPTION 'table % has no search %', source, attribute
         USING ERRCODE = 'PN404', HINT = 'neural.status lists them.';
+    ELSIF NOT lacked_one THEN
+        RAISE EXCEPTION '%.% has vectors of kind % already', source, attribute, kind
+        USING ERRCODE = 'PN400', HINT = 'neural.drop_vectors drops them.';
     END IF;
 END
 $$;
@@ -145,9 +148,10 @@ DECLARE
     dropped integer := 0;
 BEGIN
     FOR e IN SELECT x.* FROM neural.spaces s JOIN neural.spaces x ON x.source = s.source AND x.attribute = s.attribute AND x.name = s.name
+                    AND x.relation IS NOT DISTINCT FROM s.relation
               WHERE s.id = space AND s.kind = 'dense' AND x.kind <> 'dense' AND x.kind = coalesce(drop_vectors_of.kind, x.kind)
     LOOP
-        EXECUTE format('DROP TABLE IF EXISTS %I.%I', (parse_ident(e.source))[1], e.chunk_table);
+        PERFORM neural.drop_made(format('%I.%I', (parse_ident(e.source))[1], e.chunk_table), e.relation);
         DELETE FROM neural.spaces d WHERE d.id = e.id;
         dropped := dropped + 1;
     END LOOP;

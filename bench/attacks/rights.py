@@ -273,14 +273,17 @@ def _forged() -> Iterator[tuple[str, Attempt]]:
     calls = [
         "collect({0})", "take({0}, 9, true)", "claim({0}, 'x', 9, '1 hour')", "release({0}, 'x', '[[1]]')",
         "fail({0}, 'x', '[]', 1)", "retry({0})", "index_words({0}, '[[1]]')", "recount({0})", "write_counts({0})",
-        "fold_counts({0})", "follow({0})", "reconcile('theirs.notes')", "watch_again({0})", "unwatch('theirs.notes')",
+        "fold_counts({0})", "follow({0})", "reconcile('theirs.notes')", "rebuild_triggers({0})", "unwatch('theirs.notes')",
         "unwatch_spaces(ARRAY[{0}])", "unwatch_table('notes_search', 'theirs')", "mark_all({0}, 'theirs.notes')",
         "create_space('theirs.notes', 'search', 'new', 'hash', 64)", "switch_space('theirs.notes', 'search', 'new', true)",
         "watch('theirs.notes', '{{body}}', attribute => 'b', encoder => 'hash')", "make_index({0})", "make_tables({0})",
         "follow_source('theirs.notes_search', 'mine.notes')", "follow_row_security('theirs.notes_search', 'mine.notes')",
         "grant_worker('{1}')", "grant_owner('{1}')", "grant_application('{1}')", "work_as_owner({0})",
         "watch_table('theirs.notes', 'notes_search', '', '{{body}}')", "drop_space('theirs.notes', 'search', 'main')",
-        "watch_documents()",
+        "watch_documents()", "add_vectors('theirs.notes', 'search', 'sparse', '/srv/model', 30)",
+        "make_vectors({0}, 'sparse', '/srv/model', 30, '', '{{}}')", "drop_vectors('theirs.notes', 'search')",
+        "drop_vectors_of({0})", "bind_vectors({0})", "count_words_of('theirs.notes_search_terms')",
+        "drop_made('theirs.notes_search', 'theirs.notes')", "drop_made('theirs.notes_search', 'mine.notes')",
     ]  # fmt: skip
     for call in calls:
         steps = [

@@ -119,6 +119,7 @@ class EncodeJob:
         """Claim rows of a space; return how many."""
         with self._engine.begin() as connection:
             claim = queue.claim(connection, tables.space.id, self._worker, most)
+            tables.look_again(connection)
         if claim.versions:
             self.shares.append(SpaceShare(tables, claim, list(claim.versions)))
         return len(claim.versions)
@@ -151,7 +152,7 @@ class EncodeJob:
             share.done.reused += sum(piece.hash not in new for piece in batch.chunks)
             batch.give(found | new)
             with self._apart(share):
-                batch.add_extra(self._source(share))
+                self._add_extra(share, batch)
                 self._store(share, batch)
             share.finish(row.source.key for row in batch.rows)
 
@@ -231,6 +232,24 @@ class EncodeJob:
                 batch.rows.remove(row)
         self._fail(share, errors)
         return new
+
+    def _add_extra(self, share: SpaceShare, batch: Batch) -> None:
+        """Make the extra vectors; rows for which that fails are noted, and left out."""
+        for extra in batch.extra:
+            extra.load()  # a model that is not here is an error of the space, and not of a row
+        try:
+            batch.add_extra(self._source(share))
+        except Exception as error:
+            self._refuse(error)
+            errors = {}
+            for row in list(batch.rows):
+                row.extra.clear()
+                try:
+                    Batch(share.tables, [row]).add_extra(self._source(share))
+                except Exception as one:
+                    errors[row.source.key] = self._refuse(one)
+                    batch.rows.remove(row)
+            self._fail(share, errors)
 
     def _store(self, share: SpaceShare, batch: Batch) -> None:
         started = time.perf_counter()

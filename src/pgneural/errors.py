@@ -6,7 +6,7 @@
     ├── UnknownEncoder          (LookupError)
     ├── EncoderUnavailable      (OSError)
     ├── UnpermittedModel        (PermissionError)
-    ├── UnsupportedContent      (ValueError)  a content of a modality that nothing here cuts or encodes
+    ├── UnsupportedContent      (ValueError)
     ├── TextTooLong             (ValueError)
     ├── DimensionMismatch       (ValueError)
     ├── EncoderMismatch         (ValueError)

@@ -65,6 +65,18 @@ class ExtraVectors:
             require_encoder(space, encoder)
         return encoder
 
+    def load(self) -> None:
+        """Load the encoder; errors are those of `encoder`."""
+        _ = self.encoder
+
+    def claim(self, connection: sa.Connection) -> None:
+        """Make sure that the stored vectors are of one revision of the encoder, before any are stored.
+
+        Raises:
+            EncoderMismatch: Another revision made those that are there.
+        """
+        claim_revision(connection, self.space, self.encoder.name, self.encoder.revision)
+
     def encode_query(self, text: str) -> Vector:
         """Return weights, shape (d,), or vectors of tokens, shape (t, d)."""
         return self.encoder.encode_query(text)
@@ -89,6 +101,7 @@ class ExtraVectors:
                 break
             vectors = list(self.encode([chunk for _, chunk in lacking]))
             with engine.begin() as connection:
+                self.claim(connection)
                 completed += insert(connection, tables, self.space, vectors)
             after = lacking[-1][0], lacking[-1][1].ordinal
         if self.space.kind == "sparse":
@@ -120,7 +133,7 @@ class ExtraVectors:
         """
         vectors = [vector for row in rows for vector in row.extra.get(self.space.kind, ())]
         if vectors:
-            claim_revision(connection, self.space, self.encoder.name, self.encoder.revision)
+            self.claim(connection)
             insert(connection, tables, self.space, vectors)
 
     def encode(self, chunks: Sequence[Lacking]) -> Iterator[ExtraVector]:

@@ -294,6 +294,9 @@ class Ingest:
         by_id = {plan.record.external_id: plan for plan in batch}
         for extra in self._extra:
             chunks = [c for id_, plan in by_id.items() for c in unstored(id_, plan.record.title, plan.chunks or ())]
+            if chunks:
+                with self.engine.begin() as connection:
+                    extra.claim(connection)
             for vector in extra.encode(chunks):
                 by_id[vector.key].extra.setdefault(extra.space.kind, []).append(vector)
 

@@ -207,7 +207,9 @@ class Searcher:
         return self._chunks[space.id]
 
     def _target(self, connection: sa.Connection, space: Space) -> Target:
-        extra = {kind: each.space for kind, each in self._extra_of(space).items()}
+        if space.id not in self._extra:  # over the connection that is in use
+            self._read_extra(connection, space)
+        extra = {kind: each.space for kind, each in self._extra[space.id].items()}
         return target_of(connection, space, self._chunks_of(space), extra)
 
     def _extra_of(self, space: Space) -> Mapping[str, ExtraVectors]:
@@ -221,7 +223,7 @@ class Searcher:
         before, encoders = self._extra.get(space.id, {}), self._extra_encoders
         self._extra[space.id] = {
             kind: before[kind]
-            if kind in before and before[kind].space.id == found.id
+            if kind in before and _same(before[kind].space, found)
             else ExtraVectors(found, encoders.get(kind))
             for kind, found in extra_spaces(connection, space).items()
         }
@@ -241,3 +243,8 @@ class Searcher:
             finally:
                 if self.engine.pool is not pool:
                     connection.detach()  # the database was closed meanwhile, and this connection is to be, too
+
+
+def _same(one: Space, other: Space) -> bool:
+    """Whether two rows of the catalog are of one space, and of one revision of its encoder."""
+    return (one.id, one.revision) == (other.id, other.revision)

@@ -175,6 +175,8 @@ class TransactionalSync:
         with connection.begin_nested():
             keys = queue.take(connection, self._tables.space.id, BATCH_ROWS, own=own)
             left = keys if self._tables.chunks is not None else []
+            if left:
+                self._tables.look_again(connection)
             while left:
                 left = left[self._stored(connection, left) :]
         self.report.rows += len(keys)

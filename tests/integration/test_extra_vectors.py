@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Database, LateInteraction, Searchable, TableSearch
 from pgneural.cli import main
+from pgneural.encode_job import drain
 from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
+from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidQuery, InvalidSpace, TransactionConflict, UnknownSpace, UnpermittedModel
+from pgneural.store import queue
+from pgneural.store.definition import change_statements
+from pgneural.store.space import extra_spaces
+from pgneural.store.space_tables import SpaceTables
+from pgneural.store.spaces import SearchName, patiently, spaces_of
 from pgneural.types import Mode
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute
@@ -237,10 +246,7 @@ def test_a_class_is_searched_in_several_databases(
 
 
 def execute_vectors(db: Database, source: str, kind: str) -> None:
-    from pgneural.store.spaces import SearchName, patiently
-
     values = {"source": source, "kind": kind}
-    assert SearchName(source, "search")
     patiently(db.engine, "SELECT neural.add_vectors(to_regclass(:source), 'search', :kind, 'x', 3)", values)
 
 
@@ -337,3 +343,90 @@ def test_spaces_are_compared_as_they_are_searched(db: Database, execute: Execute
         assert [space.mean["ndcg@10"] for space in compared.spaces] == [1.0, 1.0], mode
     sparse = db.compare_spaces("pets.search", "small", {"q": QUERY}, mode=Mode.SPARSE)
     assert sparse.overlap == 1
+
+
+def test_a_search_with_further_vectors_is_changed(table: TableSearch[Any], db: Database, execute: Execute) -> None:
+    """A migration that changes the language changes the row of the search, and not those of its further vectors."""
+    definition = Note.search.definition
+    with db.engine.begin() as connection:
+        for statement in change_statements(definition, replace(definition, language="german")):
+            connection.execute(statement)
+    rows = execute("SELECT kind, chunk_table, language FROM neural.spaces ORDER BY kind")
+    assert rows == [
+        ("dense", "notes_search", "german"),
+        ("sparse", "notes_search_sparse", "english"),
+        ("tokens", "notes_search_tokens", "english"),
+    ]
+
+
+def test_rows_that_are_claimed_after_vectors_were_added_get_them(
+    db: Database, filled: list[str], tiny_sparse: Path, execute: Execute
+) -> None:
+    with db.engine.begin() as connection:
+        (space,) = spaces_of(connection, SearchName("public.notes", "search"))
+        tables = SpaceTables.of(connection, space)  # as of before
+        queue.collect(connection, space.id)
+    db.add_vectors("notes.search", sparse=tiny_sparse)
+    with db.engine.begin() as connection:
+        queue.collect(connection, space.id)
+    drain(db.engine, tables, HashEncoder)
+    assert execute("SELECT count(*) FROM notes_search_sparse") == [(ROWS,)]
+
+
+def test_a_row_that_the_model_refuses_does_not_stop_the_others(
+    db: Database, filled: list[str], tiny_sparse: Path, execute: Execute, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = SparseTransformerEncoder.encode_documents
+
+    def picky(self: SparseTransformerEncoder, items: Sequence[str]) -> Any:
+        if filled[3] in items:
+            raise ValueError("not this one")
+        return usual(self, items)
+
+    monkeypatch.setattr(SparseTransformerEncoder, "encode_documents", picky)
+    db.add_vectors("notes.search", sparse=tiny_sparse)
+    work(url)
+    assert execute("SELECT count(*) FROM notes_search_sparse") == [(ROWS - 1,)]
+    ((error,),) = execute("SELECT error FROM neural.pending")
+    assert "not this one" in error
+
+
+def test_nobody_drops_a_table_because_a_catalog_row_names_it(
+    db: Database, filled: list[str], execute: Execute, tiny_sparse: Path
+) -> None:
+    db.add_vectors("notes.search", sparse=tiny_sparse)
+    execute("CREATE TABLE precious (id int)")
+    execute("CREATE ROLE mallory")
+    execute("CREATE TABLE embedded (embedding int)")
+    execute("ALTER TABLE embedded OWNER TO mallory")
+    for name in ("precious", "embedded"):
+        execute("UPDATE neural.spaces SET chunk_table = %s WHERE kind = 'sparse'", name)
+        for call in ("drop_vectors('notes', 'search')", "unwatch('notes')"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="but is none"):
+                execute(f"SELECT neural.{call}")
+    assert execute("SELECT count(*) FROM precious") == [(0,)]
+    execute("DROP TABLE embedded")
+    execute("DROP ROLE mallory")
+
+
+def test_vectors_of_a_table_that_had_the_name_before_are_not_taken(
+    table: TableSearch[Any], db: Database, execute: Execute, url: str
+) -> None:
+    """The catalog still has the sparse vectors of a table that was renamed, and another table has its name now."""
+    execute("ALTER TABLE notes RENAME TO evil")
+    execute("DELETE FROM neural.spaces WHERE kind <> 'sparse'")
+    execute("ALTER TABLE notes_search RENAME TO evil_search")
+    execute("ALTER TABLE notes_search_terms RENAME TO evil_search_terms")
+    execute("ALTER INDEX notes_search_pkey RENAME TO evil_pkey")
+    execute("ALTER INDEX notes_search_terms_pkey RENAME TO evil_terms_pkey")
+    execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
+    execute("INSERT INTO notes VALUES (1, 'a fox')")
+    execute(
+        "INSERT INTO neural.spaces (source, relation, attribute, chunk_table, encoder, revision, dimensions, distance,"
+        " max_tokens, overlap, reads)"
+        " VALUES ('public.notes', 'notes'::regclass, 'search', 'notes_search', 'hash', '', 256, 'cosine', 512, 64, '-')"
+    )
+    with db.engine.begin() as connection:
+        (space,) = spaces_of(connection, SearchName("public.notes", "search"))
+        assert extra_spaces(connection, space) == {}
+    assert execute("SELECT neural.extra_tables(%s)", space.id) == []

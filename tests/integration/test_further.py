@@ -119,7 +119,9 @@ def test_rows_without_a_common_word_are_no_sparse_hits_and_the_index_is_used(db:
             reverse=True,
         )
         assert sum(hit.score for hit in hits) >= 0.9 * sum(expected[:10])
-    assert any("documents_counts_sparse_idx" in stage.indexes for stage in made.explain("fox", mode="sparse").stages)
+    assert any(
+        "documents_counts_sparse_embedding_idx" in stage.indexes for stage in made.explain("fox", mode="sparse").stages
+    )
 
 
 def test_another_encoder_is_refused(db: Database, tiny_sparse: Path, tiny_late: Path) -> None:

@@ -95,8 +95,8 @@ def recall(key: str) -> bool | None:
 
 def remember(key: str, keeps: bool) -> None:
     """Write down the outcome of a trial, where the folder can be written to."""
-    path = _path()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # no folder to write to, or no home
+        path = _path()
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps({**_read(), key: keeps}))
@@ -106,7 +106,7 @@ def remember(key: str, keeps: bool) -> None:
 def _read() -> Mapping[str, Any]:
     try:
         found = json.loads(_path().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return {}
     return found if isinstance(found, dict) else {}
 

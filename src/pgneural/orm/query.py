@@ -269,9 +269,9 @@ class SearchQuery(Generative, Generic[E]):
         query = self.encoded(searcher)
         if self.pairs or refinement_of(query, self.search_options):
             raise InvalidQuery("explain is of the statement; leave rerank, diverse and group_by out")
-        hits: Any = self.all(session)
+        hits: Any = self.all(session)  # which may find that another space answers
         with translated():
-            return explain(connection, searcher.target(self._revision(searcher)), query, hits)
+            return explain(connection, searcher.target(self._revision(searcher)), self.encoded(searcher), hits)
 
     def _may_have_criteria(self, session: Session) -> bool:
         """Whether ``with_loader_criteria`` may narrow the rows: by an option, or by a listener of the session."""

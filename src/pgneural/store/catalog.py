@@ -269,8 +269,8 @@ def create_extra(
     if kind in extra_spaces(connection, space):
         return
     arguments = {"kind": kind, "encoder": encoder.name, "dimensions": encoder.dimensions, "revision": encoder.revision}
-    values = {**arguments, "space": space.id, "options": json.dumps(dict(options))}
-    connection.execute(_MAKE_VECTORS, values)
+    values = {**arguments, "attribute": space.attribute, "options": json.dumps(dict(options))}
+    connection.execute(_ADD_VECTORS, values)
 
 
 def require_same_space(connection: sa.Connection, space: Space) -> None:
@@ -404,8 +404,8 @@ _SUFFIXES = (
     "_embedding_old",
     "_sparse",
     "_sparse_pkey",
-    "_sparse_idx",
-    "_sparse_new",
+    "_sparse_embedding_idx",
+    "_sparse_embedding_new",
     "_tokens",
     "_tokens_pkey",
 )
@@ -432,8 +432,9 @@ def _create_view(connection: sa.Connection, name: str) -> None:
     execute_script(connection, f"COMMENT ON VIEW {view} IS {comment}")
 
 
-_MAKE_VECTORS = sa.text("""
-SELECT neural.make_vectors(:space, :kind, :encoder, :dimensions, :revision, CAST(:options AS jsonb))""")
+_ADD_VECTORS = sa.text("""
+SELECT neural.add_vectors(
+       'neural.documents', :attribute, :kind, :encoder, :dimensions, :revision, CAST(:options AS jsonb))""")
 
 _MAKE_TABLES = sa.text("SELECT neural.make_tables(:space)")
 

@@ -227,7 +227,7 @@ def change_statements(before: SearchDefinition, after: SearchDefinition) -> Iter
     yield unwatch_statement(before)
     changed = {**after.catalog(), "vector_index": after.index.as_json()}
     assignments = ", ".join(f"{name} = {sql_value(value)}" for name, value in changed.items())
-    yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)}")  # noqa: S608
+    yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)} AND kind = 'dense'")  # noqa: S608
     if after.reads is not None:
         yield from watch_statements(after)
         terms = quoted_table(f"{after.name}_terms", after.schema)

@@ -45,7 +45,9 @@ def indexed_of(space: Space) -> Indexed:
 
 def extra_spaces(connection: sa.Connection, space: Space) -> dict[str, Space]:
     """Return the extra vectors of the chunks of a space, by kind: ``sparse`` and ``tokens``."""
-    same = Space.source == space.source, Space.attribute == space.attribute, Space.name == space.name
+    own = sa.select(Space.relation).where(Space.id == space.id).correlate(None).scalar_subquery()
+    table = Space.source == space.source, Space.relation.is_not_distinct_from(own)  # not of another of this name
+    same = *table, Space.attribute == space.attribute, Space.name == space.name
     with Session(connection, expire_on_commit=False) as session:
         found = session.scalars(sa.select(Space).where(*same, Space.kind != "dense").options(*WITHOUT_TIMES))
         return {extra.kind: extra for extra in found}

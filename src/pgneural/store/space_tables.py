@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from pgneural.errors import EncoderMismatch
 from pgneural.store.copying import BYTEA, INTEGER, TEXT, copies, copy, has_binary_form
-from pgneural.store.engine import quoted
+from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import Space
 from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Storage
@@ -136,6 +136,11 @@ class SpaceTables:
         extra = extra_spaces(connection, space) if found.chunks is not None else {}
         return cls(space, found.chunks, found.terms, types, extra, found.schema)
 
+    def look_again(self, connection: sa.Connection) -> None:
+        """See which extra vectors there are, once rows are claimed: those that come later make the rows wait again."""
+        if self.chunks is not None:
+            self.extra = extra_spaces(connection, self.space)
+
     def sql(self, statement: str, **more: str) -> sa.TextClause:
         """Fill in the names of the tables and of their keys, and `more`."""
         names = {**self._names, **more}
@@ -180,7 +185,8 @@ class SpaceTables:
 
     def analyze(self, connection: sa.Connection) -> None:
         """Make the statistics of the tables anew; a role that may not gets a warning from the server."""
-        for table in filter(None, (self.chunks, self.terms)):
+        extra = [quoted_table(space.chunk_table, self.schema) for space in self.extra.values()]
+        for table in filter(None, (self.chunks, self.terms, *extra)):
             connection.execute(sa.text(f"ANALYZE {table}"))
 
     def existing(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:

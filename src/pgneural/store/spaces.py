@@ -302,7 +302,8 @@ _DESCRIBED = """
 SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s.max_tokens, t.pending, t.failed,
        coalesce((SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(k.chunks)), 0),
        coalesce(pg_total_relation_size(to_regclass(k.chunks)), 0)
-           + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0),
+           + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0)
+           + coalesce((SELECT sum(pg_total_relation_size(to_regclass(e))) FROM neural.extra_tables(s.id) e), 0)::bigint,
        neural.readiness_problem(s.id), ARRAY(SELECT e.kind FROM neural.spaces e
             WHERE (e.source, e.attribute, e.name) = (s.source, s.attribute, s.name) AND e.kind <> 'dense' ORDER BY 1)
   FROM neural.spaces s JOIN neural.status t ON t.id = s.id

@@ -209,4 +209,4 @@ def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None
 
 def index_name(chunks: Table) -> str:
     """Return the name of the vector index of a chunk table, or of a table of extra vectors."""
-    return f"{chunks.name}_embedding_idx" if "text" in chunks.c else f"{chunks.name}_idx"
+    return f"{chunks.name}_embedding_idx"
