@@ -11,12 +11,19 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from pgneural import encoders, migrate
-from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.collection import Collection
 from pgneural.comparison import Comparison, compare
-from pgneural.encoders.permitted import permit, permitted_options
-from pgneural.errors import EncoderMismatch, InvalidIndex, InvalidSpace, UnknownLanguage, UnknownSpace
+from pgneural.encoders.permitted import permit
+from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.extra_vectors import encoder_of as extra_encoder
+from pgneural.opening import (
+    encoder_of,
+    encoder_of_space,
+    require_same_encoder,
+    require_same_keeping,
+    require_same_wording,
+    usual_chunking,
+)
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
 from pgneural.store.engine import (
@@ -168,20 +175,20 @@ class Database:
             migrate.require_current(connection)
             space = catalog.find_space(connection, name)
         if space is None:
-            loaded = _make(encoder or encoders.DEFAULT, options)
+            loaded = encoder_of(encoder or encoders.DEFAULT, options)
             identity = {name: options[name] for name in encoders.IDENTITY if name in options}
             with translated(), self.engine.begin() as connection:
                 boost = 1.0 if title_boost is None else title_boost
                 wording = catalog.Wording(language or "english", boost, language_by)
                 keeping = catalog.Keeping(storage, index)
                 space = catalog.create_collection(
-                    connection, name, loaded, _chunking(loaded), identity, wording, keeping
+                    connection, name, loaded, usual_chunking(loaded), identity, wording, keeping
                 )
             encoder = loaded
         else:
-            _require_same_keeping(space, storage, index)
-        _require_same(space, encoder, options)
-        _require_same_wording(
+            require_same_keeping(space, storage, index)
+        require_same_encoder(space, encoder, options)
+        require_same_wording(
             space,
             catalog.Wording(
                 language or space.language, title_boost or space.title_boost, language_by or space.language_by
@@ -409,7 +416,7 @@ class Database:
         options: dict[str, Any],
         extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
     ) -> Collection:
-        return Collection(self.engine, space, functools.partial(_opened, space, encoder, options), extra)
+        return Collection(self.engine, space, functools.partial(encoder_of_space, space, encoder, options), extra)
 
     def _add_extra(self, space: Space, wanted: Mapping[str, str | Path | ExtraEncoder | None]) -> None:
         """Give a collection the extra vectors that it has not yet; refuse another encoder than it has."""
@@ -449,60 +456,3 @@ def embedded(path: str | Path) -> Database:
     if not database.current():
         database.upgrade()
     return database
-
-
-def _make(encoder: str | Path | Encoder, options: dict[str, Any]) -> Encoder:
-    if not isinstance(encoder, (str, Path)):
-        return encoder
-    permit(encoder)  # the program names it
-    return encoders.get(encoder, **options)
-
-
-def _opened(space: Space, encoder: str | Path | Encoder | None, options: dict[str, Any]) -> Encoder:
-    """Return the encoder of a collection: the one that is given, or, where the host permits it, that of its row."""
-    if encoder is not None:
-        return _make(encoder, {**space.options, **options})
-    return encoders.get(space.encoder, **permitted_options(space.encoder, space.options), **options)
-
-
-def _chunking(encoder: Encoder) -> catalog.Chunking:
-    tokens = min(encoder.max_tokens or CHUNK_TOKENS, CHUNK_TOKENS)
-    return catalog.Chunking(tokens, tokens // OVERLAP_SHARE)
-
-
-def _require_same(space: Space, encoder: str | Path | Encoder | None, options: Mapping[str, Any]) -> None:
-    if isinstance(encoder, (str, Path)) and encoders.canonical(encoder) != space.encoder:
-        raise EncoderMismatch(
-            f"collection {space.attribute!r} was encoded by {space.encoder}, not by {encoder}; "
-            "leave the encoder out, or index into a new collection"
-        )
-    for name in encoders.IDENTITY:
-        if name in options and options[name] != space.options.get(name):
-            raise EncoderMismatch(
-                f"collection {space.attribute!r} was made with {name} {space.options.get(name)}, not "
-                f"{options[name]}; leave it out, or index into a new collection"
-            )
-
-
-def _require_same_keeping(space: Space, storage: Storage | str | None, index: VectorIndex | None) -> None:
-    if storage is not None and storage != space.storage:
-        raise InvalidIndex(f"collection {space.attribute!r} has {space.storage} columns; index into a new collection")
-    has = VectorIndex.of(space.vector_index)
-    if index is not None and (index.method, index.precision, index.dimensions) != (
-        has.method, has.precision, has.dimensions
-    ):  # fmt: skip
-        raise InvalidIndex(f"collection {space.attribute!r} is indexed in another way; call its reindex")
-
-
-def _require_same_wording(space: Space, wording: catalog.Wording) -> None:
-    has = catalog.Wording(space.language, space.title_boost, space.language_by)
-    if wording != has:
-        raise UnknownLanguage(
-            f"collection {space.attribute!r} reads words as {_said(has)}, not as {_said(wording)}; "
-            "index into a new collection"
-        )
-
-
-def _said(wording: catalog.Wording) -> str:
-    by = f", language by {wording.language_by}" if wording.language_by else ""
-    return f"language {wording.language}, title boost {wording.title_boost:g}{by}"

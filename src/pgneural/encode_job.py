@@ -143,7 +143,7 @@ class EncodeJob:
         batches: dict[int, Batch] = {}
         for share in shares:
             with self._apart(share):
-                batches[id(share)] = self._read(share)
+                batches[id(share)] = self.read(share)
         shares = [share for share in shares if id(share) in batches]
         found, new = self._vectors(shares, batches)
         for share in shares:
@@ -153,7 +153,7 @@ class EncodeJob:
             batch.give(found | new)
             with self._apart(share):
                 self._add_extra(share, batch)
-                self._store(share, batch)
+                self.store(share, batch)
             share.finish(row.source.key for row in batch.rows)
 
     @contextlib.contextmanager
@@ -167,7 +167,7 @@ class EncodeJob:
             share.broken = error
             self._give_back(share, share.left)
 
-    def _read(self, share: SpaceShare) -> Batch:
+    def read(self, share: SpaceShare) -> Batch:
         """Read and cut the next rows of a share; those that cannot be are noted."""
         where = self._source(share)
         try:
@@ -251,7 +251,8 @@ class EncodeJob:
                     batch.rows.remove(row)
             self._fail(share, errors)
 
-    def _store(self, share: SpaceShare, batch: Batch) -> None:
+    def store(self, share: SpaceShare, batch: Batch) -> None:
+        """Store what was made of the rows of a share; where that fails, row by row."""
         started = time.perf_counter()
         try:
             self._store_together(share, batch, batch.rows)

@@ -133,20 +133,20 @@ class Ingest:
     def run(self, records: Iterable[Record | BadRecord]) -> Report:
         """Store the records; return what was done."""
         with (
-            closing(self._connected()) as reader,
-            closing(self._connected()) as writer,
+            closing(self.connected()) as reader,
+            closing(self.connected()) as writer,
             ThreadPoolExecutor(1) as ahead,
             ThreadPoolExecutor(1) as behind,
         ):
             compared: Future[list[_Planned]] | None = None
             written: Future[Written] | None = None
             for batch in chain(self._batches(records), [None]):  # one more round, for the last batch compared
-                following = ahead.submit(self._compared, batch, reader) if batch else None
+                following = ahead.submit(self.compare, batch, reader) if batch else None
                 if compared:
                     planned = compared.result()
-                    new = self._encoded(planned)
+                    new = self.encode(planned)
                     self._count(written)
-                    written = behind.submit(self._written, planned, new, writer)
+                    written = behind.submit(self.write, planned, new, writer)
                 compared = following
             self._count(written)
             writer.flush()
@@ -171,10 +171,11 @@ class Ingest:
                 "mend them and index again"
             )
 
-    def _connected(self) -> Writer:
+    def connected(self) -> Writer:
+        """Return what reads and writes over a connection of its own; close it."""
         return Writer(self.engine, self._space)
 
-    def _written(self, batch: Sequence[_Planned], new: dict[bytes, Vector], writer: Writer) -> Written:
+    def write(self, batch: Sequence[_Planned], new: dict[bytes, Vector], writer: Writer) -> Written:
         """Write a batch, and keep what was made; where somebody else was quicker, compare and encode it again."""
         while True:
             if new:
@@ -183,8 +184,8 @@ class Ingest:
             try:
                 return writer.write([plan.encoded(new) for plan in batch])
             except ChangedMeanwhile:
-                batch = self._compared([(plan.record, plan.metadata) for plan in batch], writer)
-                new = self._encoded(batch)
+                batch = self.compare([(plan.record, plan.metadata) for plan in batch], writer)
+                new = self.encode(batch)
 
     def _count(self, writing: Future[Written] | None) -> None:
         """Wait for a batch to be written, and report it."""
@@ -248,7 +249,7 @@ class Ingest:
             return BadRecord(record.origin, f"embedding {problem}")
         return check(record)
 
-    def _compared(self, batch: Sequence[_Accepted], reader: Writer) -> list[_Planned]:
+    def compare(self, batch: Sequence[_Accepted], reader: Writer) -> list[_Planned]:
         """Cut the documents that are new or whose content changed; look up the vectors they can keep."""
         stored = reader.hashes([record.external_id for record, _ in batch])
         planned = [self._planned(record, metadata, stored.get(record.external_id)) for record, metadata in batch]
@@ -278,7 +279,7 @@ class Ingest:
         vector = b"" if record.embedding is None else record.embedding.tobytes()
         return fingerprint(record.title, record.content, vector, self._cut)
 
-    def _encoded(self, batch: Sequence[_Planned]) -> dict[bytes, Vector]:
+    def encode(self, batch: Sequence[_Planned]) -> dict[bytes, Vector]:
         """Encode, in one call for the whole batch, the chunks that have no vector yet; equal ones once."""
         wanted = {hash_: text for plan in batch for hash_, text in plan.to_encode().items()}
         new: dict[bytes, Vector] = {}

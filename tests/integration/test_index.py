@@ -212,15 +212,15 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
     notes.index(records)
     before = content(notes)
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
-    reader, writer = ingest._connected(), ingest._connected()
-    compared = ingest._compared([(record, "{}") for record in records], reader)
+    reader, writer = ingest.connected(), ingest.connected()
+    compared = ingest.compare([(record, "{}") for record in records], reader)
     assert all(planned.chunks is None for planned in compared)
-    assert ingest._encoded(compared) == {}
+    assert ingest.encode(compared) == {}
     if meanwhile == "delete":
         notes.delete("1")
     else:
         notes.index(Record("1", "not a fox"))
-    ingest._written(compared, {}, writer)
+    ingest.write(compared, {}, writer)
     reader.close()
     writer.close()
     assert content(notes) == before
@@ -228,11 +228,11 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
 
 def test_a_new_document_that_another_process_stores_first(notes: Collection, db: Database) -> None:
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
-    writer = ingest._connected()
-    compared = ingest._compared([(Record("1", "mine"), "{}"), (Record("2", "also mine"), "{}")], writer)
-    made = ingest._encoded(compared)
+    writer = ingest.connected()
+    compared = ingest.compare([(Record("1", "mine"), "{}"), (Record("2", "also mine"), "{}")], writer)
+    made = ingest.encode(compared)
     notes.index(Record("2", "theirs"))
-    written = ingest._written(compared, made, writer)
+    written = ingest.write(compared, made, writer)
     writer.close()
     assert (written.inserted, written.updated) == (1, 1)
     assert [row[2] for row in content(notes)] == ["mine", "also mine"]

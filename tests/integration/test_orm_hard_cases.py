@@ -90,13 +90,13 @@ def test_what_changes_while_it_is_encoded_stays_pending(engine: sa.Engine) -> No
         session.execute(sa.update(note).values(text="newest ibis"))
         session.commit()
         slow = claimed(engine, search)
-        batch = slow._read(slow.shares[0])
+        batch = slow.read(slow.shares[0])
         batch.give(encoded(search.encoder, [batch], {}))
         session.execute(sa.update(note).values(text="newest gnu"))
         session.commit()
         with engine.begin() as connection:
             assert queue.collect(connection, search.space(connection).id) == 1
-        slow._store(slow.shares[0], batch)
+        slow.store(slow.shares[0], batch)
         assert slow.shares[0].done.rows == 0
         assert search.pending(session) == 1
         search.sync(engine)
@@ -107,7 +107,7 @@ def claimed(engine: sa.Engine, search: SearchBinding[Any]) -> EncodeJob:
     """Return a round of what is pending."""
     with engine.begin() as connection:
         queue.collect(connection, search.space(connection).id)
-        kept = search._tables(connection)
+        kept = search.space_tables(connection)
     round_ = EncodeJob(engine, "slow", lambda: search.encoder, strict=True)
     assert round_.add(kept) == 1
     return round_
@@ -121,7 +121,7 @@ def test_two_first_syncs_at_once(engine: sa.Engine) -> None:
         second.add(note(text="b"))
         second.commit()
         connection = first.connection()
-        kept = note.search._tables(connection)
+        kept = note.search.space_tables(connection)
         kept.claim_revision(connection, "hash", note.search.encoder.revision)
         failed: list[Exception] = []
 

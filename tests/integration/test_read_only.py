@@ -184,7 +184,7 @@ def standby(server_url: str) -> Iterator[EmbeddedServer]:
         fill(url)
         follower.cluster.mkdir(parents=True, mode=0o700)
         if os.geteuid() == 0:
-            embedded._give_to_system_user(follower.cluster)
+            embedded.give_to_system_user(follower.cluster)
         target = ("-D", str(follower.cluster), "-R", "-X", "stream", "-c", "fast", "--no-sync")
         embedded._run("pg_basebackup", "-d", url, *target)
         for left in follower.cluster.glob(".s.PGSQL.*.lock"):  # of the primary, whose socket lies in its folder

@@ -51,7 +51,7 @@ def test_metadata_and_migrations_give_one_schema(url: str, empty_url: str, dump:
         connection.execute(sa.text("CREATE EXTENSION vector"))
         connection.execute(sa.schema.CreateSchema(SCHEMA))
         Catalog.metadata.create_all(connection)
-        own._apply_sql(connection)
+        own.apply_sql(connection)
     assert schema_of(dump, empty_url) == schema_of(dump, url)
 
 
@@ -230,7 +230,7 @@ def test_revisions_are_frozen() -> None:
     """A published revision never changes: its hash is written down beside it."""
     import hashlib
 
-    folder = Path(own._folder("migrations"))
+    folder = Path(own.shipped_folder("migrations"))
     frozen = dict(line.split() for line in (folder / "frozen.txt").read_text().splitlines())
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "versions").glob("*.py")}
     assert files == frozen

@@ -14,7 +14,7 @@ import pytest
 
 from pgneural.encoders import make
 from pgneural.encoders.light import LightEncoder, of_folder, readable_without_torch
-from pgneural.encoders.minilm import _folder
+from pgneural.encoders.minilm import model_folder
 from pgneural.encoders.transformer import SentenceTransformerEncoder
 from pgneural.errors import TextTooLong
 from pgneural.types import Encoder
@@ -33,7 +33,7 @@ TEXTS = [
 @pytest.fixture(scope="module", params=["tiny", "tiny with prompts", "minilm"])
 def pair(request: Any, tiny_model: Path) -> tuple[LightEncoder, SentenceTransformerEncoder]:
     """The light encoder of a model, and the whole one."""
-    folder = _folder() if request.param == "minilm" else tiny_model
+    folder = model_folder() if request.param == "minilm" else tiny_model
     prompts: dict[str, Any] = (
         {"query_prompt": "search query: ", "document_prompt": ""} if "prompts" in request.param else {}
     )

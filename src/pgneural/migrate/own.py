@@ -43,7 +43,7 @@ _PACKAGE = Path(__file__).parent.parent
 _ROOT = _PACKAGE.parent.parent
 
 
-def _folder(name: str) -> Path:
+def shipped_folder(name: str) -> Path:
     """Return a folder that ships inside the wheel, or lies at the root of a source checkout."""
     packaged = _PACKAGE / f"_{name}"
     return packaged if packaged.is_dir() else _ROOT / name
@@ -51,7 +51,7 @@ def _folder(name: str) -> Path:
 
 def sql_files() -> Sequence[Path]:
     """Return the files of ``sql/`` in the order in which they are applied."""
-    return sorted(_folder("sql").glob("*.sql"))
+    return sorted(shipped_folder("sql").glob("*.sql"))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def upgrade(connection: sa.Connection, revision: str = "head") -> SchemaState:
         connection.execute(sa.schema.CreateSchema(SCHEMA))
     _run("upgrade", connection, revision)
     if revision == "head":
-        _apply_sql(connection)
+        apply_sql(connection)
         _record(connection, _fingerprints(connection))
         add_missing_terms(connection)
         follow_row_security(connection)
@@ -174,7 +174,7 @@ def configuration() -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_folder("migrations")).replace("%", "%%"))
+    config.set_main_option("script_location", str(shipped_folder("migrations")).replace("%", "%%"))
     return config
 
 
@@ -193,7 +193,7 @@ def _run(action: str, connection: sa.Connection, revision: str) -> None:
 
 def _revisions() -> list[str]:
     """Return all revisions in order; files are named after theirs, and Alembic is long to import."""
-    files = (_folder("migrations") / "versions").glob("[0-9]*.py")
+    files = (shipped_folder("migrations") / "versions").glob("[0-9]*.py")
     return sorted(path.name.partition("_")[0] for path in files)
 
 
@@ -218,7 +218,8 @@ def _refuse_newer(connection: sa.Connection) -> None:
         )
 
 
-def _apply_sql(connection: sa.Connection) -> None:
+def apply_sql(connection: sa.Connection) -> None:
+    """Apply the files of ``sql/``, in name order."""
     for file in sql_files():
         execute_script(connection, file.read_text(encoding="utf-8"))
     _record(connection, _files())
@@ -371,7 +372,7 @@ def _sql_differences(connection: sa.Connection) -> list[str]:
     before = _objects(connection)
     try:
         with connection.begin_nested() as savepoint:
-            _apply_sql(connection)
+            apply_sql(connection)
             after = _objects(connection)
             savepoint.rollback()
     except DBAPIError as error:

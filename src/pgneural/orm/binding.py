@@ -276,11 +276,11 @@ class SearchBinding(Generic[E]):
         if isinstance(where, sa.Engine):
             with translated():
                 with where.begin() as connection:
-                    tables = self._tables(self.connected(connection))
+                    tables = self.space_tables(self.connected(connection))
                 return drain(where, tables, lambda: self.searcher().encoder_of(tables.space))
         with translated():
             connection = self.connected(where)
-            tables = self._tables(connection)
+            tables = self.space_tables(connection)
             return TransactionalSync(tables, lambda: self.searcher().encoder_of(tables.space)).within(connection)
 
     def connected(self, where: Any) -> sa.Connection:
@@ -304,7 +304,7 @@ class SearchBinding(Generic[E]):
         with translated():
             if connection.scalar(_NOTHING_WRITTEN):
                 return SyncReport()
-            tables = self._tables(connection)
+            tables = self.space_tables(connection)
             return TransactionalSync(tables, lambda: self.searcher().encoder_of(tables.space)).within(
                 connection, own=True
             )
@@ -359,5 +359,6 @@ class SearchBinding(Generic[E]):
             raise self._missing()
         return space
 
-    def _tables(self, connection: sa.Connection) -> SpaceTables:
+    def space_tables(self, connection: sa.Connection) -> SpaceTables:
+        """Return the tables of the space that serves; errors are those of `space`."""
         return SpaceTables.of(connection, self.space(connection))

@@ -182,7 +182,7 @@ def _initialise(cluster: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     if os.geteuid() == 0:
-        _give_to_system_user(fresh)
+        give_to_system_user(fresh)
     _run("initdb", "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
     with (fresh / "postgresql.conf").open("a") as configuration:
         configuration.writelines(f"{name} = {value}\n" for name, value in _settings().items())
@@ -207,7 +207,7 @@ def _socket_folder(cluster: Path) -> Path:
     elsewhere = Path(tempfile.gettempdir()) / f"pgneural-{os.geteuid()}"  # used where the path is too long
     folder: Path = _wheel().find_suitable_socket_dir(cluster, elsewhere)
     if os.geteuid() == 0:
-        _give_to_system_user(folder)
+        give_to_system_user(folder)
     return folder
 
 
@@ -218,7 +218,7 @@ def _last_line(path: Path) -> str:
     return "it left no log"
 
 
-def _give_to_system_user(folder: Path) -> None:
+def give_to_system_user(folder: Path) -> None:
     """Let the system user own the folder, and pass through (not read) the folders above it."""
     wheel = _wheel()
     with FileLock(_OF_ROOT / "pgneural-user.lock"):  # two that start at once: useradd fails for one
