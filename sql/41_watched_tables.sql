@@ -165,6 +165,29 @@ $$;
 COMMENT ON FUNCTION neural.follow_row_security(regclass, regclass) IS
 'Gives a table of chunks or words the row-level security of its source: a row is as visible as that which it was made of';
 
+CREATE OR REPLACE FUNCTION neural.require_made_of(kept regclass, source regclass)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN  -- of one owner there is nothing to be gained
+    IF (SELECT relowner FROM pg_catalog.pg_class WHERE oid = source) = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = kept) THEN
+        RETURN;
+    ELSIF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                       WHERE a.attrelid = kept AND a.attname IN ('embedding', 'lexemes') AND a.attnum > 0)
+          OR EXISTS (SELECT FROM neural.spaces o JOIN pg_catalog.pg_class c ON c.oid = kept
+                        AND c.relname IN (o.chunk_table, o.chunk_table || '_terms')
+                        AND c.relnamespace = to_regnamespace(quote_ident((parse_ident(o.source))[1]))
+                      WHERE o.relation IS DISTINCT FROM require_made_of.source) THEN
+        RAISE EXCEPTION 'table % is in the catalog as one of search tables of %, but is none', kept, source
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Correct neural.spaces.chunk_table.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION neural.require_made_of(regclass, regclass) IS
+'Refuses a table of chunks, words or vectors, whose name the owner of its source may write into the catalog, where it belongs to
+somebody else and does not look like such a table, or another search has it';
+
 CREATE OR REPLACE FUNCTION neural.follow_source(kept regclass, source regclass)
 RETURNS void
 LANGUAGE plpgsql
@@ -173,6 +196,7 @@ DECLARE
     owner regrole := (SELECT relowner FROM pg_catalog.pg_class WHERE oid = source);
     privilege record;
 BEGIN
+    PERFORM neural.require_made_of(kept, source);
     IF owner <> (SELECT relowner FROM pg_catalog.pg_class WHERE oid = kept) THEN  -- workers act as the owner of the source
         EXECUTE format('ALTER TABLE %s OWNER TO %s', kept, owner);
     END IF;

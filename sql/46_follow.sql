@@ -89,6 +89,9 @@ BEGIN
         RETURN NEXT format('table %s of search %s.%s is missing; make the search again', made.name, s.source, s.attribute);
         RETURN;
     END LOOP;
+    IF repair THEN  -- before anything of somebody else's is changed because the catalog names it
+        PERFORM neural.require_made_of(to_regclass(t.name), s.relation) FROM unnest(tables) AS t(name) WHERE to_regclass(t.name) IS NOT NULL;
+    END IF;
     names := neural.key_columns(s.relation);
     types := ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM unnest(names) WITH ORDINALITY AS k(name, place)
                      JOIN pg_attribute a ON a.attrelid = s.relation AND a.attname = k.name ORDER BY k.place);

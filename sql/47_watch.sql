@@ -20,22 +20,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     made regclass := to_regclass(name);
-    owner oid := (SELECT relowner FROM pg_class WHERE oid = source);
 BEGIN
-    IF made IS NULL THEN
-        RETURN;
-    ELSIF owner <> (SELECT relowner FROM pg_class WHERE oid = made)
-          OR NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = made AND a.attname IN ('embedding', 'lexemes') AND a.attnum > 0) THEN
-        RAISE EXCEPTION 'table % is in the catalog as one of search tables of %, but is none', made, coalesce(source::text, 'a table that is gone')
-        USING ERRCODE = 'insufficient_privilege', HINT = 'Run neural.reconcile, in case the table has another owner of late; otherwise correct neural.spaces.';
+    IF made IS NOT NULL THEN
+        PERFORM neural.require_made_of(made, source);
+        EXECUTE format('DROP TABLE %s', made);
     END IF;
-    EXECUTE format('DROP TABLE %s', made);
 END
 $$;
 
 COMMENT ON FUNCTION neural.drop_made(text, regclass) IS
 'Drops a table of chunks, words or vectors, whose name the owner of its source may write into the catalog: only one of the same
-owner that looks like such a table';
+owner, or that looks like such a table (neural.require_made_of)';
 
 CREATE OR REPLACE FUNCTION neural.count_words_of(terms regclass)
 RETURNS void

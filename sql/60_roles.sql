@@ -16,7 +16,11 @@ BEGIN
          WHERE to_regclass(t.name) IS NOT NULL AND EXISTS (SELECT FROM neural.lacking(to_regclass(t.name), s.relation))
     LOOP
         IF pg_has_role((SELECT relowner FROM pg_catalog.pg_class WHERE oid = made.kept), 'USAGE') THEN
-            PERFORM neural.follow_source(made.kept, made.relation);
+            BEGIN
+                PERFORM neural.follow_source(made.kept, made.relation);
+            EXCEPTION WHEN insufficient_privilege THEN  -- what one owner has written must not keep others from their grants
+                RAISE WARNING '%', SQLERRM;
+            END;
         END IF;
     END LOOP;
 END

@@ -43,7 +43,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(
         "DO $$ DECLARE made record; BEGIN"
-        " FOR made IN SELECT * FROM neural.spaces e WHERE e.kind <> 'dense' AND e.source <> 'neural.documents' LOOP"
+        " FOR made IN SELECT e.* FROM neural.spaces e JOIN pg_class r ON r.oid = e.relation JOIN pg_class c"
+        " ON c.relowner = r.relowner"
+        " AND c.oid = to_regclass(format('%I.%I', (parse_ident(e.source))[1], e.chunk_table))"
+        " WHERE e.kind <> 'dense' AND e.source <> 'neural.documents' LOOP"
         " EXECUTE format('DROP TABLE IF EXISTS %I.%I', (parse_ident(made.source))[1], made.chunk_table);"
         " DELETE FROM neural.spaces WHERE id = made.id;"
         " END LOOP;"

@@ -397,15 +397,20 @@ def test_nobody_drops_a_table_because_a_catalog_row_names_it(
     db.add_vectors("notes.search", sparse=tiny_sparse)
     execute("CREATE TABLE precious (id int)")
     execute("CREATE ROLE mallory")
-    execute("CREATE TABLE embedded (embedding int)")
-    execute("ALTER TABLE embedded OWNER TO mallory")
-    for name in ("precious", "embedded"):
+    execute("CREATE TABLE theirs (id int PRIMARY KEY, body text)")
+    execute("SELECT neural.watch('theirs', '{body}', encoder => 'hash')")
+    execute("ALTER TABLE notes OWNER TO mallory")
+    execute("GRANT SELECT ON notes TO public")
+    for name in ("precious", "theirs_search"):
         execute("UPDATE neural.spaces SET chunk_table = %s WHERE kind = 'sparse'", name)
-        for call in ("drop_vectors('notes', 'search')", "unwatch('notes')"):
+        execute("SELECT neural.grant_reader('public')")  # which warns of it, and goes on with others
+        for call in ("drop_vectors('notes', 'search')", "unwatch('notes')", "reconcile('notes')"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="but is none"):
                 execute(f"SELECT neural.{call}")
+    owners = execute("SELECT relowner::regrole::text FROM pg_class WHERE relname IN ('precious', 'theirs_search')")
+    assert owners == [("postgres",)] * 2
     assert execute("SELECT count(*) FROM precious") == [(0,)]
-    execute("DROP TABLE embedded")
+    execute("DROP OWNED BY mallory CASCADE")
     execute("DROP ROLE mallory")
 
 
