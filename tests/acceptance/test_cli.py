@@ -281,6 +281,15 @@ def test_a_process_that_is_interrupted_says_how_to_go_on(process: Process, url: 
         assert waiting.stderr.read() == "Error: stopped; run the same command again to complete the work\n"
 
 
+def test_what_the_driver_ignores_is_not_printed() -> None:
+    program = (
+        "import logging; from pgneural.cli import main; main(['encoders', '--json'], standalone_mode=False);"
+        "logging.getLogger('psycopg').warning('error ignored in rollback')"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+
+
 def test_a_worker_that_is_told_to_stop_ends_well(process: Process, url: str) -> None:
     with process("worker", "--as-superuser") as working, psycopg.connect(url, autocommit=True) as connection:
         until_it_says(connection, "LISTEN")

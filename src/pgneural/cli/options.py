@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import traceback
 import warnings
@@ -57,6 +58,7 @@ class Failing(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line."""
         tolerant_streams()
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it ignores, as when it is interrupted, says nothing
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             try:
