@@ -109,37 +109,41 @@ $$;
 COMMENT ON FUNCTION neural.make_tables(bigint) IS
 'Makes the chunk table and the terms table of a space, as neural.spaces describes it, without the vector index';
 
-CREATE OR REPLACE FUNCTION neural.index_definition(space bigint)
+CREATE OR REPLACE FUNCTION neural.index_definition(space bigint, index jsonb DEFAULT NULL, name text DEFAULT NULL)
 RETURNS text
-LANGUAGE sql STABLE STRICT
+LANGUAGE sql STABLE
 AS $$
-    SELECT format('%I ON %I.%I USING %I (%s %s)%s', s.chunk_table || '_embedding_idx', (parse_ident(s.source))[1],
+    SELECT format('%I ON %I.%I USING %I (%s %s)%s', coalesce(index_definition.name, s.chunk_table || '_embedding_idx'), (parse_ident(s.source))[1],
                   s.chunk_table, i.method,
-                  CASE WHEN i.kept = s.storage AND i.length = s.dimensions THEN 'embedding'
-                       WHEN i.kept = 'bit' THEN format('(%s(%s)::bit(%s))', neural.vector_name('binary_quantize'), i.part, i.length)
-                       WHEN i.kept = 'halfvec' AND s.distance = 'cosine'
+                  CASE WHEN i.type = s.storage AND i.length = s.dimensions THEN 'embedding'
+                       WHEN i.type = 'bit' THEN format('(%s(%s)::bit(%s))', neural.vector_name('binary_quantize'), i.part, i.length)
+                       WHEN i.type = 'halfvec' AND s.distance = 'cosine'
                        THEN format('(%s(%s)::%s(%s))', neural.vector_name('l2_normalize'), i.part, neural.vector_name('halfvec'), i.length)
-                       ELSE format('(%s::%s(%s))', i.part, neural.vector_name(i.kept), i.length) END,
-                  neural.vector_name(format('%s_%s_ops', i.kept,
-                         CASE WHEN i.kept = 'bit' AND s.storage <> 'bit' THEN 'hamming'
+                       ELSE format('(%s::%s(%s))', i.part, neural.vector_name(i.type), i.length) END,
+                  neural.vector_name(format('%s_%s_ops', i.type,
+                         CASE WHEN i.type = 'bit' AND s.storage <> 'bit' THEN 'hamming'
                               WHEN s.distance = 'inner_product' THEN 'ip' ELSE s.distance END)),
                   CASE WHEN i.options <> '' THEN ' WITH (' || i.options || ')' ELSE '' END)
       FROM neural.spaces s
+     CROSS JOIN LATERAL (SELECT coalesce(index_definition.index, s.vector_index) AS index) v
      CROSS JOIN LATERAL (
-           SELECT s.vector_index ->> 'method' AS method,
-                  coalesce((s.vector_index ->> 'dimensions')::integer, s.dimensions) AS length,
-                  CASE WHEN s.vector_index ->> 'dimensions' IS NULL THEN 'embedding'
-                       ELSE format('%s(embedding, 1, %s)', neural.vector_name('subvector'), (s.vector_index ->> 'dimensions')::integer) END AS part,
-                  CASE s.vector_index ->> 'precision' WHEN 'binary' THEN 'bit' WHEN 'half' THEN 'halfvec' ELSE s.storage END AS kept,
+           SELECT v.index ->> 'method' AS method,
+                  coalesce((v.index ->> 'dimensions')::integer, s.dimensions) AS length,
+                  CASE WHEN v.index ->> 'dimensions' IS NULL THEN 'embedding'
+                       ELSE format('%s(embedding, 1, %s)', neural.vector_name('subvector'), (v.index ->> 'dimensions')::integer) END AS part,
+                  CASE WHEN s.storage IN ('bit', 'sparsevec') THEN s.storage  -- of which there is one precision
+                       WHEN v.index ->> 'precision' = 'binary' THEN 'bit'
+                       WHEN v.index ->> 'precision' = 'half' THEN 'halfvec' ELSE s.storage END AS type,
                   (SELECT coalesce(string_agg(format('%I = %s', o.key, o.value::numeric), ', ' ORDER BY o.key), '')
-                     FROM jsonb_each_text(CASE s.vector_index ->> 'method'
-                          WHEN 'hnsw' THEN jsonb_build_object('ef_construction', 128 /* = vectors.EF_CONSTRUCTION */)
-                          ELSE '{}'::jsonb END || (s.vector_index -> 'options')) o) AS options) i
+                     FROM jsonb_each_text(CASE v.index ->> 'method'
+                          WHEN 'hnsw' THEN jsonb_build_object('ef_construction', greatest(128 /* = vectors.EF_CONSTRUCTION */,
+                               2 * (v.index #>> '{options,m}')::integer))
+                          ELSE '{}'::jsonb END || (v.index -> 'options')) o) AS options) i
      WHERE s.id = space AND i.method <> 'none'
 $$;
 
-COMMENT ON FUNCTION neural.index_definition(bigint) IS
-'The vector index of a space, as what follows CREATE INDEX or CREATE INDEX CONCURRENTLY; NULL where it has none';
+COMMENT ON FUNCTION neural.index_definition(bigint, jsonb, text) IS
+'The vector index of a space, as what follows CREATE INDEX or CREATE INDEX CONCURRENTLY; NULL where it has none. Another kind of index, in the form of neural.spaces.vector_index, and another name can be given';
 
 CREATE OR REPLACE FUNCTION neural.make_index(space bigint)
 RETURNS void

@@ -34,7 +34,7 @@ from pgneural.store.engine import (
     server_version,
     translated,
 )
-from pgneural.store.indexes import one_builder
+from pgneural.store.indexes import build, one_builder
 from pgneural.store.monitoring import SpaceStatus, WorkerStatus, statuses, workers
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, extra_spaces
@@ -315,7 +315,7 @@ class Database:
         with translated():
             with self.engine.begin() as connection:
                 space = spaces.require(connection, found, name)
-            return spaces.build_index(self.engine, space)
+            return build(self.engine, space)
 
     def compare_spaces(
         self,

@@ -19,11 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from pgneural.printable import warn
 from pgneural.store import lexical, queue
 from pgneural.store.failures import BUSY, cause_of, of_a_row, sqlstate
+from pgneural.store.indexes import build
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.queue import Claim
 from pgneural.store.schema import Space
 from pgneural.store.space_tables import EncodedRow, SpaceTables
-from pgneural.store.spaces import build_index, set_index_aside, to_be_indexed
+from pgneural.store.spaces import set_index_aside, to_be_indexed
 from pgneural.store.vector_cache import cache_vectors
 from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, SyncReport, cached_or_known, encoded
 from pgneural.types import Encoder, Vector
@@ -382,7 +383,7 @@ def drain(engine: sa.Engine, tables: SpaceTables, encoder: Callable[[], Encoder]
 def _build_index(engine: sa.Engine, space: Space) -> None:
     """Build the vector index, unless a transaction stays open too long: perhaps one of this very program."""
     try:
-        build_index(engine, space, patience=INDEX_PATIENCE_SECONDS)
+        build(engine, space, patience=INDEX_PATIENCE_SECONDS)
     except (DBAPIError, psycopg.Error) as error:
         if sqlstate(error) not in BUSY:
             raise

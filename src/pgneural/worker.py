@@ -35,11 +35,12 @@ from pgneural.printable import logger as logger_of
 from pgneural.store import lexical, monitoring, queue, vector_cache
 from pgneural.store.engine import create_engine, libpq_url, translated
 from pgneural.store.failures import BUSY, of_a_space, sqlstate
+from pgneural.store.indexes import build
 from pgneural.store.owner import AsOwner
 from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
 from pgneural.store.space_tables import SpaceTables
-from pgneural.store.spaces import build_index, set_index_aside, to_be_indexed
+from pgneural.store.spaces import set_index_aside, to_be_indexed
 from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
 
@@ -296,7 +297,7 @@ class Worker:
     def _indexed(self, space: Space) -> int:
         """Build the vector index of a space; where a transaction stays open too long, the next look tries again."""
         try:
-            return build_index(self.engine, space, patience=PATIENCE_SECONDS, as_owner=True)
+            return build(self.engine, space, patience=PATIENCE_SECONDS, as_owner=True)
         except (SQLAlchemyError, psycopg.Error) as error:
             if sqlstate(error) not in BUSY:
                 raise

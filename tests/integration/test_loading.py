@@ -12,7 +12,7 @@ from alembic.autogenerate import produce_migrations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgneural import Database, Searchable
+from pgneural import Database, Searchable, VectorIndex
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.types import EncoderInput, Vector
 from pgneural.worker import Worker
@@ -54,6 +54,17 @@ class Note(Base):
     search = Searchable("body", encoder="hash", dimensions=64)
 
 
+class Lists(DeclarativeBase):
+    pass
+
+
+class Listed(Lists):
+    __tablename__ = "listed"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str]
+    search = Searchable("body", encoder="hash", dimensions=64, index=VectorIndex("ivfflat"))
+
+
 def definition(execute: Execute) -> str | None:
     """Return the index of the chunks, where there is one that is valid."""
     found = execute(
@@ -65,6 +76,15 @@ def definition(execute: Execute) -> str | None:
 
 def waits(execute: Execute) -> bool:
     return bool(execute("SELECT index_waits FROM neural.status")[0][0])
+
+
+def unchanged(connection: sa.Connection, metadata: sa.MetaData) -> bool:
+    """Whether Alembic finds nothing that a migration would have to change."""
+    plugins = ["alembic.autogenerate.*", "pgneural.migrate"]
+    context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
+    found = produce_migrations(context, metadata).upgrade_ops
+    assert found is not None
+    return found.is_empty()
 
 
 @pytest.fixture
@@ -115,11 +135,7 @@ def test_who_comes_after_a_load_that_was_stopped_makes_it(notes: Session, execut
     assert waits(execute)
     assert definition(execute) is None
     with notes.get_bind().connect() as connection:  # type: ignore[union-attr]
-        plugins = ["alembic.autogenerate.*", "pgneural.migrate"]
-        context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
-        found = produce_migrations(context, Base.metadata).upgrade_ops
-        assert found is not None
-        assert found.is_empty()
+        assert unchanged(connection, Base.metadata)
     execute("UPDATE neural.pending SET due = now()")  # what failed waits for a while
     work(url, HashEncoder(dimensions=64))
     assert definition(execute) == before
@@ -157,3 +173,22 @@ def test_it_stays_where_another_was_made_in_its_place(notes: Session, execute: E
     before = definition(execute)
     Note.search.sync(notes.get_bind())
     assert definition(execute) == before
+
+
+def test_lists_are_as_many_as_advised_for_the_rows_and_are_read_accordingly(create: Create, execute: Execute) -> None:
+    """Built with pgvector's 100 lists, of which one was read, the index found a fifth of the nearest rows."""
+    with create(Lists.metadata) as session:
+        rows = sa.text("INSERT INTO listed SELECT n, 'fox ' || n FROM generate_series(1, :rows) n")
+        session.execute(rows, {"rows": ROWS})
+        session.commit()
+        Listed.search.sync(session.get_bind())
+        assert "lists='10'" in execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'listed_search'")[1][0]
+        assert execute("SELECT vector_index -> 'options' FROM neural.spaces WHERE source ~ 'listed'") == [
+            ({"lists": 10},)
+        ]
+        hits = Listed.search("fox").mode("semantic").limit(10)
+        assert hits.explain(session).hits.strategy == "near"
+        near = [hit.entity.id for hit in hits.all(session)]
+        exact = [hit.entity.id for hit in hits.where(Listed.id > 0).all(session)]
+        assert len(set(near) & set(exact)) >= 8
+        assert unchanged(session.connection(), Lists.metadata)

@@ -7,7 +7,7 @@ expression).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -160,7 +160,8 @@ class _Comparison:
             stub = sa.Table(installed.name, sa.MetaData(), schema=schema)
             names = {"schema_name": schema}
             if self.context.run_name_filters(stub.name, "table", names) and self._included(stub, reflected=True):
-                yield (schema, row["table"], row["attribute"]), installed
+                key = schema, row["table"], row["attribute"]
+                yield key, _as_stated(installed, self.definition.get(key))
                 if row["index_waits"]:
                     self.waiting.add((schema, installed.name))
 
@@ -258,6 +259,8 @@ class _Comparison:
             return True
         if wanted is None or found is None:
             return False
+        if (found.schema, found.table) in self._search_tables():
+            found = replace(found, options=_without_advised(found.options, wanted.options))
         if wanted == found:
             return True
         copy = "pg_temp.pgneural_compared"
@@ -329,6 +332,19 @@ def definition_of(index: sa.Index, schema: str | None) -> VectorIndexDefinition:
         where=None if where is None else _condition(compiler, where),
         schema=schema,
     )
+
+
+def _without_advised(found: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+    """Return the options of an index without the number of lists where its build has chosen it, and not the models."""
+    return {name: value for name, value in found.items() if name != "lists" or name in wanted}
+
+
+def _as_stated(installed: SearchDefinition, definition: SearchDefinition | None) -> SearchDefinition:
+    """Return a search with the options of its index that the models state."""
+    if definition is None:
+        return installed
+    options = _without_advised(installed.index.options, definition.index.options)
+    return replace(installed, index=replace(installed.index, options=options))
 
 
 def _condition(compiler: Any, where: Any) -> str:

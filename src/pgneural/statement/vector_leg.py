@@ -195,11 +195,10 @@ class VectorLeg:
             "hnsw.max_scan_tuples": MAX_SCAN_TUPLES,
         }
         if index.method is Method.IVFFLAT:
-            lists = index.options.get("lists", 1)
             values = {
-                "ivfflat.probes": probes(lists),
+                "ivfflat.probes": probes(index.lists),
                 "ivfflat.iterative_scan": "relaxed_order",
-                "ivfflat.max_probes": max(lists // 2, probes(lists)),
+                "ivfflat.max_probes": max(index.lists // 2, probes(index.lists)),
             }
         calls = [sa.func.set_config(name, str(value), True) for name, value in values.items()]
         return self._named(sa.select(sa.func.concat(*calls).label("applied")), "settings")

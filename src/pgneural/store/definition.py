@@ -105,7 +105,7 @@ class SearchDefinition:
         if self.column is None:
             chunks = chunk_table(source, self.attribute, self.dimensions, metadata=metadata, storage=self.storage)
             if indexed and self.index.method is not Method.NONE:
-                vector_index(chunks, self.indexed, rows=0)
+                vector_index(chunks, self.indexed)
         if self.reads is not None:
             terms = terms_table(source, self.attribute, metadata=metadata)
             terms_index(terms)
@@ -225,7 +225,8 @@ def mark_all(definition: SearchDefinition) -> sa.TextClause:
 def change_statements(before: SearchDefinition, after: SearchDefinition) -> Iterator[sa.TextClause]:
     """Return what turns a search into one of the same tables; where it reads or cuts otherwise, all is pending."""
     yield unwatch_statement(before)
-    changed = {**after.catalog(), "vector_index": after.index.as_json()}
+    index = {"vector_index": after.index.as_json()} if before.index != after.index else {}  # its lists are of its build
+    changed = {**after.catalog(), **index}
     assignments = ", ".join(f"{name} = {sql_value(value)}" for name, value in changed.items())
     yield _sql(f"UPDATE {SCHEMA}.spaces SET {assignments} WHERE {_is_space(after)} AND kind = 'dense'")  # noqa: S608
     if after.reads is not None:

@@ -8,24 +8,26 @@ removes it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateIndex
 
 from pgneural.store.catalog import current_space
 from pgneural.store.engine import execute_script, quoted
-from pgneural.store.schema import SCHEMA, Space
-from pgneural.store.space import chunks_of, indexed_of
-from pgneural.store.tables import index_name, vector_index
+from pgneural.store.owner import session_of
+from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space import indexed_of
+from pgneural.store.tables import index_name
 from pgneural.store.vectors import WIDTHS, Indexed, Method, VectorIndex
 
 WORTH_INDEXING = 2000
@@ -67,25 +69,41 @@ class Resources:
     needed: int
 
 
-def build(engine: sa.Engine, space: Space, progress: Progress | None = None) -> bool:
+def build(
+    engine: sa.Engine,
+    space: Space,
+    progress: Progress | None = None,
+    *,
+    patience: int = 0,
+    as_owner: bool = False,
+) -> bool:
     """Build the vector index where it is missing, or invalid, and worth it; return whether it was built.
+
+    Args:
+        engine: Where.
+        space: Whose vectors.
+        progress: Called every `POLL_SECONDS`.
+        patience: For so many seconds the build waits for each transaction that began before; 0 waits for ever.
+        as_owner: Whether it is built as the owner of the source.
 
     Raises:
         UnknownCollection: The collection was dropped after it was opened.
     """
-    chunks = chunks_of(space)
-    name = index_name(chunks)
-    with one_builder(engine, chunks) as connection:
-        _drop_invalid(connection, _names(chunks))
+    with _building(engine, space) as (connection, chunks), contextlib.ExitStack() as acting:
+        if as_owner:
+            acting.enter_context(session_of(connection, space.id))
+        _drop_invalid(connection, chunks)
         now = current_space(connection, space)
         indexed = indexed_of(now)
-        if indexed.index.method is Method.NONE or _exists(connection, name):
+        if indexed.index.method is Method.NONE or _is_there(connection, now):
             return False
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
-        if rows < WORTH_INDEXING:
+        if rows < WORTH_INDEXING and now.source == DOCUMENTS.fullname:  # those of models have one from the first row
             return False
-        _create(engine, connection, chunks, vector_index(chunks, indexed, rows), indexed, rows, progress)
-        _record(connection, now, indexed.index.with_options(rows))
+        execute_script(connection, f"SET lock_timeout = '{patience}s'")
+        _create(engine, connection, chunks, now, indexed, rows, progress)
+        _record(connection, now, indexed.index.over(rows))
+        _is_there(connection, now)
     return True
 
 
@@ -96,22 +114,31 @@ def rebuild(engine: sa.Engine, space: Space, index: VectorIndex, progress: Progr
         InvalidIndex: pgvector has no such index for these vectors.
         UnknownCollection: The collection was dropped after it was opened.
     """
-    chunks = chunks_of(space)
-    name, new, old = _names(chunks)
-    with one_builder(engine, chunks) as connection:
+    with _building(engine, space) as (connection, chunks):
+        name, new, old = _names(chunks)
         now = current_space(connection, space)
         indexed = Indexed(index, *indexed_of(now).vectors)
         indexed.check()
         for left in (new, old):
-            _drop(connection, left)
+            _drop(connection, chunks, left)
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         built = rows >= WORTH_INDEXING and index.method is not Method.NONE
         if built:
-            _create(engine, connection, chunks, vector_index(chunks, indexed, rows, name=new), indexed, rows, progress)
+            _create(engine, connection, chunks, now, indexed, rows, progress, name=new)
         with engine.begin() as swapping:  # the catalog says what serves, also after a kill
-            _rename(swapping, {name: old, new: name} if built else {name: old})
-            _record(swapping, now, index.with_options(rows) if built else index)
-        _drop(connection, old)
+            _rename(swapping, chunks, {name: old, new: name} if built else {name: old})
+            _record(swapping, now, index.over(rows) if built else index)
+        _drop(connection, chunks, old)
+
+
+@contextmanager
+def _building(engine: sa.Engine, space: Space) -> Iterator[tuple[sa.Connection, sa.Table]]:
+    """Give a connection for the build of an index, and the table that it is over."""
+    with engine.connect() as connection:
+        schema = connection.scalar(sa.text("SELECT (parse_ident(:source))[1]"), {"source": space.source})
+    chunks = sa.Table(space.chunk_table, sa.MetaData(), schema=schema)
+    with one_builder(engine, chunks) as connection:
+        yield connection, chunks
 
 
 def _names(chunks: sa.Table) -> tuple[str, str, str]:
@@ -120,28 +147,34 @@ def _names(chunks: sa.Table) -> tuple[str, str, str]:
     return name, name.removesuffix("idx") + "new", name.removesuffix("idx") + "old"
 
 
-def _rename(connection: sa.Connection, names: dict[str, str]) -> None:
+def _rename(connection: sa.Connection, chunks: sa.Table, names: dict[str, str]) -> None:
     """Rename indexes; that waits for nobody who reads or writes."""
     for before, after in names.items():
-        execute_script(connection, f"ALTER INDEX IF EXISTS {quoted(SCHEMA, before)} RENAME TO {quoted(after)}")
+        execute_script(connection, f"ALTER INDEX IF EXISTS {_beside(chunks, before)} RENAME TO {quoted(after)}")
 
 
 def _record(connection: sa.Connection, space: Space, index: VectorIndex) -> None:
     connection.execute(sa.update(Space).where(Space.id == space.id).values(vector_index=index.as_json()))
 
 
-def _exists(connection: sa.Connection, name: str) -> bool:
-    return bool(connection.scalar(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": quoted(SCHEMA, name)}))
+def _is_there(connection: sa.Connection, space: Space) -> bool:
+    """Whether the index is valid; one that is does not wait to be built any more."""
+    return bool(connection.scalar(sa.text("SELECT neural.index_is_there(:id)"), {"id": space.id}))
 
 
-def _drop_invalid(connection: sa.Connection, names: Sequence[str]) -> None:
+def _drop_invalid(connection: sa.Connection, chunks: sa.Table) -> None:
     """Drop what builds and swaps that ended early have left: it is maintained by every write, and of no use."""
-    name, *left = names
+    name, *left = _names(chunks)
     invalid = sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    if connection.scalar(invalid, {"name": quoted(SCHEMA, name)}):
+    if connection.scalar(invalid, {"name": _beside(chunks, name)}):
         left.append(name)
     for useless in left:
-        _drop(connection, useless)
+        _drop(connection, chunks, useless)
+
+
+def _beside(chunks: sa.Table, name: str) -> str:
+    """Return the quoted name of an index or a table in the schema of a chunk table."""
+    return quoted(str(chunks.schema), name)
 
 
 def choose(connection: sa.Connection, indexed: Indexed, rows: int) -> Resources:
@@ -190,11 +223,14 @@ def _create(
     engine: sa.Engine,
     connection: sa.Connection,
     chunks: sa.Table,
-    index: sa.Index,
+    space: Space,
     indexed: Indexed,
     rows: int,
     progress: Progress | None,
+    name: str | None = None,
 ) -> None:
+    values = {"id": space.id, "index": json.dumps(indexed.index.over(rows).as_json()), "name": name}
+    definition = connection.scalar(_DEFINITION, values)
     resources = choose(connection, indexed, rows)
     if resources.needed > resources.memory and indexed.index.method is Method.HNSW:
         warnings.warn(
@@ -203,41 +239,37 @@ def _create(
             "or choose a coarser precision",
             stacklevel=2,
         )
-    with _watched(engine, chunks.name, progress):
+    with _watched(engine, chunks, progress):
         try:
-            _concurrently(connection, index, resources)
+            _concurrently(connection, definition, resources)
         except DBAPIError as error:
             short = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory)
             if not isinstance(error.orig, short) or not resources.workers:
                 raise  # else: the workers' shared memory
-            _drop(connection, str(index.name))
-            _concurrently(connection, index, Resources(resources.memory, 0, resources.needed))
-    execute_script(connection, f"ANALYZE {quoted(SCHEMA, chunks.name)}")
+            _drop(connection, chunks, name or index_name(chunks))
+            _concurrently(connection, definition, replace(resources, workers=0))
+    execute_script(connection, f"ANALYZE {_beside(chunks, chunks.name)}")
 
 
-def _concurrently(connection: sa.Connection, index: sa.Index, resources: Resources) -> None:
-    settings = {
-        "maintenance_work_mem": f"{resources.memory // 1024}kB",
-        "max_parallel_maintenance_workers": str(resources.workers),
-    }
-    for setting, value in settings.items():
-        connection.execute(sa.select(sa.func.set_config(setting, value, False)))
-    index.dialect_options["postgresql"]["concurrently"] = True
-    connection.execute(CreateIndex(index))
+def _concurrently(connection: sa.Connection, definition: str, resources: Resources) -> None:
+    execute_script(connection, f"SET maintenance_work_mem = '{resources.memory // 1024}kB'")
+    execute_script(connection, f"SET max_parallel_maintenance_workers = {resources.workers}")
+    execute_script(connection, f"CREATE INDEX CONCURRENTLY {definition}")
 
 
-def _drop(connection: sa.Connection, name: str) -> None:
-    execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(SCHEMA, name)}")
+def _drop(connection: sa.Connection, chunks: sa.Table, name: str) -> None:
+    execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {_beside(chunks, name)}")
 
 
 @contextmanager
-def _watched(engine: sa.Engine, table: str, progress: Progress | None) -> Iterator[None]:
+def _watched(engine: sa.Engine, chunks: sa.Table, progress: Progress | None) -> Iterator[None]:
     """Report the progress of what is built on a table meanwhile."""
     if progress is None:
         yield
         return
     finished = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(engine, table, progress, finished), daemon=True)
+    watched = (engine, _beside(chunks, chunks.name), progress, finished)
+    watcher = threading.Thread(target=_watch, args=watched, daemon=True)
     watcher.start()
     try:
         yield
@@ -252,5 +284,8 @@ def _watch(engine: sa.Engine, table: str, progress: Progress, finished: threadin
     )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not finished.wait(POLL_SECONDS):
-            if row := connection.execute(query, {"table": quoted(SCHEMA, table)}).first():
+            if row := connection.execute(query, {"table": table}).first():
                 progress(BuildProgress(*row))
+
+
+_DEFINITION = sa.text("SELECT neural.index_definition(:id, CAST(:index AS jsonb), :name)")

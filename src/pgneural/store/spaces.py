@@ -6,7 +6,6 @@ so that nobody queues behind them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidSpace, UnknownSpace
-from pgneural.store.engine import execute_script, quoted, translated
+from pgneural.store.engine import translated
 from pgneural.store.failures import BUSY, sqlstate
-from pgneural.store.indexes import WORTH_INDEXING, choose, one_builder
 from pgneural.store.monitoring import NAMES
-from pgneural.store.owner import session_of
 from pgneural.store.schema import DOCUMENTS, Space
-from pgneural.store.vectors import Indexed, Storage, VectorIndex
-from pgneural.types import Distance, ExtraEncoder
+from pgneural.types import ExtraEncoder
 
 LOCK_MILLISECONDS = 100
 """For so long a change of tables waits for its locks, before it lets the others pass and tries again."""
@@ -202,45 +198,6 @@ def set_index_aside(connection: sa.Connection, space: int) -> bool:
     return bool(connection.scalar(statement, {"space": space}))
 
 
-def build_index(engine: sa.Engine, space: Space, *, patience: int = 0, as_owner: bool = False) -> bool:
-    """Build the vector index of a space CONCURRENTLY, where it is missing and worth it; return whether it was.
-
-    Args:
-        engine: Where.
-        space: The space.
-        patience: For so many seconds it waits for each transaction that began before; 0 waits for ever.
-        as_owner: Whether it is built as the owner of the source.
-    """
-    with engine.connect() as connection:
-        schema = connection.scalar(sa.text("SELECT (parse_ident(:source))[1]"), {"source": space.source})
-        definition = connection.scalar(sa.text("SELECT neural.index_definition(:id)"), {"id": space.id})
-    chunks = sa.Table(space.chunk_table, sa.MetaData(), schema=schema)
-    index = quoted(str(schema), f"{space.chunk_table}_embedding_idx")
-    if definition is None:
-        return False
-    acting = contextlib.ExitStack()
-    with one_builder(engine, chunks) as connection, acting:
-        if as_owner:
-            acting.enter_context(session_of(connection, space.id))
-        found = connection.scalar(_THERE, {"id": space.id})
-        if found:
-            return False
-        if found is False:  # a build that ended early
-            execute_script(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
-        rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
-        if rows < WORTH_INDEXING and space.source == DOCUMENTS.fullname:  # those of models have one from the first row
-            return False
-        vectors = Storage(space.storage), Distance(space.distance), space.dimensions
-        resources = choose(connection, Indexed(VectorIndex.of(space.vector_index), *vectors), rows)
-        execute_script(connection, f"SET maintenance_work_mem = '{resources.memory // 1024}kB'")
-        execute_script(connection, f"SET max_parallel_maintenance_workers = {resources.workers}")
-        execute_script(connection, f"SET lock_timeout = '{patience}s'")
-        execute_script(connection, f"CREATE INDEX CONCURRENTLY {definition}")
-        execute_script(connection, f"ANALYZE {quoted(str(schema), space.chunk_table)}")
-        connection.execute(_THERE, {"id": space.id})
-    return True
-
-
 def to_be_indexed(connection: sa.Connection) -> Sequence[Space]:
     """Return the spaces that are filled, or next to, but have no vector index, and whose tables are the role's own."""
     ids = connection.scalars(sa.text(_TO_BE_INDEXED)).all()
@@ -322,5 +279,3 @@ SELECT s.id FROM neural.spaces s
    AND neural.index_definition(s.id) IS NOT NULL
    AND (s.index_waits OR NOT EXISTS (
         SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisprimary))"""
-
-_THERE = sa.text("SELECT neural.index_is_there(:id)")

@@ -193,17 +193,16 @@ def terms_index(terms: Table) -> Index:
     return definition or Index(conv(name), terms.c.lexemes, postgresql_using="gin")
 
 
-def vector_index(chunks: Table, indexed: Indexed, rows: int, *, name: str | None = None) -> Index:
-    """Declare the vector index of a table, for so many rows; `index_name` is its name by default."""
+def vector_index(chunks: Table, indexed: Indexed) -> Index:
+    """Declare the vector index of a table."""
     expression = indexed.index_expression(chunks.c.embedding)
-    index = indexed.index.with_options(rows)
     label = None if expression is chunks.c.embedding else "indexed"
     return Index(
-        conv(name or index_name(chunks)),
+        conv(index_name(chunks)),
         expression.label(label) if label else expression,
-        postgresql_using=str(index.method),
+        postgresql_using=str(indexed.index.method),
         postgresql_ops={label or "embedding": indexed.operator_class},
-        postgresql_with=dict(index.options),
+        postgresql_with=dict(indexed.index.stated),
     )
 
 

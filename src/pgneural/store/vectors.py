@@ -29,6 +29,7 @@ EF_CONSTRUCTION = 128
 leaves fewer rows that no search can reach, and every search then finds more for the same work (`bench filter`)."""
 
 MAX_LISTS = 32_768
+DEFAULT_LISTS = 100
 """Of an IVFFlat index; pgvector's limit."""
 
 
@@ -276,17 +277,25 @@ class VectorIndex:
         """Whether the order by the index is not that by the whole vectors, beyond rounding."""
         return self.precision is Precision.BINARY or self.dimensions is not None
 
-    def lists(self, rows: int) -> int:
-        """Return how many lists an IVFFlat index over so many rows should have: pgvector's advice."""
-        chosen = rows // 1000 if rows <= 1_000_000 else math.isqrt(rows)
-        return min(self.options.get("lists", max(chosen, 10)), MAX_LISTS)
+    @property
+    def lists(self) -> int:
+        """How many lists an IVFFlat index has: what was asked for, or chosen by its build, or pgvector's default."""
+        return self.options.get("lists", DEFAULT_LISTS)
 
-    def with_options(self, rows: int) -> Self:
-        """Return it with the options that a build over so many rows has."""
-        if self.method is Method.IVFFLAT:
-            return replace(self, options={"lists": self.lists(rows)})
+    @property
+    def stated(self) -> Mapping[str, int]:
+        """The options that the index is created with, before it is known over how many rows."""
+        if self.method is not Method.HNSW:
+            return self.options
         usual = max(EF_CONSTRUCTION, 2 * self.options.get("m", 16))
-        return replace(self, options={"ef_construction": usual, **self.options})
+        return {"ef_construction": usual, **self.options}
+
+    def over(self, rows: int) -> Self:
+        """Return it with the number of lists that pgvector advises for so many rows, where none was asked for."""
+        if self.method is not Method.IVFFLAT or "lists" in self.options:
+            return self
+        advised = rows // 1000 if rows <= 1_000_000 else math.isqrt(rows)
+        return replace(self, options={"lists": min(max(advised, 10), MAX_LISTS)})
 
 
 @dataclass(frozen=True)
@@ -374,13 +383,17 @@ class Indexed:
             InvalidIndex: With what it can.
         """
         index = self.index
-        if index.method is Method.NONE or self.storage is Storage.SPARSEVEC:
+        if index.method is Method.NONE:
+            return
+        if self.storage in (Storage.BIT, Storage.SPARSEVEC) and index.dimensions:
+            raise InvalidIndex(f"vectors of type {self.storage} are indexed whole; leave the dimensions out")
+        if self.storage is Storage.SPARSEVEC:
+            if index.method is Method.IVFFLAT:
+                raise InvalidIndex("ivfflat has no sparse vectors; use hnsw")
             return
         limit = MOST_INDEXED[_precision(self.type)]
         if not 0 < self.length <= self.dimensions:
             raise InvalidIndex(f"the vectors have {self.dimensions} dimensions, so an index cannot keep {self.length}")
-        if self.storage is Storage.BIT and index.dimensions:
-            raise InvalidIndex("bit vectors are indexed whole; leave the dimensions out")
         if self.length > limit:
             raise InvalidIndex(
                 f"an index of {self.type} takes {limit:,} dimensions, but these vectors have {self.length:,}; "
