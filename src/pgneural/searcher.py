@@ -183,7 +183,7 @@ class Searcher:
         if serving is None:
             raise dropped(self.space)
         there = serving.id == self.space.id or space_of(connection, self.space.id) is not None
-        if not there and serving.switched_at is None:
+        if not there and not serving.switched:
             raise dropped(self.space)
         return serving
 

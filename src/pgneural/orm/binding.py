@@ -29,7 +29,7 @@ from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import quoted_table, require_driver, translated
 from pgneural.store.failures import sqlstate
 from pgneural.store.schema import Space
-from pgneural.store.space import WITHOUT_TIMES
+from pgneural.store.space import read_spaces
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
 from pgneural.sync import SyncReport, TransactionalSync
@@ -353,11 +353,9 @@ class SearchBinding(Generic[E]):
         source = sa.func.to_regclass(quoted_table(self.definition.source, self.definition.schema))
         found = Space.source == sa.func.neural.qualified(source), Space.attribute == self.definition.attribute
         wanted = *found, Space.kind == "dense", Space.state == "serving"
-        with Session(connection, expire_on_commit=False) as session:
-            space = session.scalar(sa.select(Space).where(*wanted).options(*WITHOUT_TIMES))
-        if space is None:
-            raise self._missing()
-        return space
+        for space in read_spaces(connection, *wanted):
+            return space
+        raise self._missing()
 
     def space_tables(self, connection: sa.Connection) -> SpaceTables:
         """Return the tables of the space that serves; errors are those of `space`."""

@@ -15,7 +15,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from pgneural.amounts import number
 from pgneural.errors import (
@@ -30,7 +29,7 @@ from pgneural.filter import expression
 from pgneural.store.contained import require_contained
 from pgneural.store.engine import execute_script, literal, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space
-from pgneural.store.space import WITHOUT_TIMES, chunks_of, extra_spaces, terms_of
+from pgneural.store.space import chunks_of, extra_spaces, read_spaces, terms_of
 from pgneural.store.tables import NAME_BYTES
 from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.store.visibility import follow_row_security
@@ -139,20 +138,12 @@ def collections(connection: sa.Connection) -> list[CollectionStatus]:
 
 def find_space(connection: sa.Connection, collection: str) -> Space | None:
     """Return the space of a collection, or None."""
-    with Session(connection) as session:
-        wanted = (
-            Space.source == SOURCE,
-            Space.attribute == collection,
-            Space.kind == "dense",
-            Space.state == "serving",
-        )
-        return session.scalar(sa.select(Space).where(*wanted))
+    return next(iter(read_spaces(connection, *_of(collection), Space.state == "serving")), None)
 
 
 def space_of(connection: sa.Connection, id_: int) -> Space | None:
     """Return the space of an id, or None."""
-    with Session(connection) as session:
-        return session.get(Space, id_, options=WITHOUT_TIMES)
+    return next(iter(read_spaces(connection, Space.id == id_)), None)
 
 
 def require_space(connection: sa.Connection, collection: str) -> Space:
@@ -244,7 +235,7 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     _lock(connection, name)
     require_space(connection, name)
     execute_script(connection, f"DROP VIEW IF EXISTS {quoted(SCHEMA, name)}")
-    for every in dense_spaces(connection, name):
+    for every in read_spaces(connection, *_of(name)):
         connection.execute(_DROP_VECTORS, {"space": every.id})
         terms_of(every).drop(connection, checkfirst=True)
         chunks_of(every).drop(connection, checkfirst=True)
@@ -253,11 +244,9 @@ def drop_collection(connection: sa.Connection, name: str) -> None:
     connection.execute(sa.text("SELECT neural.watch_documents()"))
 
 
-def dense_spaces(connection: sa.Connection, collection: str) -> list[Space]:
-    """Return all spaces of a collection: that which serves, and those that are built or kept."""
-    wanted = (Space.source == SOURCE, Space.attribute == collection, Space.kind == "dense")
-    with Session(connection, expire_on_commit=False) as session:
-        return list(session.scalars(sa.select(Space).where(*wanted)))
+def _of(collection: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions that a row of the catalog is a space of a collection."""
+    return Space.source == SOURCE, Space.attribute == collection, Space.kind == "dense"
 
 
 def create_extra(
@@ -302,10 +291,9 @@ def dropped(space: Space) -> UnknownCollection:
 
 def add_missing_terms(connection: sa.Connection) -> None:
     """Make the terms table of every collection that an earlier version made without one."""
-    with Session(connection, expire_on_commit=False) as session:
-        for space in session.scalars(sa.select(Space).where(Space.source == SOURCE, Space.kind == "dense")).all():
-            if not sa.inspect(connection).has_table(terms_of(space).name, SCHEMA):
-                _create_terms(connection, space)
+    for space in read_spaces(connection, Space.source == SOURCE, Space.kind == "dense"):
+        if not sa.inspect(connection).has_table(terms_of(space).name, SCHEMA):
+            _create_terms(connection, space)
 
 
 def _create_terms(connection: sa.Connection, space: Space) -> None:

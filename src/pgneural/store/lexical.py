@@ -17,7 +17,6 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidFilter
 from pgneural.store.engine import execute_script, quoted
@@ -25,7 +24,7 @@ from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.monitoring import NAMED
 from pgneural.store.owner import Transactions
 from pgneural.store.schema import SCHEMA, Space
-from pgneural.store.space import terms_of
+from pgneural.store.space import read_spaces, terms_of
 from pgneural.store.tables import terms_index
 
 BATCH_ROWS = 2000
@@ -154,8 +153,7 @@ def outdated(connection: sa.Connection, only: Sequence[str] = ()) -> list[Space]
         only: Names of searches or collections; empty for all.
     """
     ids = connection.scalars(_OUTDATED, {"only": list(only)}).all()
-    with Session(connection, expire_on_commit=False) as session:
-        return list(session.scalars(sa.select(Space).where(Space.id.in_(ids)).order_by(Space.id)))
+    return read_spaces(connection, Space.id.in_(ids))
 
 
 def refresh_words(where: Transactions, space: int) -> int:

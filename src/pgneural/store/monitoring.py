@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from pgneural.store.schema import SCHEMA, Space, Worker
+from pgneural.store.space import read_spaces
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ def spaces_with_work(connection: sa.Connection, only: Sequence[str]) -> list[Spa
             are not synced by hand.
     """
     ids = connection.scalars(_WITH_WORK, {"only": list(only)}).all()
-    with Session(connection, expire_on_commit=False) as session:
-        found = {space.id: space for space in session.scalars(sa.select(Space).where(Space.id.in_(ids)))}
+    found = {space.id: space for space in read_spaces(connection, Space.id.in_(ids))}
     return [found[id_] for id_ in ids if id_ in found]
 
 

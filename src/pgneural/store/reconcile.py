@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from pgneural.printable import counted
 from pgneural.printable import logger as logger_of
 from pgneural.store.monitoring import NAMED
 from pgneural.store.owner import AsOwner, Transactions
 from pgneural.store.schema import Space
+from pgneural.store.space import read_spaces
 
 logger = logger_of("pgneural.worker")
 
@@ -75,8 +75,7 @@ def searches(connection: sa.Connection, only: Sequence[str] = (), *, manual: boo
         manual: Whether all are those, too, that are synced by hand.
     """
     ids = connection.scalars(_SEARCHES, {"only": list(only), "manual": manual}).all()
-    with Session(connection, expire_on_commit=False) as session:
-        return list(session.scalars(sa.select(Space).where(Space.id.in_(ids)).order_by(Space.id)))
+    return read_spaces(connection, Space.id.in_(ids))
 
 
 def follow(where: Transactions, space: int, *, repair: bool = True) -> list[str]:

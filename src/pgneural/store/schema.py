@@ -34,7 +34,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, REGCLASS
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 SCHEMA = "neural"
 """The schema of everything that is ours."""
@@ -81,7 +81,11 @@ class Document(Catalog):
 
 
 class Space(Catalog):
-    """All vectors that one encoder revision made for one searchable attribute of one source."""
+    """All vectors that one encoder revision made for one searchable attribute of one source.
+
+    `pgneural.store.space.read_spaces` reads it, without its times: psycopg reads none in a DateStyle other than ISO,
+    which a connection of the user's may have.
+    """
 
     __tablename__ = "spaces"
     __table_args__ = (
@@ -105,7 +109,7 @@ class Space(Catalog):
     distance: Mapped[str] = mapped_column(Text)
     max_tokens: Mapped[int] = mapped_column(Integer, comment="The length of a chunk in the encoder's tokens")
     overlap: Mapped[int] = mapped_column(Integer, comment="How many tokens two neighbouring chunks share")
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now(), deferred=True)
     language: Mapped[str] = mapped_column(
         Text, server_default="english", comment="The text search configuration of its words"
     )
@@ -149,9 +153,12 @@ class Space(Catalog):
         Double, comment="How many rows all workers together encode at most, while it does not serve; NULL for no limit"
     )
     resumes_at: Mapped[datetime | None] = mapped_column(
-        DateTime(timezone=True), comment="When the next rows may be encoded, where there is a limit"
+        DateTime(timezone=True), comment="When the next rows may be encoded, where there is a limit", deferred=True
     )
-    switched_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="When its state last changed")
+    switched_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="When its state last changed", deferred=True
+    )
+    switched: Mapped[bool] = column_property(switched_at.is_not(None))
     relation: Mapped[str | None] = mapped_column(
         REGCLASS, comment="The source table, by its number: a rename does not change it"
     )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.tables import chunk_table, extra_table, terms_table
 from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.types import Distance
 
-WITHOUT_TIMES = (defer(Space.created_at), defer(Space.resumes_at), defer(Space.switched_at))
-"""For connections of the user's: psycopg reads no times in a DateStyle other than ISO."""
+
+def read_spaces(connection: sa.Connection, *wanted: sa.ColumnElement[bool]) -> list[Space]:
+    """Return the spaces of the catalog that meet some conditions: the one that serves first, then by their ids.
+
+    They are as the catalog has them now, and of no session: nothing that is done to them is written.
+    """
+    order = (Space.state != "serving", Space.id)
+    with Session(connection, expire_on_commit=False) as session:
+        return list(session.scalars(sa.select(Space).where(*wanted).order_by(*order)))
 
 
 def chunks_of(space: Space, source: sa.Table = DOCUMENTS) -> sa.Table:
@@ -48,9 +55,7 @@ def extra_spaces(connection: sa.Connection, space: Space) -> dict[str, Space]:
     own = sa.select(Space.relation).where(Space.id == space.id).correlate(None).scalar_subquery()
     table = Space.source == space.source, Space.relation.is_not_distinct_from(own)  # not of another of this name
     same = *table, Space.attribute == space.attribute, Space.name == space.name
-    with Session(connection, expire_on_commit=False) as session:
-        found = session.scalars(sa.select(Space).where(*same, Space.kind != "dense").options(*WITHOUT_TIMES))
-        return {extra.kind: extra for extra in found}
+    return {extra.kind: extra for extra in read_spaces(connection, *same, Space.kind != "dense")}
 
 
 def _dense_chunks(space: Space, source: sa.Table, name: str, dimensions: int, storage: Storage) -> sa.Table:

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.store.engine import translated
 from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.monitoring import NAMES
 from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.space import read_spaces
 from pgneural.types import ExtraEncoder
 
 LOCK_MILLISECONDS = 100
@@ -100,9 +100,7 @@ def named(connection: sa.Connection, name: str) -> SearchName:
 def spaces_of(connection: sa.Connection, search: SearchName) -> list[Space]:
     """Return the spaces of a search, the one that serves first."""
     wanted = Space.source == search.source, Space.attribute == search.attribute, Space.kind == "dense"
-    with Session(connection, expire_on_commit=False) as session:
-        order = (Space.state != "serving", Space.id)
-        return list(session.scalars(sa.select(Space).where(*wanted).order_by(*order)))
+    return read_spaces(connection, *wanted)
 
 
 def described(connection: sa.Connection, search: SearchName) -> list[SpaceInfo]:
@@ -201,8 +199,7 @@ def set_index_aside(connection: sa.Connection, space: int) -> bool:
 def to_be_indexed(connection: sa.Connection) -> Sequence[Space]:
     """Return the spaces that are filled, or next to, but have no vector index, and whose tables are the role's own."""
     ids = connection.scalars(sa.text(_TO_BE_INDEXED)).all()
-    with Session(connection, expire_on_commit=False) as session:
-        return session.scalars(sa.select(Space).where(Space.id.in_(ids))).all()
+    return read_spaces(connection, Space.id.in_(ids))
 
 
 def patiently(engine: sa.Engine, statement: str, values: Mapping[str, Any]) -> Any:
