@@ -22,8 +22,8 @@ from bench.corpus import abstracts, private_server
 from pgneural import Collection, Database, Record, encoders
 from pgneural.chunk import chunk
 from pgneural.cli.output import print_table
-from pgneural.incoming import Incoming
-from pgneural.pipeline import Ingest
+from pgneural.ingest.documents import Ingest
+from pgneural.ingest.records import Incoming
 from pgneural.store.lexical import complete
 from pgneural.types import Encoder
 

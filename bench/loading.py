@@ -88,5 +88,5 @@ def _by_hand(engine: sa.Engine) -> None:
 
 def _one_by_one(engine: sa.Engine) -> None:
     """As it is without setting the index aside."""
-    with mock.patch("pgneural.encode_job.set_index_aside", return_value=False):
+    with mock.patch("pgneural.ingest.job.set_index_aside", return_value=False):
         Abstract.search.sync(engine)

@@ -13,8 +13,8 @@ from pgneural.errors import PgneuralError
 from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.explain import Explanation, Stage
 from pgneural.orm import Searchable
-from pgneural.pipeline import Report
 from pgneural.query import Query
+from pgneural.report import Report
 from pgneural.rerank import CrossEncoderReranker, LateInteraction, Rerank
 from pgneural.search import Hit, HitChunk, Hits
 from pgneural.statement import RRF, Boost, WeightedSum

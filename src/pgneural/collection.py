@@ -1,6 +1,6 @@
 """A collection: index documents into it, search it, delete from it.
 
-Everything here is a thin face over the pipeline (in) and the search (out). The encoder is made when the
+Everything here is a thin face over `pgneural.ingest` (in) and the search (out). The encoder is made when the
 first text has to become a vector, so that a run that finds nothing new costs no model.
 """
 
@@ -21,7 +21,8 @@ from pgneural.errors import InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
 from pgneural.filter import Expression, Filter, condition
-from pgneural.incoming import Incoming, Indexable
+from pgneural.ingest.documents import Ingest
+from pgneural.ingest.records import Incoming, Indexable
 from pgneural.options import (
     QueryInput,
     SearchOptions,
@@ -36,8 +37,8 @@ from pgneural.options import (
     with_arrays,
     with_vectors,
 )
-from pgneural.pipeline import Ingest, Progress, Report
 from pgneural.query import Query as StoredQuery
+from pgneural.report import Progress, Report
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, filter_errors
 from pgneural.searcher import Searcher
@@ -140,7 +141,7 @@ class Collection:
             extra = list(self.searcher.extra.values())
             ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress, extra)
             report = ingest.run(incoming)
-            complete(self.searcher.engine, self._space, report.inserted + report.updated)
+            complete(self.searcher.engine, self._space, report.rows)
             with self.searcher.engine.begin() as connection:
                 follow_row_security(connection)
             build(self.searcher.engine, self._space, build_progress)

@@ -120,21 +120,10 @@ class ExtraVectors:
         stored = [key for key, row in by_key.items() if row.chunks is None]
         with where.begin() as connection:
             lacking = lacking_of(connection, tables, self.space, stored) if stored else []
-        titled = [chunk._replace(title=by_key[chunk.key].source.title) for chunk in lacking]
-        new = [chunk for key, row in by_key.items() for chunk in unstored(key, row.source.title, row.chunks or ())]
+        titled = [chunk._replace(title=by_key[chunk.key].source.body.title) for chunk in lacking]
+        new = [chunk for key, row in by_key.items() for chunk in unstored(key, row.source.body.title, row.chunks or ())]
         for vector in self.encode(new + titled):
             by_key[vector.key].extra.setdefault(self.space.kind, []).append(vector)
-
-    def store(self, connection: sa.Connection, tables: SpaceTables, rows: Sequence[EncodedRow]) -> None:
-        """Store what `add` has made, after the chunks; the caller commits.
-
-        Raises:
-            EncoderMismatch: Another revision of the encoder made the vectors that are there.
-        """
-        vectors = [vector for row in rows for vector in row.extra.get(self.space.kind, ())]
-        if vectors:
-            self.claim(connection)
-            insert(connection, tables, self.space, vectors)
 
     def encode(self, chunks: Sequence[Lacking]) -> Iterator[ExtraVector]:
         """Return the vectors of chunks, some encoded at a time."""

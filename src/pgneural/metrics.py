@@ -27,8 +27,8 @@ GAUGES = {
 
 COUNTERS = {
     "rows": "Rows that this worker stored",
-    "encoded": "Chunks that this worker encoded",
-    "reused": "Chunks that had a vector already",
+    "chunks_encoded": "Chunks that this worker encoded",
+    "chunks_reused": "Chunks that had a vector already",
     "encode_seconds": "Time that this worker spent encoding",
     "write_seconds": "Time that this worker spent storing",
 }

@@ -98,6 +98,13 @@ class Content:
     uri: str | None = None
 
     @property
+    def empty(self) -> bool:
+        """Whether there is nothing to find it by."""
+        if isinstance(self.data, str):
+            return not self.title.strip() and not self.data.strip()
+        return self.data is None and not self.uri
+
+    @property
     def digest(self) -> bytes:
         """16 bytes that change whenever what is encoded of it does."""
         data = self.data.tobytes() if isinstance(self.data, np.ndarray) else self.data

@@ -28,10 +28,12 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgneural.encode_job import EncodeJob, JobProgress
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import MissingPrivilege
+from pgneural.ingest.batch import BATCH_ROWS
+from pgneural.ingest.job import EncodeJob
 from pgneural.printable import logger as logger_of
+from pgneural.report import Report
 from pgneural.store import lexical, monitoring, queue, vector_cache
 from pgneural.store.engine import create_engine, libpq_url, translated
 from pgneural.store.failures import BUSY, of_a_space, sqlstate
@@ -41,7 +43,6 @@ from pgneural.store.reconcile import Reconciling
 from pgneural.store.schema import Space
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.spaces import set_index_aside, to_be_indexed
-from pgneural.sync import BATCH_ROWS
 from pgneural.types import Encoder
 
 logger = logger_of("pgneural.worker")
@@ -86,7 +87,7 @@ PRECOMPUTED = "vectors:"
 class _Shared:
     """What the threads of a worker share."""
 
-    totals: dict[int, JobProgress] = field(default_factory=dict)
+    totals: dict[int, Report] = field(default_factory=dict)
     paused: dict[int, float] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     idle: set[int] = field(default_factory=set)
@@ -129,7 +130,7 @@ class Worker:
         self._checked = False
 
     @property
-    def totals(self) -> dict[int, JobProgress]:
+    def totals(self) -> dict[int, Report]:
         """What was done, by the id of the space."""
         with self._shared.lock:
             return dict(self._shared.totals)
@@ -404,13 +405,12 @@ class Worker:
             if share.broken is not None:
                 self._guarded(share.tables.space, functools.partial(_raise, share.broken))
 
-    def _count(self, space: int, done: JobProgress) -> None:
+    def _count(self, space: int, done: Report) -> None:
         with self._shared.lock:
-            totals = self._shared.totals.setdefault(space, JobProgress())
-            for name in vars(totals):
-                setattr(totals, name, getattr(totals, name) + getattr(done, name))
+            totals = self._shared.totals.setdefault(space, Report())
+            totals.add(done)
             solved = bool(done.rows) and self._shared.problems.pop(space, None) is not None
-        values = [done.rows, done.encoded, done.reused, done.encode_seconds, done.write_seconds]
+        values = [done.rows, done.chunks_encoded, done.chunks_reused, done.encode_seconds, done.write_seconds]
         with self.engine.begin() as connection:
             monitoring.add(connection, space, self.id, values)
         if solved:

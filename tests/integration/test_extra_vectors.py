@@ -16,10 +16,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgneural import Database, LateInteraction, Searchable, TableSearch
 from pgneural.cli import main
-from pgneural.encode_job import drain
 from pgneural.encoders.extra import MultiVectorTransformerEncoder, SparseTransformerEncoder
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidQuery, InvalidSpace, TransactionConflict, UnknownSpace, UnpermittedModel
+from pgneural.ingest.job import drain
 from pgneural.store import queue
 from pgneural.store.definition import change_statements
 from pgneural.store.space import extra_spaces

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pgneural import Collection, Database, Document, Record
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import EncoderMismatch, InvalidFilter, InvalidName, RefusedRecords, UnknownCollection
-from pgneural.pipeline import Ingest
+from pgneural.ingest.documents import Ingest
 from pgneural.types import EncoderInput, Vector
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute, until
@@ -121,7 +121,7 @@ def test_nothing_is_encoded_twice(db: Database, execute: Execute, url: str) -> N
     worker = Worker(url, as_superuser=True)
     worker.run(once=True)
     (done,) = worker.totals.values()
-    assert (done.encoded, done.reused) == (1, 1)
+    assert (done.chunks_encoded, done.chunks_reused) == (1, 1)
     ids = execute("SELECT count(*) FROM neural.vectors WHERE encoder = 'hash'")
     assert ids == [(4,)]
 
@@ -214,7 +214,7 @@ def test_a_document_that_another_process_changes_in_between(notes: Collection, d
     ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
     reader, writer = ingest.connected(), ingest.connected()
     compared = ingest.compare([(record, "{}") for record in records], reader)
-    assert all(planned.chunks is None for planned in compared)
+    assert all(document.row.chunks is None for document in compared.documents)
     assert ingest.encode(compared) == {}
     if meanwhile == "delete":
         notes.delete("1")

@@ -14,8 +14,8 @@ from pgneural import RRF, Collection, Database, Searchable, WeightedSum
 from pgneural.errors import DimensionMismatch, InvalidQuery
 from pgneural.explain import stages_of
 from pgneural.statement import Page, Query, Target, Vectors
-from pgneural.store.catalog import dense_spaces
-from pgneural.store.space import chunks_of, indexed_of
+from pgneural.store.schema import Space
+from pgneural.store.space import chunks_of, indexed_of, read_spaces
 from pgneural.types import Mode
 from pgneural.worker import Worker
 from tests.fixtures.orm import Create
@@ -123,7 +123,8 @@ def test_more_legs_over_vectors(db: Database, notes: Collection) -> None:
     db.create_space("notes", "coarse", encoder="hash", options={"dimensions": 16})
     Worker(db.url, as_superuser=True).run(once=True)
     with db.engine.begin() as connection:
-        spaces = {space.name: space for space in dense_spaces(connection, "notes")}
+        found = read_spaces(connection, Space.attribute == "notes", Space.kind == "dense")
+        spaces = {space.name: space for space in found}
         coarse = spaces["coarse"]
         target: Target = notes.searcher.target(connection)
         extra = Vectors("coarse", chunks_of(coarse), indexed_of(coarse))

@@ -25,13 +25,13 @@ from sqlalchemy.orm import (
 )
 
 from pgneural import Searchable
-from pgneural.encode_job import EncodeJob
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidDeclaration, InvalidQuery, MissingPrivilege
+from pgneural.ingest.batch import encoded
+from pgneural.ingest.job import EncodeJob
 from pgneural.orm import SearchBinding
 from pgneural.store import queue
 from pgneural.store.engine import libpq_url
-from pgneural.sync import encoded
 
 Make = Callable[..., Any]
 
@@ -91,7 +91,7 @@ def test_what_changes_while_it_is_encoded_stays_pending(engine: sa.Engine) -> No
         session.commit()
         slow = claimed(engine, search)
         batch = slow.read(slow.shares[0])
-        batch.give(encoded(search.encoder, [batch], {}))
+        batch.give(encoded(lambda: search.encoder, [batch], {}))
         session.execute(sa.update(note).values(text="newest gnu"))
         session.commit()
         with engine.begin() as connection:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pgneural import Collection, Database, Document, Record
 from pgneural.cli import main
 from pgneural.errors import RefusedRecords, UnreadableInput
-from pgneural.pipeline import SeenIds
+from pgneural.ingest.documents import SeenIds
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.orm import Session
 
 from pgneural import Database
-from pgneural.encode_job import drain
 from pgneural.encoders.hashing import HashEncoder
 from pgneural.errors import InvalidSpace
+from pgneural.ingest.job import drain
 from pgneural.store import queue
 from pgneural.store.engine import libpq_url
 from pgneural.store.schema import Space

@@ -99,7 +99,7 @@ def test_nothing_is_encoded_twice(notes: Execute, url: str) -> None:
     encoder = Spy()
     worker = work(url, encoder)
     assert encoder.seen == []
-    assert sum(total.reused for total in worker.totals.values()) == 40
+    assert sum(total.chunks_reused for total in worker.totals.values()) == 40
     assert len(chunks(notes)) == 20
 
 
@@ -328,7 +328,7 @@ def test_figures_for_prometheus(notes: Execute, url: str) -> None:
         worker.run(once=True)
         text = scraped(server)
         assert f"pgneural_pending{labels} 0.0" in text
-        assert f"pgneural_worker_encoded_total{labels} 20.0" in text
+        assert f"pgneural_worker_chunks_encoded_total{labels} 20.0" in text
         assert "pgneural_up 1.0" in text
     finally:
         metrics.close(server)

@@ -8,9 +8,8 @@ from typing import assert_type
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgneural import Hit, Hits, Searchable
+from pgneural import Hit, Hits, Report, Searchable
 from pgneural.orm import SearchBinding, SearchQuery
-from pgneural.sync import SyncReport
 
 
 class Base(DeclarativeBase):
@@ -33,13 +32,13 @@ def synchronous(session: Session) -> None:
         assert_type(hit, Hit[Typed])
         assert_type(hit.entity.text, str)
     assert_type(Typed.search.like(hits[0].entity).first(session), Hit[Typed] | None)
-    assert_type(Typed.search.sync(session), SyncReport)
+    assert_type(Typed.search.sync(session), Report)
 
 
 async def asynchronous(session: AsyncSession) -> None:
     assert_type(Typed.search("a").all(session), Awaitable[Hits[Typed]])
     assert_type(await Typed.search("a").first(session), Hit[Typed] | None)
-    assert_type(await Typed.search.sync(session), SyncReport)
+    assert_type(await Typed.search.sync(session), Report)
 
 
 def test_types_are_those_at_run_time_too() -> None:

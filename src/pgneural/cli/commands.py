@@ -20,8 +20,8 @@ from pgneural.cli.options import Failing, Option, Target, interactive, json_opti
 from pgneural.errors import RefusedRecords, UnreadableInput
 from pgneural.filter import Filter
 from pgneural.load.walk import NAMED
-from pgneural.pipeline import Report
 from pgneural.printable import counted
+from pgneural.report import Report
 from pgneural.store.engine import libpq_url
 from pgneural.store.vectors import Method, Precision, VectorIndex
 

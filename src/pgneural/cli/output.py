@@ -19,8 +19,8 @@ from rich.text import Text
 
 from pgneural.evaluation import Evaluation
 from pgneural.explain import Explanation
-from pgneural.pipeline import Report
 from pgneural.printable import counted, printable, printable_json
+from pgneural.report import Report
 from pgneural.search import Hit, Hits
 from pgneural.store.indexes import BuildProgress
 from pgneural.store.schema import Document

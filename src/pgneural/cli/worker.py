@@ -16,6 +16,7 @@ from pgneural.database import Database
 from pgneural.errors import DatabaseUnreachable, UnfinishedWork, UnknownSpace
 from pgneural.printable import PrintableFormatter, counted
 from pgneural.printable import logger as logger_of
+from pgneural.report import Report
 from pgneural.worker import Worker, unknown_spaces
 
 logger = logger_of(__name__)
@@ -131,13 +132,15 @@ def _stop_on_signals(worker: Worker) -> None:
 
 
 def _report(worker: Worker, as_json: bool) -> None:
-    totals = list(worker.totals.values())
-    done = {name: sum(getattr(total, name) for total in totals) for name in ("rows", "encoded", "reused", "failed")}
+    done = Report()
+    for total in worker.totals.values():
+        done.add(total)
     if as_json:
-        output.print_json(done)
+        names = ("rows", "chunks_encoded", "chunks_reused", "failed")
+        output.print_json({name: getattr(done, name) for name in names})
     else:
-        known = f"{counted(done['encoded'], 'chunk', 'chunks')} encoded, {done['reused']:,} known already"
-        output.say(f"{counted(done['rows'], 'row is', 'rows are')} up to date: {known}")
+        known = f"{counted(done.chunks_encoded, 'chunk', 'chunks')} encoded, {done.chunks_reused:,} known already"
+        output.say(f"{counted(done.rows, 'row is', 'rows are')} up to date: {known}")
 
 
 @click.command()

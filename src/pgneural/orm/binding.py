@@ -14,16 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, scoped_session
 
 from pgneural import encoders
-from pgneural.encode_job import drain
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import InvalidQuery, SchemaNotInstalled, TransactionConflict
 from pgneural.filter import Expression, Filter
+from pgneural.ingest.job import drain
+from pgneural.ingest.transaction import TransactionalSync
 from pgneural.options import QueryInput
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.declaration import single_table_condition
 from pgneural.orm.query import SearchQuery, Similar
 from pgneural.orm.searcher import ClassSearcher
 from pgneural.query import Query
+from pgneural.report import Report
 from pgneural.store import queue
 from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import quoted_table, require_driver, translated
@@ -32,7 +34,6 @@ from pgneural.store.schema import Space
 from pgneural.store.space import read_spaces
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
-from pgneural.sync import SyncReport, TransactionalSync
 from pgneural.types import Encoder, Mode
 
 if TYPE_CHECKING:
@@ -251,10 +252,10 @@ class SearchBinding(Generic[E]):
         return condition
 
     @overload
-    def sync(self, where: Session | sa.Connection | sa.Engine) -> SyncReport: ...
+    def sync(self, where: Session | sa.Connection | sa.Engine) -> Report: ...
     @overload
-    def sync(self, where: AsyncSession) -> Awaitable[SyncReport]: ...
-    def sync(self, where: Any) -> SyncReport | Awaitable[SyncReport]:
+    def sync(self, where: AsyncSession) -> Awaitable[Report]: ...
+    def sync(self, where: Any) -> Report | Awaitable[Report]:
         """Encode the rows that changed, and index their words.
 
         Args:
@@ -272,7 +273,7 @@ class SearchBinding(Generic[E]):
         if asynchronous(where):
             return where.run_sync(self.sync)
         if self.terms is None:
-            return SyncReport()
+            return Report()
         if isinstance(where, sa.Engine):
             with translated():
                 with where.begin() as connection:
@@ -299,11 +300,11 @@ class SearchBinding(Generic[E]):
         require_driver(where)
         return where
 
-    def sync_own(self, connection: sa.Connection) -> SyncReport:
+    def sync_own(self, connection: sa.Connection) -> Report:
         """Encode the rows that the transaction of a connection has changed itself."""
         with translated():
             if connection.scalar(_NOTHING_WRITTEN):
-                return SyncReport()
+                return Report()
             tables = self.space_tables(connection)
             return TransactionalSync(tables, lambda: self.searcher().encoder_of(tables.space)).within(
                 connection, own=True

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
 
 from pgneural.orm.searcher import ClassSearcher
+from pgneural.report import Report
 from pgneural.store.definition import SearchDefinition
 from pgneural.store.schema import Space
-from pgneural.sync import SyncReport
 
 E_co = TypeVar("E_co", covariant=True)
 
@@ -41,7 +41,7 @@ class ClassSearch(Protocol[E_co]):
     def space(self, connection: sa.Connection) -> Space:
         """Return the row of the search in the catalog."""
 
-    def sync_own(self, connection: sa.Connection) -> SyncReport:
+    def sync_own(self, connection: sa.Connection) -> Report:
         """Encode the rows that the transaction of a connection has changed itself."""
 
     def restricted(self) -> sa.ColumnElement[bool] | None:

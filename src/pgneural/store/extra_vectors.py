@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from pgneural.store.engine import quoted_table
 from pgneural.store.schema import Space
-from pgneural.store.space_tables import ExtraVector, SpaceTables, as_json, planned_anew
+from pgneural.store.space_tables import EncodedRow, ExtraVector, SpaceTables, as_json, planned_anew
 from pgneural.store.vectors import sparse_text
 from pgneural.types import Vector, below
 
@@ -74,6 +74,18 @@ def insert(connection: sa.Connection, tables: SpaceTables, extra: Space, vectors
     values = dict(zip(names, map(list, zip(*vectors, strict=True)), strict=True))
     with planned_anew(connection, tables.space.source):
         return connection.execute(_sql(tables, extra, _INSERT), values).rowcount
+
+
+def insert_of(connection: sa.Connection, tables: SpaceTables, rows: Sequence[EncodedRow]) -> None:
+    """Store the extra vectors of rows whose chunks are stored; the caller commits."""
+    for kind, space in tables.extra.items():
+        insert(connection, tables, space, [vector for row in rows for vector in row.extra.get(kind, ())])
+
+
+def store_rows(connection: sa.Connection, tables: SpaceTables, rows: Sequence[EncodedRow]) -> None:
+    """Store the chunks of rows with all their vectors, in place of those that they had; the caller commits."""
+    tables.store(connection, rows)
+    insert_of(connection, tables, rows)
 
 
 def written(extra: Space, vector: Vector) -> str:

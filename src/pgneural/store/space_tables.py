@@ -22,7 +22,7 @@ from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import Space
 from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Storage
-from pgneural.types import Chunk, Vector
+from pgneural.types import Chunk, Content, Modality, Vector
 
 READ_BYTES = 8_000_000
 """The text that is read at a time: rows beyond wait, so that memory is bounded whatever their size."""
@@ -35,15 +35,13 @@ class SourceRow:
     Attributes:
         key: The row's primary key, as JSON.
         values: The primary key; None where the row is gone.
-        title: What is put before each of its chunks.
-        content: What is cut into chunks.
+        body: What it is found by.
         source_hash: That of its stored chunks, None if there are none.
     """
 
     key: str
     values: tuple[Any, ...] | None
-    title: str
-    content: str
+    body: Content
     source_hash: bytes | None
 
 
@@ -72,6 +70,7 @@ class EncodedRow:
         source_hash: That of its chunks.
         chunks: Its chunks; None where the stored ones are right.
         vectors: Theirs, shape (n, d).
+        precomputed: Whether the vectors came with the row.
         extra: Their extra vectors, by kind, and those that stored chunks lack.
     """
 
@@ -79,6 +78,7 @@ class EncodedRow:
     source_hash: bytes
     chunks: Sequence[Chunk] | None = None
     vectors: Vector | None = None
+    precomputed: bool = False
     extra: dict[str, list[ExtraVector]] = field(default_factory=dict)
 
 
@@ -152,7 +152,7 @@ class SpaceTables:
         with planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
-            SourceRow(key, tuple(values) if there else None, title or "", content or "", hash_)
+            SourceRow(key, tuple(values) if there else None, Content(Modality.TEXT, content or "", title or ""), hash_)
             for key, there, title, content, hash_, *values in found
         ]
 

@@ -10,9 +10,8 @@ waits, before the run reports that anything is stored.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
@@ -21,78 +20,52 @@ from psycopg import sql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
+from pgneural.report import Report
 from pgneural.store.catalog import dropped, lock_name
-from pgneural.store.extra_vectors import insert
+from pgneural.store.extra_vectors import insert_of, store_rows
 from pgneural.store.failures import cause_of
 from pgneural.store.lexical import LanguageFails, Words
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, terms_of
-from pgneural.store.space_tables import EncodedRow, ExtraVector, SourceRow, SpaceTables
+from pgneural.store.space_tables import EncodedRow, SpaceTables
 from pgneural.store.vectors import Storage
-from pgneural.types import BadRecord, Chunk, Record, Vector
+from pgneural.types import BadRecord, Record
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass(slots=True)
-class Encoded:
+class IncomingDocument:
     """A record on its way into the database.
 
     Attributes:
         record: The document.
         metadata: Its metadata as JSON.
-        source_hash: Of its searchable content and of how it was cut.
         new: Whether the collection had no such document when it was compared.
-        chunks: Its chunks, or None where those in the database are still right.
-        vectors: One row for each chunk, shape (n, d).
-        extra: Extra vectors of the chunks, by kind.
+        row: What is made of it, with the key that it has or will have.
     """
 
     record: Record
     metadata: str
-    source_hash: bytes
     new: bool
-    chunks: Sequence[Chunk] | None = None
-    vectors: Vector | None = None
-    extra: Mapping[str, Sequence[ExtraVector]] = field(default_factory=dict)
+    row: EncodedRow
 
-    def row(self, id_: int) -> EncodedRow:
-        """Return what is kept of it, once it has a key."""
-        key, record = f"[{id_}]", self.record
-        extra = {kind: [vector._replace(key=key) for vector in vectors] for kind, vectors in self.extra.items()}
-        source = SourceRow(key, (id_,), record.title, record.content, None)
-        return EncodedRow(source, self.source_hash, self.chunks, self.vectors, extra)
+    @property
+    def id(self) -> int:
+        """Its key."""
+        (id_,) = self.row.source.values or ()
+        return int(id_)
 
 
-@dataclass(frozen=True)
-class Written:
-    """How many documents of a batch were new, changed, and as they were; and which the server cannot store."""
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    refused: tuple[Refused, ...] = ()
-
-    def __add__(self, other: Written) -> Written:
-        return Written(
-            self.inserted + other.inserted,
-            self.updated + other.updated,
-            self.unchanged + other.unchanged,
-            self.refused + other.refused,
-        )
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A document that the server cannot store.
+@dataclass(frozen=True, slots=True)
+class WithoutLanguage(BadRecord):
+    """A document for which the collection's expression of the language does not work.
 
     Attributes:
-        bad: Which and why.
-        language_error: Why the collection's expression of the language does not work for it, if that is why.
+        error: What PostgreSQL says of it.
     """
 
-    bad: BadRecord
-    language_error: str | None
+    error: str
 
 
 class ChangedMeanwhile(Exception):
@@ -129,28 +102,34 @@ class Writer:
         self._transactions.invalidate()
         self._transactions.close()
 
+    @property
+    def tables(self) -> SpaceTables:
+        """The tables that it writes into."""
+        return self._tables
+
     def flush(self) -> None:
         """Wait until everything that was written is on disk."""
         with self._transactions.begin():
             self._connection.execute("SET LOCAL synchronous_commit = on")
             self._connection.execute("SELECT pg_current_xact_id()")  # a transaction that writes, however little
 
-    def hashes(self, external_ids: Sequence[str]) -> dict[str, bytes]:
-        """Return the source hash of each of these documents that has chunks."""
+    def compared(self, external_ids: Sequence[str]) -> dict[str, tuple[int, bool, bytes | None]]:
+        """Return of each of these documents its key, whether it is new, and the source hash of its chunks if any.
+
+        The key of a new one is its own from now on; if it is never stored, nobody gets it.
+        """
         with self._transactions.begin():
-            return self._hashes(external_ids)
+            stored = self._stored(external_ids)
+            missing = [id_ for id_ in external_ids if id_ not in stored]
+            keys = self._connection.execute(_NEXT_IDS, (len(missing),)) if missing else ()
+            new = {id_: (key, True, None) for id_, (key,) in zip(missing, keys, strict=True)}
+        return new | {id_: (key, False, hash_) for id_, (key, hash_) in stored.items()}
 
-    def _hashes(self, external_ids: Sequence[str]) -> dict[str, bytes]:
-        rows = self._connection.execute(self._sql(_HASHES), (self._collection, list(external_ids)), binary=True)
-        return dict(rows.fetchall())
+    def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
+        found = self._connection.execute(self._sql(_STORED), (self._collection, list(external_ids)), binary=True)
+        return {external_id: (key, hash_) for external_id, key, hash_ in found}
 
-    def known(self, external_ids: Sequence[str]) -> dict[bytes, Vector]:
-        """Return the vectors of these documents' chunks, by the hash of what the encoder read."""
-        with self._transactions.begin():
-            rows = self._connection.execute(self._sql(_KNOWN), (self._collection, list(external_ids)), binary=True)
-            return {hash_: self._storage.from_binary(vector) for hash_, vector in rows}
-
-    def write(self, batch: Sequence[Encoded]) -> Written:
+    def write(self, batch: Sequence[IncomingDocument]) -> Report:
         """Store a batch, whole or not at all; external ids are distinct within it.
 
         A document that the server cannot store, or cannot make the words of, is left out, and the batch then takes
@@ -160,9 +139,9 @@ class Writer:
             UnknownCollection: The collection was dropped after it was opened.
             ChangedMeanwhile: It has to be compared again; nothing of it is stored.
         """
-        return self._write(sorted(batch, key=lambda encoded: encoded.record.external_id))  # writers lock in one order
+        return self._write(sorted(batch, key=lambda document: document.record.external_id))  # writers lock in one order
 
-    def _write(self, batch: Sequence[Encoded]) -> Written:
+    def _write(self, batch: Sequence[IncomingDocument]) -> Report:
         """Write a batch; where the server refuses it, its halves, down to the documents that are to blame."""
         try:
             return self._write_all(batch)
@@ -171,47 +150,48 @@ class Writer:
             if not isinstance(cause, (LanguageFails, psycopg.DataError, psycopg.errors.ProgramLimitExceeded)):
                 raise
             if len(batch) == 1:
-                return Written(refused=(_refused(batch[0].record, cause, self._space),))
+                return Report(rejected=1, bad=[_refused(batch[0].record, cause, self._space)])
         middle = len(batch) // 2
-        return self._write(batch[:middle]) + self._write(batch[middle:])
+        report = self._write(batch[:middle])
+        report.add(self._write(batch[middle:]))
+        return report
 
-    def _write_all(self, batch: Sequence[Encoded]) -> Written:
-        if all(encoded.new for encoded in batch):
-            with contextlib.suppress(psycopg.errors.UniqueViolation):  # somebody stored one of them meanwhile
-                return self._insert(batch)
-        return self._upsert(batch)
+    def _write_all(self, batch: Sequence[IncomingDocument]) -> Report:
+        try:
+            return self._insert(batch) if all(document.new for document in batch) else self._upsert(batch)
+        except psycopg.errors.UniqueViolation as error:  # somebody stored one of them meanwhile
+            raise ChangedMeanwhile from error
 
-    def _insert(self, batch: Sequence[Encoded]) -> Written:
+    def _insert(self, batch: Sequence[IncomingDocument]) -> Report:
         with self._transactions.begin():
             mean_length = self._require_space()
-            ids = [id_ for (id_,) in self._connection.execute(_NEXT_IDS, (len(batch),))]
             with self._connection.cursor() as cursor, cursor.copy(_COPY_DOCUMENTS) as copy:
-                copy.set_types(["int8", "text", *_DOCUMENT_TYPES])
-                for id_, encoded in zip(ids, batch, strict=True):
-                    copy.write_row((id_, self._collection, *_document(encoded)))
+                copy.set_types(["text", *_DOCUMENT_TYPES])
+                for document in batch:
+                    copy.write_row((self._collection, *_document(document)))
             self._take_off_the_queue()
-            rows = [encoded.row(id_) for id_, encoded in zip(ids, batch, strict=True)]
+            rows = [document.row for document in batch]
             self._tables.insert(self._transactions, rows)
-            self._insert_extra(rows)
-            self._words.make(self._connection, ids, mean_length)
-        return Written(len(batch))
+            insert_of(self._transactions, self._tables, rows)
+            self._words.make(self._connection, [document.id for document in batch], mean_length)
+        return Report(rows=len(batch), inserted=len(batch))
 
-    def _upsert(self, batch: Sequence[Encoded]) -> Written:
+    def _upsert(self, batch: Sequence[IncomingDocument]) -> Report:
         with self._transactions.begin():
             mean_length = self._require_space()
             self._stage(batch)
-            changed = self._connection.execute(_UPSERT, (self._collection,)).fetchall()
-            self._require_unchanged([encoded for encoded in batch if encoded.chunks is None])
+            changed: dict[int, int] = dict(self._connection.execute(_UPSERT, (self._collection,)).fetchall())
+            self._require_as_compared(batch)
             self._take_off_the_queue()
-            rechunked = [encoded for encoded in batch if encoded.chunks is not None]
-            self._replace_chunks(rechunked)
-            reread = {encoded.record.external_id for encoded in rechunked}
+            rows = [document.row for document in batch if document.row.chunks is not None]
+            store_rows(self._transactions, self._tables, rows)
+            reread = {document.id for document in batch if document.row.chunks is not None}
             if self._space.language_by:  # which may read the metadata
-                reread |= {external_id for external_id, _ in changed}
+                reread |= changed.keys()
             self._replace_words(sorted(reread), mean_length)
-        inserted = {external_id for external_id, new in changed if new}
-        touched = {external_id for external_id, _ in changed} | {e.record.external_id for e in rechunked}
-        return Written(len(inserted), len(touched) - len(inserted), len(batch) - len(touched))
+        touched = {document.id for document in batch if document.row.chunks is not None} | changed.keys()
+        inserted, stored = sum(changed.values()), len(touched)
+        return Report(stored, inserted, stored - inserted, len(batch) - stored)
 
     def _require_space(self) -> float | None:
         """Make sure that the collection is the one that was opened, and stays until the transaction ends.
@@ -230,60 +210,44 @@ class Writer:
         """Where the collection has several spaces, workers encode what changed, but for this space."""
         self._connection.execute(_TAKE_OFF, (self._space.id, self._space.id))
 
-    def _require_unchanged(self, batch: Sequence[Encoded]) -> None:
-        """Make sure, now that the documents are locked, that the chunks which are kept are still theirs."""
-        stored = self._hashes([encoded.record.external_id for encoded in batch]) if batch else {}
-        if any(stored.get(encoded.record.external_id) != encoded.source_hash for encoded in batch):
-            raise ChangedMeanwhile
+    def _require_as_compared(self, batch: Sequence[IncomingDocument]) -> None:
+        """Make sure, now that the documents are locked, that keys and chunks which are kept are still theirs."""
+        stored = self._stored([document.record.external_id for document in batch])
+        for document in batch:
+            id_, hash_ = stored.get(document.record.external_id, (None, None))
+            kept = document.row.chunks is None
+            if id_ != document.id or (kept and hash_ != document.row.source_hash):
+                raise ChangedMeanwhile
 
-    def _stage(self, batch: Sequence[Encoded]) -> None:
+    def _stage(self, batch: Sequence[IncomingDocument]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(_COPY_STAGED) as copy:
             copy.set_types(_DOCUMENT_TYPES)
-            for encoded in batch:
-                copy.write_row(_document(encoded))
+            for document in batch:
+                copy.write_row(_document(document))
 
-    def _replace_chunks(self, batch: Sequence[Encoded]) -> None:
-        if not batch:
-            return
-        external_ids = [encoded.record.external_id for encoded in batch]
-        ids = self._ids(external_ids)
-        rows = [encoded.row(ids[encoded.record.external_id]) for encoded in batch]
-        self._tables.store(self._transactions, rows)
-        self._insert_extra(rows)
-
-    def _insert_extra(self, rows: Sequence[EncodedRow]) -> None:
-        for kind, space in self._tables.extra.items():
-            insert(
-                self._transactions, self._tables, space, [vector for row in rows for vector in row.extra.get(kind, ())]
-            )
-
-    def _replace_words(self, external_ids: Sequence[str], mean_length: float | None) -> None:
-        if external_ids:
-            ids = list(self._ids(external_ids).values())
+    def _replace_words(self, ids: Sequence[int], mean_length: float | None) -> None:
+        if ids:
             self._connection.execute(self._sql(_DELETE_TERMS), (ids,))
             self._words.make(self._connection, ids, mean_length)
-
-    def _ids(self, external_ids: Sequence[str]) -> dict[str, int]:
-        return dict(self._connection.execute(_IDS, (self._collection, list(external_ids))).fetchall())
 
     def _sql(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(chunks=self._chunks, terms=self._terms)
 
 
-def _refused(record: Record, error: Exception, space: Space) -> Refused:
-    said = str(error).splitlines()[0]
-    wrong = isinstance(error, LanguageFails)
-    what = f"language_by {space.language_by} does not work for it" if wrong else "the server cannot store it"
-    return Refused(BadRecord(record.origin or record.external_id, f"{what}: {said}"), said if wrong else None)
+def _refused(record: Record, error: Exception, space: Space) -> BadRecord:
+    message, origin = str(error).splitlines()[0], record.origin or record.external_id
+    if isinstance(error, LanguageFails):
+        return WithoutLanguage(origin, f"language_by {space.language_by} does not work for it: {message}", message)
+    return BadRecord(origin, f"the server cannot store it: {message}")
 
 
-_DOCUMENT_TYPES = ["text", "text", "text", "bytea", "text", "text"]  # bytea: JSON in the form of `_jsonb`
+_DOCUMENT_TYPES = ["int8", "text", "text", "text", "bytea", "text", "text"]  # bytea: JSON in the form of `_jsonb`
 
 
-def _document(encoded: Encoded) -> tuple[Any, ...]:
-    record = encoded.record
-    modality = record.modality.value
-    return record.external_id, record.title, record.content, _jsonb(encoded.metadata), record.uri, modality
+def _document(document: IncomingDocument) -> tuple[Any, ...]:
+    record = document.record
+    values = record.title, record.content, _jsonb(document.metadata), record.uri, record.modality.value
+    return document.id, record.external_id, *values
 
 
 def _jsonb(text: str) -> bytes:
@@ -304,7 +268,7 @@ def delete(connection: sa.Connection, collection: str, conditions: Sequence[sa.C
 
 _STAGING = """
 CREATE TEMPORARY TABLE IF NOT EXISTS pgneural_staged (
-    external_id text, title text, content text, metadata jsonb, uri text, modality text
+    id bigint, external_id text, title text, content text, metadata jsonb, uri text, modality text
 ) ON COMMIT DELETE ROWS"""
 
 _SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))"
@@ -323,33 +287,27 @@ _NEXT_IDS = """
 SELECT nextval(pg_get_serial_sequence('neural.documents', 'id')) FROM generate_series(1, %s)"""
 
 _COPY_DOCUMENTS = """
-COPY neural.documents (id, collection, external_id, title, content, metadata, uri, modality)
+COPY neural.documents (collection, id, external_id, title, content, metadata, uri, modality)
 FROM STDIN (FORMAT binary)"""
 
 _COPY_STAGED = """
-COPY pgneural_staged (external_id, title, content, metadata, uri, modality) FROM STDIN (FORMAT binary)"""
+COPY pgneural_staged (id, external_id, title, content, metadata, uri, modality) FROM STDIN (FORMAT binary)"""
 
 # ordered by external_id, so that two writers of the same documents lock them in the same order
 _UPSERT = """
-INSERT INTO neural.documents AS d (collection, external_id, title, content, metadata, uri, modality)
-SELECT %s, external_id, title, content, metadata, uri, modality FROM pgneural_staged ORDER BY external_id
+INSERT INTO neural.documents AS d (collection, id, external_id, title, content, metadata, uri, modality)
+OVERRIDING SYSTEM VALUE
+SELECT %s, id, external_id, title, content, metadata, uri, modality FROM pgneural_staged ORDER BY external_id
 ON CONFLICT (collection, external_id) DO UPDATE
    SET title = excluded.title, content = excluded.content, metadata = excluded.metadata,
        uri = excluded.uri, modality = excluded.modality, updated_at = now()
  WHERE (d.title, d.content, d.metadata, d.uri, d.modality)
        IS DISTINCT FROM (excluded.title, excluded.content, excluded.metadata, excluded.uri, excluded.modality)
-RETURNING external_id, xmax = 0"""
+RETURNING id, (xmax = 0)::integer"""
 
-_IDS = "SELECT external_id, id FROM neural.documents WHERE collection = %s AND external_id = ANY(%s)"
-
-_HASHES = """
-SELECT d.external_id, c.source_hash
-  FROM neural.documents d JOIN {chunks} c ON c.source_id = d.id AND c.ordinal = 0
- WHERE d.collection = %s AND d.external_id = ANY(%s)"""
-
-_KNOWN = """
-SELECT c.hash, c.embedding
-  FROM neural.documents d JOIN {chunks} c ON c.source_id = d.id
+_STORED = """
+SELECT d.external_id, d.id, c.source_hash
+  FROM neural.documents d LEFT JOIN {chunks} c ON c.source_id = d.id AND c.ordinal = 0
  WHERE d.collection = %s AND d.external_id = ANY(%s)"""
 
 _DELETE_TERMS = "DELETE FROM {terms} WHERE source_id = ANY(%s)"

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from pgneural import load
 from pgneural.errors import RefusedRecords
-from pgneural.pipeline import Ingest, Report
+from pgneural.ingest.documents import Ingest
+from pgneural.report import Report
 from pgneural.store.pruning import prune, stored_below
 from pgneural.store.schema import Document
 from pgneural.types import BadRecord, Record

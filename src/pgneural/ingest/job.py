@@ -16,8 +16,13 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from pgneural.extra_vectors import extra_vectors_of
+from pgneural.ingest.batch import BATCH_ROWS, Batch, cached_or_known, encoded
+from pgneural.ingest.transaction import WORTH_ANALYZING
 from pgneural.printable import warn
+from pgneural.report import Report
 from pgneural.store import lexical, queue
+from pgneural.store.extra_vectors import store_rows
 from pgneural.store.failures import BUSY, cause_of, of_a_row, sqlstate
 from pgneural.store.indexes import build
 from pgneural.store.owner import AsOwner, Transactions
@@ -26,7 +31,6 @@ from pgneural.store.schema import Space
 from pgneural.store.space_tables import EncodedRow, SpaceTables
 from pgneural.store.spaces import set_index_aside, to_be_indexed
 from pgneural.store.vector_cache import cache_vectors
-from pgneural.sync import BATCH_ROWS, WORTH_ANALYZING, Batch, SyncReport, cached_or_known, encoded
 from pgneural.types import Encoder, Vector
 
 LOCK_MILLISECONDS = 500
@@ -47,27 +51,6 @@ BUSY_SECONDS = 1.0
 
 
 @dataclass
-class JobProgress:
-    """What was done for one space, by a job or since a worker started.
-
-    Attributes:
-        rows: How many rows were stored.
-        encoded: How many chunks got a vector.
-        reused: How many had one already.
-        failed: How often a row failed.
-        encode_seconds: The time that encoding took.
-        write_seconds: The time that storing took.
-    """
-
-    rows: int = 0
-    encoded: int = 0
-    reused: int = 0
-    failed: int = 0
-    encode_seconds: float = 0.0
-    write_seconds: float = 0.0
-
-
-@dataclass
 class SpaceShare:
     """The rows of one space in a job.
 
@@ -82,7 +65,7 @@ class SpaceShare:
     tables: SpaceTables
     claim: Claim
     left: list[str]
-    done: JobProgress = field(default_factory=JobProgress)
+    done: Report = field(default_factory=Report)
     broken: Exception | None = None
 
     def finish(self, keys: Iterable[str]) -> None:
@@ -149,8 +132,7 @@ class EncodeJob:
         found, new = self._vectors(shares, batches)
         for share in shares:
             batch = batches[id(share)]
-            share.done.encoded += sum(piece.hash in new for piece in batch.chunks)
-            share.done.reused += sum(piece.hash not in new for piece in batch.chunks)
+            share.done.add(batch.count(new))
             batch.give(found | new)
             with self._apart(share):
                 self._add_extra(share, batch)
@@ -175,7 +157,7 @@ class EncodeJob:
             return Batch.read(where, share.tables, share.left, self._encoder)
         except Exception as error:
             self._refuse(error)
-        batch, errors = Batch(share.tables, []), {}
+        batch, errors = Batch(share.tables, [], extra_vectors_of(share.tables)), {}
         for key in share.left:
             try:
                 one = Batch.read(where, share.tables, [key], self._encoder)
@@ -194,14 +176,13 @@ class EncodeJob:
         every = list(batches.values())
         if not any(piece for batch in every for piece in batch.chunks):
             return {}, {}
-        encoder = self._encoder()
         found: dict[bytes, Vector] = {}
         for share in shares:  # each owner has vectors of his own
             with self._source(share).begin() as connection:
-                found |= cached_or_known(connection, encoder, [batches[id(share)]])
+                found |= cached_or_known(connection, self._encoder, [batches[id(share)]])
         started = time.perf_counter()
         try:
-            new = encoded(encoder, every, found)
+            new = encoded(self._encoder, every, found)
         except Exception as error:
             self._refuse(error)
             new = {}
@@ -227,7 +208,7 @@ class EncodeJob:
         errors = {}
         for row in list(batch.rows):
             try:
-                new |= encoded(self._encoder(), [Batch(share.tables, [row])], {**found, **new})
+                new |= encoded(self._encoder, [batch.only(row)], {**found, **new})
             except Exception as error:
                 errors[row.source.key] = self._refuse(error)
                 batch.rows.remove(row)
@@ -246,7 +227,7 @@ class EncodeJob:
             for row in list(batch.rows):
                 row.extra.clear()
                 try:
-                    Batch(share.tables, [row]).add_extra(self._source(share))
+                    batch.only(row).add_extra(self._source(share))
                 except Exception as one:
                     errors[row.source.key] = self._refuse(one)
                     batch.rows.remove(row)
@@ -282,12 +263,10 @@ class EncodeJob:
         with self._source(share).begin() as connection:
             connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
             ours = queue.still_ours(connection, share.claim, keys)
-            if any(row.chunks for row in rows):
-                encoder = self._encoder()
-                tables.claim_revision(connection, encoder.name, encoder.revision)
+            batch.claim(connection, self._encoder)
             there = tables.existing(connection, sorted(ours))
             as_read = [row for row in rows if row.source.key in ours and _agrees(row, there)]
-            batch.store(connection, as_read)
+            store_rows(connection, tables, as_read)
             finished = [row.source.key for row in as_read]
             queue.done(connection, share.claim, finished)
         share.done.rows += len(finished)
@@ -347,9 +326,9 @@ class _Others:
         return versions[0] <= self._last and time.monotonic() < self._deadline
 
 
-def drain(engine: sa.Engine, tables: SpaceTables, encoder: Callable[[], Encoder]) -> SyncReport:
+def drain(engine: sa.Engine, tables: SpaceTables, encoder: Callable[[], Encoder]) -> Report:
     """Bring a space up to date, for who waits for it; return what was done."""
-    report, worker, others = SyncReport(), f"sync {uuid.uuid4()}", _Others(engine, tables.space.id)
+    report, worker, others = Report(), f"sync {uuid.uuid4()}", _Others(engine, tables.space.id)
     with engine.begin() as connection:
         set_index_aside(connection, tables.space.id)
     while True:
@@ -365,10 +344,7 @@ def drain(engine: sa.Engine, tables: SpaceTables, encoder: Callable[[], Encoder]
             time.sleep(WAIT_SECONDS)
             continue
         job.run()
-        done = job.shares[0].done
-        report.rows += done.rows
-        report.chunks_encoded += done.encoded
-        report.chunks_reused += done.reused
+        report.add(job.shares[0].done)
     lexical.settle_apart(engine, tables.space.id, tables.terms)
     lexical.fold(engine, tables.space.id)
     with engine.begin() as connection:
