@@ -24,6 +24,20 @@ $$;
 COMMENT ON FUNCTION neural.reads_of(regclass, text[], text) IS
 'The SELECT of what is searchable of a table: of several columns the first is the title';
 
+CREATE OR REPLACE FUNCTION neural.searchable_rows(space bigint)
+RETURNS text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(s.reads, CASE WHEN s.source = 'neural.documents' THEN
+               format('SELECT documents.id AS source_id, documents.title, documents.content, (%s)::text AS language
+                         FROM neural.documents WHERE documents.collection = %L', coalesce(s.language_by, 'NULL'), s.attribute) END)
+      FROM neural.spaces s WHERE s.id = space
+$$;
+
+COMMENT ON FUNCTION neural.searchable_rows(bigint) IS
+'The SELECT of what is searchable of the source of a space: source_… keys, title, content, language';
+
 CREATE OR REPLACE FUNCTION neural.numbered(relation regclass, columns text[], language_by text)
 RETURNS jsonb
 LANGUAGE sql STABLE

@@ -23,8 +23,7 @@ BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     SELECT * INTO kept FROM neural.space_tables(space);
     IF s.source = 'neural.documents' AND s.reads IS NULL THEN
-        s.reads := pg_catalog.format('SELECT documents.id AS source_id, documents.title, documents.content, NULL::text AS language
-                             FROM neural.documents WHERE documents.collection = %L', s.attribute);
+        s.reads := neural.searchable_rows(s.id);
     END IF;
     keys := (SELECT string_agg(pg_catalog.format('r.%I', n), ', ') FROM pg_catalog.unnest(kept.key_names) n);
     typed := (SELECT string_agg(pg_catalog.format('($1 ->> %s)::%s', n.place - 1, n.type), ', ' ORDER BY n.place)

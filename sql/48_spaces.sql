@@ -114,8 +114,7 @@ BEGIN
     same_vectors := coalesce(create_space.encoder, s.encoder) = s.encoder AND coalesce(create_space.options, s.options) = s.options
                     AND coalesce(create_space.dimensions, s.dimensions) = s.dimensions;
     IF of_documents AND s.reads IS NULL THEN
-        s.reads := format('SELECT documents.id AS source_id, documents.title, documents.content, (%s)::text AS language
-                             FROM neural.documents WHERE documents.collection = %L', coalesce(s.language_by, 'NULL'), s.attribute);
+        s.reads := neural.searchable_rows(s.id);
         UPDATE neural.spaces e SET reads = s.reads WHERE e.id = s.id;
         PERFORM neural.follow_source(k.chunks::regclass, source), neural.follow_source(k.terms::regclass, source)
            FROM neural.space_tables(s.id) k;

@@ -2,20 +2,6 @@
 -- Called by workers, Collection.index and Searchable.sync, slice by slice, while searches go on: words that both versions
 -- make alike, as nearly all are, are found all the while, the others as soon as their row has had its turn.
 
-CREATE OR REPLACE FUNCTION neural.searchable_rows(space bigint)
-RETURNS text
-LANGUAGE sql STABLE STRICT
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT coalesce(s.reads, CASE WHEN s.source = 'neural.documents' THEN
-               format('SELECT documents.id AS source_id, documents.title, documents.content, (%s)::text AS language
-                         FROM neural.documents WHERE documents.collection = %L', coalesce(s.language_by, 'NULL'), s.attribute) END)
-      FROM neural.spaces s WHERE s.id = space
-$$;
-
-COMMENT ON FUNCTION neural.searchable_rows(bigint) IS
-'The SELECT of what is searchable of the source of a space: source_… keys, title, content, language';
-
 CREATE OR REPLACE FUNCTION neural.refresh_words(space bigint, most integer DEFAULT 500)
 RETURNS bigint
 LANGUAGE plpgsql

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -16,10 +15,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from pgneural.counting import Counting
+from pgneural.document_searcher import DocumentSearcher
 from pgneural.documents import contained, mean_vectors, others
 from pgneural.errors import InvalidQuery
 from pgneural.explain import Explanation, explain
-from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
 from pgneural.filter import Expression, Filter, condition
 from pgneural.ingest.documents import Ingest
 from pgneural.ingest.records import Incoming, Indexable
@@ -27,21 +26,16 @@ from pgneural.options import (
     QueryInput,
     SearchOptions,
     checked,
-    inputs_of,
     page_of,
     patience_of,
     query_of,
     refinement_of,
     text_of,
-    vector_of,
     with_arrays,
-    with_vectors,
 )
 from pgneural.query import Query as StoredQuery
 from pgneural.report import Progress, Report
-from pgneural.rerank import LateInteraction
 from pgneural.search import Hits, Refinement, filter_errors
-from pgneural.searcher import Searcher
 from pgneural.statement import Page, Query
 from pgneural.store.engine import translated
 from pgneural.store.freshness import wait_until_fresh
@@ -68,7 +62,7 @@ class Collection:
         *,
         pinned: bool = False,
     ) -> None:
-        self.searcher = Searcher(engine, space, encoder, extra, pinned=pinned)
+        self.searcher = DocumentSearcher(engine, space, encoder, extra, pinned=pinned)
 
     @property
     def name(self) -> str:
@@ -218,7 +212,7 @@ class Collection:
         """
         if isinstance(query, StoredQuery):
             return self.search(query.input, **query.narrowed(options))
-        return self.searcher.answer(lambda: self._searched_once(query, options))
+        return self.searcher.search(lambda: self._searched_once(query, options))
 
     def _searched_once(self, query: QueryInput, options: SearchOptions) -> Hits:
         if (patience := patience_of(options)) is not None:
@@ -227,9 +221,7 @@ class Collection:
                 wait_until_fresh(connection, self._space.id, patience, self.name)
         request = self._query(query, options)
         refinement = refinement_of(request, options)
-        if refinement and isinstance(refinement.rerank, LateInteraction):
-            request = replace(request, tokens=self._extra_vectors("tokens").encode_query(request.text or ""))
-        return self.searcher.hits(request, refinement)
+        return self.searcher.hits(self.searcher.with_tokens(request, options), refinement)
 
     def explain(self, query: QueryInput | StoredQuery, **options: Unpack[SearchOptions]) -> Explanation:
         """Search, and say what the search did: the way it took and why, what each stage cost, why no more hits.
@@ -248,7 +240,7 @@ class Collection:
             raise InvalidQuery(
                 "explain is of the statement; rerank, diversity and group_by come after it: leave them out"
             )
-        hits = self.searcher.answer(lambda: self.searcher.hits(self._query(query, options)))
+        hits = self.searcher.search(lambda: self.searcher.hits(self._query(query, options)))
         request = self._query(query, options)
         with translated(), self.searcher.engine.begin() as connection:
             return explain(connection, self.searcher.target(connection), request, hits)
@@ -295,7 +287,7 @@ class Collection:
         if not positive:
             raise InvalidQuery("recommend needs a positive document at least; give its id")
         page = page_of(limit, offset)
-        return self.searcher.answer(lambda: self._recommended(positive, negative, where, page, diversity))
+        return self.searcher.search(lambda: self._recommended(positive, negative, where, page, diversity))
 
     def _recommended(
         self, positive: Sequence[str], negative: Sequence[str], where: Filter | None, page: Page, diversity: float
@@ -336,7 +328,7 @@ class Collection:
         """
         if not context:
             raise InvalidQuery("discover needs a pair of examples at least; give ids of a good and of a bad one")
-        return self.searcher.answer(lambda: self._discovered(target, context, where, page_of(limit)))
+        return self.searcher.search(lambda: self._discovered(target, context, where, page_of(limit)))
 
     def _discovered(
         self, target: QueryInput | None, context: Sequence[tuple[str, str]], where: Filter | None, page: Page
@@ -345,7 +337,7 @@ class Collection:
             text_of(target)  # refuses what is none
         known = self._stored([id_ for pair in context for id_ in pair])
         pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
-        query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self._encoded(target)
+        query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self.searcher.vector(target)
         request = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(known, where))
         return self.searcher.hits(request, Refinement(context=pairs))
 
@@ -416,21 +408,7 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
-        request = query_of(query, options)
-        wanted = request.mode is Mode.SPARSE or (request.mode is Mode.HYBRID and "sparse" in self.searcher.extra)
-        sparse = self._extra_vectors("sparse").encode_query if wanted else None
-        return with_vectors(request, query, inputs_of(options), self._encoded, sparse)
-
-    def _extra_vectors(self, kind: str) -> ExtraVectors:
-        if kind not in self.searcher.extra:
-            what, option = EXTRA_VECTORS[kind]
-            raise InvalidQuery(
-                f"collection {self.name!r} has no {what}; open it with {option}=, the folder of an encoder, and index"
-            )
-        return self.searcher.extra[kind]
-
-    def _encoded(self, query: QueryInput) -> Vector:
-        return vector_of(query, lambda: self.encoder, indexed_of(self._space), f"collection {self.name!r}")
+        return self.searcher.encoded(query_of(query, options), query, options)
 
     def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
         with self.searcher.existing(), self.searcher.engine.connect() as connection:

@@ -166,7 +166,7 @@ _STRATEGY = _RANKED + 4
 def _hit(row: Sequence[Any], names: Sequence[str]) -> Hit[Document]:
     """Turn a row of `with_documents` into a hit; the names are those of the target's legs."""
     rank, _, ordinal, score, _, relaxed, *scores = row[_RANKED:-2]
-    legs = {leg: said for leg, said in zip(names, scores, strict=False) if said is not None}
+    legs = {leg: leg_score for leg, leg_score in zip(names, scores, strict=False) if leg_score is not None}
     for place, boost in enumerate(scores[len(names) :], start=1):
         legs[f"boost {place}"] = boost
     return Hit(_document(row), rank, score, HitChunk(ordinal, row[-2] or "", row[-1] or {}), legs, relaxed)

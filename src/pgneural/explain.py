@@ -117,13 +117,13 @@ def explain(connection: sa.Connection, target: Target, query: Query, hits: Hits)
     output = json.loads(output) if isinstance(output, str) else output  # as some drivers give it
     stages = stages_of(target)
     ran = {stage.name: stage for stage in _stages(output[0]["Plan"], stages)}
-    said = _Narrative(target, query.page, hits, ran)
+    narrative = _Narrative(target, query.page, hits, ran)
     return Explanation(
         hits,
         hits.strategy,
         tuple(ran[name] for name in stages if name in ran),
-        tuple(said.sentences()),
-        tuple(said.warnings()),
+        tuple(narrative.sentences()),
+        tuple(narrative.warnings()),
         float(output[0]["Planning Time"]),
         float(output[0]["Execution Time"]),
         output[0]["Plan"],

@@ -52,8 +52,8 @@ class Figures(Collector):
             yield GaugeMetricFamily("pgneural_up", "Whether the database can be reached", value=0)
         else:
             yield GaugeMetricFamily("pgneural_up", "Whether the database can be reached", value=1)
-        for name, said in GAUGES.items():
-            family = GaugeMetricFamily(f"pgneural_{name}", said, labels=LABELS)
+        for name, description in GAUGES.items():
+            family = GaugeMetricFamily(f"pgneural_{name}", description, labels=LABELS)
             for status in found:
                 family.add_metric(_labels(status), getattr(status, name) or 0)
             yield family
@@ -61,8 +61,8 @@ class Figures(Collector):
 
     def _counters(self) -> Iterator[Metric]:
         totals = self._worker.totals
-        for name, said in COUNTERS.items():
-            family = CounterMetricFamily(f"pgneural_worker_{name}", said, labels=LABELS)
+        for name, description in COUNTERS.items():
+            family = CounterMetricFamily(f"pgneural_worker_{name}", description, labels=LABELS)
             for space, total in totals.items():
                 if space in self._known:
                     family.add_metric(_labels(self._known[space]), getattr(total, name))

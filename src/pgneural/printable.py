@@ -78,8 +78,8 @@ def printable_json(value: Any, *, ascii_only: bool = False, **options: Any) -> s
         value: What `json.dumps` takes, with its `options`.
         ascii_only: Escape everything else, too.
     """
-    said = json.dumps(value, ensure_ascii=ascii_only, **options)
-    return _UNPRINTABLE.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], said)
+    written = json.dumps(value, ensure_ascii=ascii_only, **options)
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], written)
 
 
 class _Printable(logging.Filter):

@@ -141,20 +141,20 @@ class Query(Generative):
         Raises:
             InvalidQuery: A part of it is no plain value: a SQLAlchemy expression, a reranker object.
         """
-        said: dict[str, Any] = {"query": _plain("query", self.input)}
+        document: dict[str, Any] = {"query": _plain("query", self.input)}
         if self.conditions:
-            said["where"] = [_sql("where", each) for each in self.conditions]
+            document["where"] = [_sql("where", each) for each in self.conditions]
         for name, value in self.search_options.items():
             if value is not None:
-                said[name] = _written(name, value)
-        return said
+                document[name] = _written(name, value)
+        return document
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any], *, sql: bool = False, models: bool = False) -> Self:
+    def from_json(cls, value: Mapping[str, Any], *, sql: bool = False, models: bool = False) -> Self:
         """Read what `to_json` wrote.
 
         Args:
-            said: The JSON.
+            value: The JSON.
             sql: Whether its SQL is read. PostgreSQL executes it with the rights of who searches, so only for
                 queries that you have written.
             models: Whether it may name a reranker, which this host then loads; likewise.
@@ -162,7 +162,7 @@ class Query(Generative):
         Raises:
             InvalidQuery: There is SQL that is not to be read, or something that a query has not.
         """
-        options = dict(said)
+        options = dict(value)
         if found := [name for name in SQL if options.get(name) and not sql]:
             raise InvalidQuery(f"the query has SQL in {found[0]!r}; pass sql=True if you have written it yourself")
         if options.get("rerank") is not None and not models:
@@ -186,7 +186,7 @@ def _written(name: str, value: Any) -> Any:
         (kind,) = (kind for kind, type_ in FUSIONS.items() if type(value) is type_)
         return {"kind": kind, **{k: v for k, v in vars(value).items() if k != "weights"}, **dict(value.weights)}
     if name == "boosts":
-        return [{"by": _sql(name, boost.said), "weight": boost.weight} for boost in _boosts(value)]
+        return [{"by": _sql(name, boost.expression), "weight": boost.weight} for boost in _boosts(value)]
     if name == "group_by":
         return _sql(name, value)
     return _plain(name, str(value) if isinstance(value, Mode) else value)

@@ -50,8 +50,8 @@ class Report:
     skipped_first: dict[str, list[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        known = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return f"Report({', '.join(f'{name}={value!r}' for name, value in known if value)})"
+        shown = ((each.name, getattr(self, each.name)) for each in fields(self) if each.type != "float")
+        return f"Report({', '.join(f'{name}={value!r}' for name, value in shown if value)})"
 
     @property
     def documents(self) -> int:

@@ -1,248 +1,192 @@
-"""Answering the queries of one client of a collection: which space, which encoder, which statements, and trying again.
+"""Answering the queries of one client: which space, which encoders, which statements, and trying again.
 
 ::
 
-    query --> Searcher.answer --> the space that is active --> its statements --> hits
-                    ^                                            |
-                    +---- again, where another space serves <----+
+    query --> Searcher.encoded --> the space that is active --> its statements --> hits
+                    ^                                                              |
+                    +--------- Searcher.answer: again, where another serves <------+
+
+Collections (`pgneural.document_searcher`) and mapped classes (`pgneural.orm.searcher`) differ in where the catalog's
+row of their search is found, and in their statements; all else is here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import time
-from collections.abc import Callable, Iterator, Mapping
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
-from pgneural.active_space import ActiveSpace, Preparation
-from pgneural.documents import DocumentRows, DocumentStatements, target_of
-from pgneural.encoders.permitted import permitted
-from pgneural.errors import DatabaseError, InvalidFilter, PgneuralError
-from pgneural.extra_vectors import ExtraVectors
-from pgneural.search import Hits, RefinedSearch, Refinement, run
-from pgneural.statement import Query, Target
-from pgneural.store.catalog import (
-    STATISTICS_SECONDS,
-    dropped,
-    find_space,
-    require_encoder,
-    space_of,
-)
-from pgneural.store.engine import translated
+from pgneural.active_space import ActiveSpace
+from pgneural.errors import InvalidQuery
+from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
+from pgneural.options import QueryInput, SearchOptions, inputs_of, vector_of, with_vectors
+from pgneural.rerank import LateInteraction
+from pgneural.search import Hits
+from pgneural.statement import Query
 from pgneural.store.schema import Space
-from pgneural.store.space import chunks_of, extra_spaces
-from pgneural.types import Encoder, ExtraEncoder
+from pgneural.store.space import extra_spaces
+from pgneural.store.vectors import Indexed
+from pgneural.types import Encoder, ExtraEncoder, Mode, Vector
+
+E = TypeVar("E")
 
 
-class Searcher:
-    """One client of a collection; its threads share one.
-
-    Attributes:
-        engine: Where the collection is.
+class Searcher(abc.ABC):
+    """One client of a search; its threads share one.
 
     Args:
-        engine: Where the collection is.
-        space: The space that served when the client was opened.
-        encoder: Gives the encoder of that space.
-        extra: The encoders of extra vectors that the program gives, by kind.
+        space: The space that served when the client was opened; None before it has looked.
+        ready: Whether the client can search another space now; if not, it prepares for it in the background.
+        extra_encoders: The encoders of extra vectors that the program gives, by kind.
         pinned: Whether this very space is searched, whichever serves.
     """
 
     def __init__(
         self,
-        engine: sa.Engine,
-        space: Space,
-        encoder: Callable[[], Encoder],
-        extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
+        space: Space | None,
+        ready: Callable[[Space], bool],
+        extra_encoders: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
         *,
         pinned: bool = False,
     ) -> None:
-        self.engine, self._extra_encoders, self._pinned = engine, extra or {}, pinned
-        self._extra: dict[int, dict[str, ExtraVectors]] = {}
-        self._name, self._first, self._make = space.attribute, space.id, encoder
-        self._own: Encoder | None = None
-        self._preparation = Preparation(self._prepared_by)
-        self._active = ActiveSpace(space, self._preparation)
-        self._chunks: dict[int, sa.Table] = {}
-        self._statements: DocumentStatements | None = None
-        self._prepared: DocumentStatements | None = None
-        self._believed = 0.0
+        self._active, self._pinned = ActiveSpace(space, ready), pinned
+        self._extra_encoders = extra_encoders or {}
+        self._extra: tuple[int | None, Mapping[str, ExtraVectors]] = (None, {})
 
     @property
-    def space(self) -> Space:
-        """The space that is searched."""
-        space = self._active.space
-        assert space is not None
-        return space
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What is searched, for messages."""
 
     @property
+    @abc.abstractmethod
     def encoder(self) -> Encoder:
-        """The encoder of the space that is searched; loading it may take seconds.
+        """The encoder of the space that is searched; loading it may take seconds."""
 
-        Raises:
-            EncoderMismatch: The encoder of this name has another revision here.
-        """
-        return self._encoder_of(self.space)
+    @property
+    @abc.abstractmethod
+    def indexed(self) -> Indexed:
+        """How the vectors of the space that is searched are kept and indexed."""
+
+    @abc.abstractmethod
+    def serving(self, connection: sa.Connection) -> Space:
+        """Return the space that serves, as the catalog has it now; an error where the search is gone."""
+
+    @abc.abstractmethod
+    def how_to_add(self, kind: str) -> str:
+        """Say how the search gets extra vectors of a kind."""
+
+    @abc.abstractmethod
+    def forget_statements(self) -> None:
+        """Build statements anew from now on."""
 
     @property
     def extra(self) -> Mapping[str, ExtraVectors]:
-        """The extra vectors of the chunks of the space that is searched, by kind."""
-        return self._extra_of(self.space)
+        """The extra vectors of the chunks of the space that is searched, by kind, as they were known a moment ago."""
+        return self._extra[1]
 
     @property
-    def chunks(self) -> sa.Table:
-        """The chunk table of the space that is searched."""
-        return self._chunks_of(self.space)
+    def identity(self) -> tuple[int | None, frozenset[int]]:
+        """The spaces that are searched: what statements are built for."""
+        return self._active.state[0], frozenset(each.space.id for each in self._extra[1].values())
 
-    def answer(self, search: Callable[[], Hits]) -> Hits:
-        """Search; where another space serves by now, search that one."""
-        if self._active.pending and self._preparation.done:
-            self._refreshed()
-        while True:
-            before = self._active.state
-            try:
-                hits = search()
-            except (DBAPIError, psycopg.Error, PgneuralError):
-                if not self._refreshed() and self._active.state == before:  # else another thread has refreshed it
-                    raise
-                continue
-            if (hits or not self._refreshed()) and self._active.state == before:
-                return hits
+    @property
+    def state(self) -> Any:
+        """What a search must find the same before and after it, else its hits may be of another space."""
+        return self.identity, self._active.pending
 
-    def hits(self, query: Query, refinement: Refinement | None = None) -> Hits:
-        """Run the statement of a query on the space that is active, and refine what it finds."""
-        with self.existing(), self.engine.connect() as connection:
-            # one statement is its own transaction: without BEGIN and COMMIT it is one round trip
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            rows = DocumentRows(self.statements(connection), connection)
-            return RefinedSearch(rows, query, refinement).hits() if refinement else run(rows, query)
+    def extra_vectors(self, kind: str) -> ExtraVectors:
+        """Return the extra vectors of a kind, with their encoder.
+
+        Raises:
+            InvalidQuery: The search has none.
+        """
+        if kind not in self.extra:
+            what, _ = EXTRA_VECTORS[kind]
+            raise InvalidQuery(f"{self.name} has no {what}; {self.how_to_add(kind)}")
+        return self.extra[kind]
 
     def refresh(self, connection: sa.Connection) -> bool:
         """Look which space serves now; return whether a search has to be made again.
 
-        Raises:
-            UnknownCollection: The collection was dropped, or dropped and made anew.
+        While the client is not ready for the space that serves, the one that did is searched on, if it is still there:
+        it is kept in step with the rows.
         """
-        refreshed = not self._pinned and self._active.refresh(connection, self._serving(connection))
-        prepared = self._prepared
-        if prepared is not None and prepared.target.space == self.space.id:
-            self._statements, self._prepared = prepared, None
-        before = {extra.space.id for extra in self._extra.get(self.space.id, {}).values()}
-        self._read_extra(connection, self.space)
-        if before == {extra.space.id for extra in self.extra.values()}:
-            return refreshed
+        if self._pinned:
+            return False
+        before = self.identity
+        again = self._active.refresh(connection, self.serving(connection))
+        self.read_extra(connection)
+        if self.identity == before:
+            return again
         self.forget_statements()
         return True
 
-    def reopen(self) -> None:
-        """Take the collection as it is now: who writes to it writes to the space that serves."""
-        with self.engine.begin() as connection:
-            self._active.activate(self._serving(connection))
-            self._read_extra(connection, self.space)
-
-    def target(self, connection: sa.Connection) -> Target:
-        """Return what is searched."""
-        return self.statements(connection).target
-
-    def statements(self, connection: sa.Connection) -> DocumentStatements:
-        """Return the statements over what is searched; from time to time they are built for new statistics."""
-        found = self._statements
-        if found is None or found.target.space != self.space.id or time.monotonic() > self._believed:
-            self._active.update(space_of(connection, self.space.id))
-            target = self._target(connection, self.space)
-            if found is None or not found.serves(target):
-                found = DocumentStatements(target)
-            self._statements, self._believed = found, time.monotonic() + STATISTICS_SECONDS
-        found.states = ["serving", "standby"] if self._active.pending else ["serving"]
-        if self._pinned:
-            found.states.append(self.space.state)
-        return found
-
-    def forget_statements(self) -> None:
-        """Build statements anew from now on."""
-        self._statements = None
-
-    @contextlib.contextmanager
-    def existing(self) -> Iterator[None]:
-        """Say so where something fails because the collection was dropped."""
-        try:
-            with translated():
-                yield
-        except (DBAPIError, psycopg.Error, InvalidFilter, DatabaseError):
-            with translated(), self.engine.begin() as connection:
-                self._serving(connection)
-            raise
-
-    def _serving(self, connection: sa.Connection) -> Space:
-        serving = find_space(connection, self._name)
-        if serving is None:
-            raise dropped(self.space)
-        there = serving.id == self.space.id or space_of(connection, self.space.id) is not None
-        if not there and not serving.switched:
-            raise dropped(self.space)
-        return serving
-
-    def _refreshed(self) -> bool:
-        with translated(), self.engine.begin() as connection:
-            return self.refresh(connection)
-
-    def _encoder_of(self, space: Space) -> Encoder:
-        if space.id == self._first:
-            self._own = self._own or self._make()
-            encoder = self._own
-        else:
-            encoder = permitted(space.encoder, **space.options)
-        if space.revision:
-            require_encoder(space, encoder)
-        return encoder
-
-    def _chunks_of(self, space: Space) -> sa.Table:
-        if space.id not in self._chunks:
-            self._chunks[space.id] = chunks_of(space)
-        return self._chunks[space.id]
-
-    def _target(self, connection: sa.Connection, space: Space) -> Target:
-        if space.id not in self._extra:  # over the connection that is in use
-            self._read_extra(connection, space)
-        extra = {kind: each.space for kind, each in self._extra[space.id].items()}
-        return target_of(connection, space, self._chunks_of(space), extra)
-
-    def _extra_of(self, space: Space) -> Mapping[str, ExtraVectors]:
-        if space.id not in self._extra:
-            with translated(), self.engine.begin() as connection:
-                self._read_extra(connection, space)
-        return self._extra[space.id]
-
-    def _read_extra(self, connection: sa.Connection, space: Space) -> None:
-        """Look up the extra vectors of a space; those that are known keep their encoders."""
-        before, encoders = self._extra.get(space.id, {}), self._extra_encoders
-        self._extra[space.id] = {
+    def read_extra(self, connection: sa.Connection) -> None:
+        """Look up the extra vectors of the space that is searched; those that are known keep their encoders."""
+        space, before, encoders = self._active.space, self._extra[1], self._extra_encoders
+        assert space is not None
+        extra = {
             kind: before[kind]
             if kind in before and _same(before[kind].space, found)
             else ExtraVectors(found, encoders.get(kind))
-            for kind, found in extra_spaces(connection, space).items()
+            for kind, found in self.extra_spaces(connection, space).items()
         }
+        self._extra = space.id, extra
 
-    def _prepared_by(self, space: Space) -> Callable[[], None]:
-        """Return what gets the encoder and the statements for another space ready."""
-        return functools.partial(self._prepare, space, self.engine.pool)
+    def extra_spaces(self, connection: sa.Connection, space: Space) -> Mapping[str, Space]:
+        """Return the extra vectors of the chunks of a space, by kind."""
+        return extra_spaces(connection, space)
 
-    def _prepare(self, space: Space, pool: sa.Pool) -> None:
-        self._encoder_of(space)
-        before = self._statements
-        if before is None or self.engine.pool is not pool:
-            return
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    def answer(
+        self,
+        search: Callable[[], Hits[E]],
+        refresh: Callable[[], bool],
+        retried: tuple[type[Exception], ...] = (),
+    ) -> Hits[E]:
+        """Search; where another space serves by now, search that one.
+
+        Args:
+            search: Searches the space that is active.
+            refresh: Looks which space serves; returns whether the search has to be made again.
+            retried: Errors that a search may raise because its space is gone.
+        """
+        while True:
+            before = self.state
             try:
-                self._prepared = before.moved_to(self._target(connection, space), connection)
-            finally:
-                if self.engine.pool is not pool:
-                    connection.detach()  # the database was closed meanwhile, and this connection is to be, too
+                hits = search()
+            except retried:
+                if not refresh() and self.state == before:  # else another thread has refreshed it
+                    raise
+                continue
+            if (hits or not refresh()) and self.state == before:
+                return hits
+
+    def encoded(self, query: Query, question: QueryInput, options: SearchOptions) -> Query:
+        """Return a query with what its legs compare.
+
+        Args:
+            query: Without vectors.
+            question: What all legs are asked.
+            options: What single legs are asked instead, and whether vectors of tokens are compared.
+        """
+        wanted = query.mode is Mode.SPARSE or (query.mode is Mode.HYBRID and "sparse" in self.extra)
+        sparse = self.extra_vectors("sparse").encode_query if wanted else None
+        return with_vectors(query, question, inputs_of(options), self.vector, sparse)
+
+    def with_tokens(self, query: Query, options: SearchOptions) -> Query:
+        """Return a query with the vectors of its tokens, where they rank its hits."""
+        if not isinstance(options.get("rerank"), LateInteraction):
+            return query
+        return replace(query, tokens=self.extra_vectors("tokens").encode_query(query.text or ""))
+
+    def vector(self, question: QueryInput) -> Vector:
+        """Return the vector of a question, shape (d,): encoded, or checked where it was made elsewhere."""
+        return vector_of(question, lambda: self.encoder, self.indexed, self.name)
 
 
 def _same(one: Space, other: Space) -> bool:

@@ -344,11 +344,11 @@ class Worker:
 
     def _pause(self, space: Space, error: Exception) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        said = f"{space.source}.{space.attribute} is let be for now: {' '.join(str(cause).split())[:500]}"
+        message = f"{space.source}.{space.attribute} is let be for now: {' '.join(str(cause).split())[:500]}"
         with self._shared.lock:
             self._shared.paused[space.id] = time.monotonic() + PAUSE_SECONDS
-            self._shared.problems[space.id] = said
-        logger.error("%s", said)
+            self._shared.problems[space.id] = message
+        logger.error("%s", message)
         self._say_of(space.id, " ".join(str(cause).split())[:500])
 
     def _collect(self, space: Space) -> int:
@@ -436,13 +436,13 @@ class Worker:
                 self._stopping.wait(self._told(error, failures))
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
-        said = 0.0
+        last_beat = 0.0
         while not self._stopping.is_set():
-            if time.monotonic() > said + SEEN_SECONDS:
+            if time.monotonic() > last_beat + SEEN_SECONDS:
                 self._say()
                 with self._shared.lock:
                     self._shared.waits = False
-                said = time.monotonic()
+                last_beat = time.monotonic()
             for _ in connection.notifies(timeout=0.5, stop_after=1):
                 self._wake()
         with self.engine.begin() as saying:

@@ -241,8 +241,8 @@ def test_a_class_is_searched_in_several_databases(
             for _ in range(2):
                 assert "sparse" in query.all(here)[0].legs
                 assert set(query.all(there)[0].legs) == {"semantic", "lexical"}
-            assert Note.search.searcher(there.connection()).answer.name == "notes_search"
-            assert Note.search.searcher(here.connection()).answer.name == "notes_search_small"
+            assert Note.search.searcher(there.connection()).resolved.name == "notes_search"
+            assert Note.search.searcher(here.connection()).resolved.name == "notes_search_small"
 
 
 def execute_vectors(db: Database, source: str, kind: str) -> None:

@@ -150,7 +150,7 @@ def test_json_that_is_no_query_or_brings_sql_is_refused(said: dict[str, Any], me
 
 
 def test_a_boost_keeps_what_was_said() -> None:
-    assert Boost("id").said == "id"
+    assert Boost("id").expression == "id"
 
 
 def test_the_shell_asks_a_stored_query(db: Database, url: str, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_mapped_class_with_old_code_goes_on(create: Create, db: Database, engi
         work(db)
         db.switch_space("memos.search", "b")
         assert texts(Memo.search("owl").limit(1).all(session)) == ["an old owl watches"]
-        assert Memo.search.searcher().answer.name == "memos_search_b"
+        assert Memo.search.searcher().resolved.name == "memos_search_b"
         assert Memo.search.query_encoder.dimensions == 32
         assert len(texts(Memo.search("owls").mode("lexical").all(session))) == 0  # another language
         assert session.scalars(composed).one().text == "an old owl watches"  # of the space that is kept
@@ -165,7 +165,7 @@ def test_a_mapped_class_with_old_code_goes_on(create: Create, db: Database, engi
         work(db)
         db.rollback_space("memos.search")
         assert texts(Memo.search("quagga grazes").mode("semantic").limit(1).all(session)) == ["a quagga grazes"]
-        assert Memo.search.searcher().answer.name == "memos_search"
+        assert Memo.search.searcher().resolved.name == "memos_search"
         db.switch_space("memos.search", "b")
         session.commit()
         db.drop_space("memos.search", "main")  # the other takes its name
@@ -227,16 +227,16 @@ def test_a_mapped_class_answers_while_the_other_encoder_is_loaded(
         for _ in range(3):
             assert found(session) == ["an old owl watches"]
         assert Letter.search.query_encoder.dimensions == 256
-        assert Letter.search.searcher().answer.waiting
+        assert Letter.search.searcher().resolved.waiting
         db.rollback_space("letters.search")  # before the other was there
         assert found(session) == ["an old owl watches"]
-        assert not Letter.search.searcher().answer.waiting
+        assert not Letter.search.searcher().resolved.waiting
         db.switch_space("letters.search", "b")
         loading.set()
         deadline = time.monotonic() + 20
         while Letter.search.query_encoder.dimensions != 36:
             assert time.monotonic() < deadline
-            Letter.search.searcher(session.connection()).moved(session.connection())
+            Letter.search.searcher(session.connection()).refresh(session.connection())
             assert found(session) == ["an old owl watches"]
 
 

@@ -83,8 +83,8 @@ class Failing(click.Group):
         except (PgneuralError, DBAPIError, psycopg.Error) as error:
             if context.params.get("debug"):
                 raise
-            said = error.orig if isinstance(error, DBAPIError) else error
-            raise click.ClickException(_encodable(printable(" ".join(str(said).split())))) from error
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise click.ClickException(_encodable(printable(" ".join(str(cause).split())))) from error
 
 
 @contextmanager

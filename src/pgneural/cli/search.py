@@ -213,8 +213,8 @@ def search(
         hits = explanation.hits if explanation else asked.search(question, **options)
     if as_json:
         explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
-        said = query if stored is None else stored.input
-        output.print_json({"collection": searched, "query": said, **output.hits_as_json(hits), **explained_as})
+        value = query if stored is None else stored.input
+        output.print_json({"collection": searched, "query": value, **output.hits_as_json(hits), **explained_as})
         return
     output.print_hits(hits)
     if explanation:
@@ -224,12 +224,12 @@ def search(
 def _stored(file: IO[str]) -> Query:
     """Read a query that was stored; whoever names the file answers for its SQL and models, as of a script for psql."""
     try:
-        said = json.load(file)
+        value = json.load(file)
     except ValueError as error:
         raise click.BadParameter(f"{file.name} is no JSON: {error}", param_hint="--query-json") from error
-    if not isinstance(said, dict):
-        raise click.BadParameter(f"{file.name} has {said!r}, expected an object", param_hint="--query-json")
-    return Query.from_json(said, sql=True, models=True)
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"{file.name} has {value!r}, expected an object", param_hint="--query-json")
+    return Query.from_json(value, sql=True, models=True)
 
 
 def _is_explicit(context: click.Context, name: str) -> bool:

@@ -68,27 +68,27 @@ class ModelFolder:
         library, tokens = _json(self.path / "sentence_bert_config.json"), _json(self.path / "tokenizer.json")
         if any(library.get(name, usual) != usual for name, usual in _PLAIN.items()):
             return False
-        said, normalizer = _json(self.path / "tokenizer_config.json"), tokens.get("normalizer") or {}
+        config, normalizer = _json(self.path / "tokenizer_config.json"), tokens.get("normalizer") or {}
         kinds = [(tokens.get(part) or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
         if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] or not tokens.get("post_processor"):
             return False
-        if said.get("truncation_side", "right") != "right" or said.get("tokenizer_class") not in _TOKENIZERS:
+        if config.get("truncation_side", "right") != "right" or config.get("tokenizer_class") not in _TOKENIZERS:
             return False
-        generic = said.get("tokenizer_class") in _GENERIC
+        generic = config.get("tokenizer_class") in _GENERIC
         return all(
-            said.get(name, normalizer.get(same) if generic else usual) == normalizer.get(same)
+            config.get(name, normalizer.get(same) if generic else usual) == normalizer.get(same)
             for name, (same, usual) in _NORMALIZER.items()
         ) and not library.keys() - {*_PLAIN, "max_seq_length"}
 
     @property
     def pooling(self) -> str | None:
         """How the vectors of tokens become one, where that is a matter of one word: ``mean``, ``cls`` or another."""
-        said = _json(self.path / "1_Pooling" / "config.json")
-        if not said.get("include_prompt", True):
+        config = _json(self.path / "1_Pooling" / "config.json")
+        if not config.get("include_prompt", True):
             return None
         flags = {name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-                 for name, on in said.items() if name.startswith("pooling_mode_") and on is True}  # fmt: skip
-        modes = {str(said["pooling_mode"])} if "pooling_mode" in said else flags
+                 for name, on in config.items() if name.startswith("pooling_mode_") and on is True}  # fmt: skip
+        modes = {str(config["pooling_mode"])} if "pooling_mode" in config else flags
         return modes.pop() if len(modes) == 1 else None
 
     @property
@@ -100,8 +100,8 @@ class ModelFolder:
     @property
     def limit(self) -> int | None:
         """How many tokens the library lets it read, special tokens included; None where only loading would tell."""
-        said = _json(self.path / "sentence_bert_config.json")
-        limit = said.get("max_seq_length") or _json(self.path / "tokenizer_config.json").get("model_max_length")
+        config = _json(self.path / "sentence_bert_config.json")
+        limit = config.get("max_seq_length") or _json(self.path / "tokenizer_config.json").get("model_max_length")
         return int(limit) if limit and limit <= self.config.get("max_position_embeddings", 0) else None
 
     @property
@@ -125,8 +125,8 @@ class ModelFolder:
     @property
     def distance(self) -> Distance:
         """How its vectors are compared, as its configuration says."""
-        said = _json(self.path / "config_sentence_transformers.json").get("similarity_fn_name")
-        return DISTANCES.get(str(said), Distance.COSINE)
+        config = _json(self.path / "config_sentence_transformers.json").get("similarity_fn_name")
+        return DISTANCES.get(str(config), Distance.COSINE)
 
     @property
     def revision(self) -> str:

@@ -25,9 +25,9 @@ def load(kind: Callable[..., Model], model: str | Path, device: str | None, trus
     try:
         loaded = kind(str(model), device=device, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, AssertionError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise EncoderUnavailable(
-            f"model {str(model)!r} cannot be loaded: {said}; give a folder that holds it, and a device that is here"
+            f"model {str(model)!r} cannot be loaded: {reason}; give a folder that holds it, and a device that is here"
         ) from error
     finally:
         if bar:

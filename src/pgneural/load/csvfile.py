@@ -31,10 +31,10 @@ def records(file: IO[bytes], name: str, fields: Fields, base: str) -> Iterator[R
     """
     csv.field_size_limit(MAX_BYTES)
     source = Utf8(file)
-    said = re.match(rb"(?i)sep=([^\r\n])\r?\n", source.head)  # how Excel names the delimiter
-    delimiter = said[1].decode("latin-1") if said else _delimiter(source.head, name, fields)
+    separator = re.match(rb"(?i)sep=([^\r\n])\r?\n", source.head)  # how Excel names the delimiter
+    delimiter = separator[1].decode("latin-1") if separator else _delimiter(source.head, name, fields)
     rows = _Rows(cast(IO[bytes], io.BufferedReader(source, HEAD_BUFFER)), name, delimiter)
-    if said:
+    if separator:
         rows.skip_line()
     header: list[str] | None = None
     for line, row in rows:
@@ -109,11 +109,11 @@ class _Rows:
             return number, bad
         (number, _), *others = self._taken
         self._again.extendleft(reversed(others))
-        said = str(error)
-        if others or not said or "end of data" in said:
+        message = str(error)
+        if others or not message or "end of data" in message:
             reason = "invalid CSV: a quote that begins in this line is not closed as it should be; close or double it"
         else:
-            reason = f"invalid CSV: {said}; put quotes around the whole field and double those within"
+            reason = f"invalid CSV: {message}; put quotes around the whole field and double those within"
         return number, BadRecord(f"{self._name}:{number}", reason)
 
 

@@ -52,8 +52,8 @@ def main(memory: int, seconds: int) -> None:
         except MemoryError:
             answer = {"error": "memory"}
         _alarm(0)
-        said = json.dumps(answer).encode()
-        _write(answers, LENGTH.pack(len(said)) + said)
+        encoded = json.dumps(answer).encode()
+        _write(answers, LENGTH.pack(len(encoded)) + encoded)
         if "error" in answer:
             return
 

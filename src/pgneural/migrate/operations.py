@@ -357,10 +357,10 @@ def unusual(definition: SearchDefinition) -> dict[str, Any]:
     default = plain(
         SearchDefinition(definition.source, definition.attribute, (), "", definition.encoder, definition.dimensions)
     )
-    said = {name: value for name, value in plain(definition).items() if name in _ALWAYS or value != default[name]}
-    if "index" in said:
-        said["index"] = {name: value for name, value in said["index"].items() if value != default["index"][name]}
-    return said
+    values = {name: value for name, value in plain(definition).items() if name in _ALWAYS or value != default[name]}
+    if "index" in values:
+        values["index"] = {name: value for name, value in values["index"].items() if value != default["index"][name]}
+    return values
 
 
 _ALWAYS = ("reads", "watched", "encoder", "dimensions")

@@ -159,7 +159,7 @@ class SearchBinding(Generic[E]):
         """The modes in which it can be searched, as it was known a moment ago: sparse only with sparse vectors."""
         if self.terms is None:
             return [Mode.SEMANTIC]
-        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self.searcher().answer.extra]
+        return [mode for mode in Mode if mode is not Mode.SPARSE or "sparse" in self.searcher().extra]
 
     @property
     def chunks(self) -> sa.Table:
@@ -220,7 +220,7 @@ class SearchBinding(Generic[E]):
     @property
     def query_encoder(self) -> Encoder:
         """The encoder of the space that answers, whatever the class says."""
-        return self.searcher().query_encoder
+        return self.searcher().encoder
 
     @property
     def scope(self) -> sa.ColumnElement[bool] | None:
@@ -335,7 +335,7 @@ class SearchBinding(Generic[E]):
             if sqlstate(error) != "42P01" or self.definition.name not in str(error.orig):
                 raise
             searcher.forget()
-            if searcher.answer.space is None or searcher.answer.is_usual:
+            if searcher.resolved.space is None or searcher.resolved.is_usual:
                 raise self._missing() from error
             raise TransactionConflict(f"the tables of {self!r} were changed a moment ago; search again") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -25,9 +24,7 @@ from pgneural.options import (
     refinement_of,
     require_legs,
     text_of,
-    vector_of,
     with_arrays,
-    with_vectors,
 )
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.contract import ClassSearch
@@ -35,12 +32,11 @@ from pgneural.orm.entities import with_entities
 from pgneural.orm.rows import EntityRows
 from pgneural.orm.searcher import ClassSearcher
 from pgneural.query import Generative
-from pgneural.rerank import LateInteraction
 from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, run
 from pgneural.statement import LEXICAL, Query, Target, one_of
 from pgneural.store.engine import require_driver, translated
 from pgneural.store.freshness import wait_until_fresh
-from pgneural.types import Mode, Sync, Vector
+from pgneural.types import Mode, Sync
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -165,22 +161,10 @@ class SearchQuery(Generative, Generic[E]):
             searcher.look(connection)
             if (patience := patience_of(self.search_options)) is not None:
                 wait_until_fresh(connection, self.search.space(connection).id, patience, repr(self.search))
-            while not (hits := self._hits(session, searcher)) and searcher.moved(connection):
-                pass
-        return hits
+            return searcher.answer(lambda: self._hits(session, searcher), lambda: searcher.refresh(connection))
 
     def _hits(self, session: Session, searcher: ClassSearcher) -> Hits[E]:
-        """Search the space that is known to serve; again, if another thread has turned to another one meanwhile."""
-        while True:
-            answer = searcher.answer
-            hits = self._hits_of(session, searcher)
-            if searcher.answer is answer:
-                return hits
-
-    def _hits_of(self, session: Session, searcher: ClassSearcher) -> Hits[E]:
-        query = self._filtered(session, searcher)
-        if isinstance(self.search_options.get("rerank"), LateInteraction):
-            query = replace(query, tokens=searcher.extra_vectors("tokens").encode_query(query.text or ""))
+        query = searcher.with_tokens(self._filtered(session, searcher), self.search_options)
         rows = EntityRows(self.search, searcher, session, self._revision(searcher), self.loading)
         if refinement := self._refinement(query, rows.target, self.search.connected(session)):
             return RefinedSearch(rows, query, refinement).hits()
@@ -282,17 +266,16 @@ class SearchQuery(Generative, Generic[E]):
         """Return the revision of the encoder, where it made the vector of the query."""
         question = inputs_of(self.search_options).get("semantic", self.input)
         encoded = isinstance(question, (str, Mapping)) and "semantic" in self.encoded(searcher).inputs
-        return searcher.query_encoder.revision if encoded else ""
+        return searcher.encoder.revision if encoded else ""
 
     def encoded(self, searcher: ClassSearcher) -> Query:
         """Return the query with its vector: encoded once for each space, however often it is executed."""
         known: dict[Any, Query] = self.__dict__.setdefault("_by_space", {})
         while True:
-            answer = searcher.answer
-            key = searcher, answer.state
-            query = known[key] if key in known else self._encode(searcher)
-            if searcher.answer is answer:
-                return known.setdefault(key, query)
+            state = searcher.state
+            query = known[searcher, state] if (searcher, state) in known else self._encode(searcher)
+            if searcher.state == state:
+                return known.setdefault((searcher, state), query)
 
     def _encode(self, searcher: ClassSearcher) -> Query:
         question = self.input
@@ -308,12 +291,7 @@ class SearchQuery(Generative, Generic[E]):
             query = query.with_inputs(semantic=self._mean(question, searcher))
             require_legs(inputs, query)
             return query
-        wanted = query.mode is Mode.SPARSE or (query.mode is Mode.HYBRID and "sparse" in searcher.answer.extra)
-        sparse = searcher.extra_vectors("sparse").encode_query if wanted else None
-        return with_vectors(query, question, inputs, functools.partial(self._vector, searcher), sparse)
-
-    def _vector(self, searcher: ClassSearcher, question: QueryInput) -> Vector:
-        return vector_of(question, lambda: searcher.query_encoder, searcher.answer.indexed, repr(self.search))
+        return searcher.encoded(query, question, self.search_options)
 
     def _mode(self) -> Mode:
         texts = isinstance(self.input, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)
@@ -333,7 +311,7 @@ class SearchQuery(Generative, Generic[E]):
 
     def _mean(self, question: Similar, searcher: ClassSearcher) -> sa.ColumnElement[Any]:
         """Return the vector of rows like some and unlike others, as SQL (Rocchio 1971, with equal weights)."""
-        target, indexed = searcher.target(), searcher.answer.indexed
+        target, indexed = searcher.target(), searcher.indexed
         chunks = target.chunks.alias()
 
         def mean(keys: Sequence[Key]) -> sa.ColumnElement[Any]:

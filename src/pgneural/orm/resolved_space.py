@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from pgneural.extra_vectors import ExtraVectors
 from pgneural.store.definition import SearchDefinition
 from pgneural.store.schema import Space
 from pgneural.store.space import chunks_of, indexed_of, terms_of
@@ -23,7 +24,7 @@ class ResolvedSpace:
         model_chunks: The chunk table of the models.
         model_terms: The terms table of the models.
         space: The space, as the catalog has it; None before anybody has looked.
-        extra: The spaces of extra vectors of its chunks, by kind.
+        extra: The extra vectors of its chunks, by kind.
         source: The table of the class.
         waiting: Whether another space serves already, but its encoder is not loaded yet.
     """
@@ -32,7 +33,7 @@ class ResolvedSpace:
     model_chunks: sa.Table | None
     model_terms: sa.Table | None
     space: Space | None = None
-    extra: Mapping[str, Space] = field(default_factory=dict)
+    extra: Mapping[str, ExtraVectors] = field(default_factory=dict)
     source: sa.FromClause | None = None
     waiting: bool = False
 
@@ -42,9 +43,14 @@ class ResolvedSpace:
         return self.definition.name if self.space is None else self.space.chunk_table
 
     @property
+    def extra_spaces(self) -> dict[str, Space]:
+        """The spaces of the extra vectors, by kind."""
+        return {kind: each.space for kind, each in self.extra.items()}
+
+    @property
     def state(self) -> tuple[int | None, str, bool, frozenset[int]]:
         """What statements are built for."""
-        extra = frozenset(space.id for space in self.extra.values())
+        extra = frozenset(each.space.id for each in self.extra.values())
         return (None if self.space is None else self.space.id), self.name, self.waiting, extra
 
     def fits(self, space: Space) -> bool:

@@ -65,8 +65,8 @@ class _Weights:
         return hash((type(self), *sorted(vars(self).items())))
 
     def __repr__(self) -> str:
-        said = {**{name: value for name, value in vars(self).items() if name != "weights"}, **dict(self.weights)}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+        parameters = {**{name: value for name, value in vars(self).items() if name != "weights"}, **dict(self.weights)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in parameters.items())})"
 
 
 class WeightedSum(_Weights):
@@ -134,7 +134,7 @@ class Boost:
         object.__setattr__(self, "weight", number("the weight of a boost", self.weight))
 
     @property
-    def said(self) -> Any:
+    def expression(self) -> Any:
         """The expression as it was given."""
         return vars(self)["_said"]
 

@@ -169,12 +169,12 @@ class LexicalLeg:
         target = self.target
         words = sa.func.neural.query_words(target.words.c.language, target.chunks.c.text)
         several = sa.func.count().over() > constant(1)  # cutting a text into words takes longer than finding it
-        said = sa.case((several, sa.func.ts_rank(words, self.every)))
+        rank = sa.case((several, sa.func.ts_rank(words, self.every)))
         return (
             sa.select(target.chunks.c.ordinal)
             .select_from(target.chunks.join(target.words, target.same_row(target.words, target.chunks)))
             .where(target.same_row(target.chunks, of))
-            .order_by(said.desc(), target.chunks.c.ordinal)
+            .order_by(rank.desc(), target.chunks.c.ordinal)
             .limit(constant(1))
             .lateral("chunk")
         )

@@ -319,8 +319,8 @@ def _require_expression(connection: sa.Connection, text: str) -> None:
             reading = sa.select(sa.cast(value, sa.Text)).select_from(rows)
             connection.execute(reading.limit(0).with_for_update(read=True))
     except DBAPIError as error:
-        said = str(error.orig).splitlines()[0]
-        raise InvalidFilter(f"language_by does not work: {said}; it may use the columns of documents") from error
+        message = str(error.orig).splitlines()[0]
+        raise InvalidFilter(f"language_by does not work: {message}; it may use the columns of documents") from error
 
 
 def require_encoder(space: Space, encoder: Encoder | ExtraEncoder) -> None:

@@ -54,9 +54,9 @@ def require_contained(connection: sa.Connection, source: sa.FromClause, expressi
         for template, text in _texts(each):
             if (template, text) in known:
                 continue
-            said = connection.scalar(_reading(source, text, template))
-            if said is not None:
-                raise _refused(what, str(said), source)
+            message = connection.scalar(_reading(source, text, template))
+            if message is not None:
+                raise _refused(what, str(message), source)
             if len(known) >= KNOWN:
                 known.clear()
             if "\\" not in text:
@@ -90,8 +90,8 @@ def _reading(source: sa.FromClause, text: str, template: str) -> sa.Select[Any]:
     return sa.select(sa.func.neural.unreadable(sa.literal(statements, ARRAY(sa.Text)), type_=sa.Text))
 
 
-def _refused(what: str, said: str, source: sa.FromClause) -> InvalidFilter:
-    if placeholder := re.search(r"\$\d+$", said):
+def _refused(what: str, message: str, source: sa.FromClause) -> InvalidFilter:
+    if placeholder := re.search(r"\$\d+$", message):
         return InvalidFilter(f"the {what} has a placeholder {placeholder[0]}; write :name, and give its value")
     names = ", ".join(str(getattr(table, "name", table)) for table in tables_of(source))
-    return InvalidFilter(f"the {what} does not work: {said.splitlines()[0]}; it may use the columns of {names}")
+    return InvalidFilter(f"the {what} does not work: {message.splitlines()[0]}; it may use the columns of {names}")

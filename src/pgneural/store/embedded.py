@@ -242,6 +242,6 @@ def _run(program: str, *arguments: str) -> None:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", check=False, **as_user
         )
         output.seek(0)
-        said = " ".join(output.read().split())
+        message = " ".join(output.read().split())
     if result.returncode != 0:
-        raise DatabaseUnreachable(f"{program} failed with status {result.returncode}: {said}")
+        raise DatabaseUnreachable(f"{program} failed with status {result.returncode}: {message}")

@@ -74,7 +74,7 @@ def sqlstate(error: BaseException) -> str:
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return what a driver says of an error, on one line."""
     cause = cause_of(error)
     theirs = cause.__cause__ if type(cause).__module__.startswith("sqlalchemy.") else None
@@ -116,7 +116,7 @@ def translated() -> Iterator[None]:
 
 def _raise_named(error: Exception) -> None:
     if isinstance(error, PoolTimeout):
-        raise ResourcesExhausted(f"{said(error)}; close sessions, or use fewer threads") from error
+        raise ResourcesExhausted(f"{message_of(error)}; close sessions, or use fewer threads") from error
     _refuse_what_is_no_text(error)
     if not isinstance(error, (DBAPIError, psycopg.Error)):
         return
@@ -128,7 +128,7 @@ def _raise_named(error: Exception) -> None:
         ) from error
     if state == "0A000" and _of(cause) == "DoCopy":
         raise MissingPrivilege(
-            f"{said(error)}; index as the owner of the tables, or as a role with BYPASSRLS"
+            f"{message_of(error)}; index as the owner of the tables, or as a role with BYPASSRLS"
         ) from error
     kind = NAMED.get(state) or NAMED.get(state[:2])
     if kind:
@@ -136,7 +136,7 @@ def _raise_named(error: Exception) -> None:
     _require_few_parameters(error)
     if _connection_lost(error):
         raise DatabaseUnreachable(
-            f"no connection to the database: {said(error)}; "
+            f"no connection to the database: {message_of(error)}; "
             "is the server running, the URL right, and a connection left?"
         ) from error
 
@@ -149,8 +149,8 @@ def _refuse_what_is_no_text(error: Exception) -> None:
     unencoded = any(isinstance(each, UnicodeEncodeError) for each in _chain(cause))
     if unsent or of_psycopg2 or unencoded or sqlstate(error) in ("22021", "22P05"):
         raise InvalidQuery(
-            f"a value cannot be sent as text: {said(error)}; remove NUL bytes, halves of surrogate pairs, and what the "
-            "encoding of the connection has not"
+            f"a value cannot be sent as text: {message_of(error)}; remove NUL bytes, halves of surrogate pairs, and "
+            "what the encoding of the connection has not"
         ) from error
 
 

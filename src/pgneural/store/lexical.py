@@ -182,9 +182,9 @@ def _language_errors(space: Space) -> Iterator[None]:
     except DBAPIError as error:
         if space.language_by is None or not isinstance(error.orig, psycopg.DataError):
             raise
-        said = str(error.orig).splitlines()[0]
+        message = str(error.orig).splitlines()[0]
         raise InvalidFilter(
-            f"language_by {space.language_by} does not work for a document: {said}; the documents are stored, but "
+            f"language_by {space.language_by} does not work for a document: {message}; the documents are stored, but "
             "words are missing: mend that document and index again"
         ) from error
 
@@ -232,7 +232,7 @@ UPDATE neural.spaces s SET mean_length = greatest(sampled.mean, 1)
 
 _MAKE = """spoken AS (
     SELECT m.*, s.title_boost, s.mean_length,
-           coalesce(neural.text_search_configuration(nullif(m.said, '')), s.language) AS language
+           coalesce(neural.text_search_configuration(nullif(m.named_language, '')), s.language) AS language
       FROM missing m JOIN neural.spaces s ON s.id = :space
 ), completed AS (
     INSERT INTO {terms} (source_id, language, lexemes, length, weights, parts, more_weights)
@@ -248,7 +248,7 @@ _MAKE = """spoken AS (
 _COMPLETE = f"""
 WITH missing AS (
     SELECT documents.id, documents.external_id, documents.title, documents.content, ({{language_by}}
-           )::text AS said FROM neural.documents
+           )::text AS named_language FROM neural.documents
      WHERE documents.collection = :collection AND documents.external_id > :last
        AND NOT EXISTS (SELECT FROM {{terms}} t WHERE t.source_id = documents.id)
      ORDER BY documents.external_id LIMIT :rows FOR SHARE
@@ -257,7 +257,7 @@ WITH missing AS (
 _OF_ROWS = f"""
 WITH missing AS (
     SELECT documents.id, documents.title, documents.content, ({{language_by}}
-           )::text AS said FROM neural.documents WHERE documents.id = ANY(CAST(:ids AS bigint[]))
+           )::text AS named_language FROM neural.documents WHERE documents.id = ANY(CAST(:ids AS bigint[]))
 ), {_MAKE} SELECT count(*) FROM completed"""  # noqa: S608
 
 _OUTDATED = sa.text(f"""
