@@ -19,10 +19,10 @@ RETURN written::sparsevec;
 COMMENT ON FUNCTION neural.word_vector(text) IS
 'The sparse vector that a text describes; the type is found when the function is made, not by the caller''s search_path';
 
-CREATE OR REPLACE FUNCTION neural.word_score(weights sparsevec, asked sparsevec)
+CREATE OR REPLACE FUNCTION neural.word_score(weights sparsevec, query sparsevec)
 RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN -(weights <#> asked);
+RETURN -(weights <#> query);
 
 COMMENT ON FUNCTION neural.word_score(sparsevec, sparsevec) IS
 'The BM25 of a row by its weights and those of a query';
@@ -34,14 +34,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
         (SELECT c.cfgname FROM pg_catalog.pg_ts_config c WHERE c.cfgname = known.name LIMIT 1), 'simple')
-      FROM (SELECT lower(split_part(translate(language, '_', '-'), '-', 1)) AS code) asked,
+      FROM (SELECT lower(split_part(translate(language, '_', '-'), '-', 1)) AS code) tag,
            LATERAL (SELECT coalesce(
                ('{"ar": "arabic", "hy": "armenian", "eu": "basque", "ca": "catalan", "da": "danish", "nl": "dutch",
                   "en": "english", "et": "estonian", "fi": "finnish", "fr": "french", "de": "german", "el": "greek",
                   "hi": "hindi", "hu": "hungarian", "id": "indonesian", "ga": "irish", "it": "italian",
                   "lt": "lithuanian", "ne": "nepali", "no": "norwegian", "nb": "norwegian", "nn": "norwegian",
                   "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "es": "spanish",
-                  "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish"}'::jsonb) ->> asked.code,
+                  "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish"}'::jsonb) ->> tag.code,
                lower(language)) AS name) known
 $$;
 
@@ -242,7 +242,7 @@ END;
 COMMENT ON FUNCTION neural.counted_words(tsvector, tsvector[]) IS
 'The lexemes of a row, each once: what neural.term_counts counts';
 
-CREATE OR REPLACE FUNCTION neural.in_parts(lexemes tsvector, parts tsvector[], asked tsquery)
+CREATE OR REPLACE FUNCTION neural.in_parts(lexemes tsvector, parts tsvector[], query tsquery)
 RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -250,11 +250,11 @@ AS $$
 DECLARE
     part tsvector;
 BEGIN
-    IF lexemes @@ asked THEN
+    IF lexemes @@ query THEN
         RETURN true;
     END IF;
     FOREACH part IN ARRAY parts LOOP
-        IF part @@ asked THEN
+        IF part @@ query THEN
             RETURN true;
         END IF;
     END LOOP;
@@ -265,7 +265,7 @@ $$;
 COMMENT ON FUNCTION neural.in_parts(tsvector, tsvector[], tsquery) IS
 'Whether a row whose words are in parts has one of some phrases';
 
-CREATE OR REPLACE FUNCTION neural.all_in_parts(lexemes tsvector, parts tsvector[], asked tsquery[])
+CREATE OR REPLACE FUNCTION neural.all_in_parts(lexemes tsvector, parts tsvector[], queries tsquery[])
 RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -273,7 +273,7 @@ AS $$
 DECLARE
     one tsquery;
 BEGIN
-    FOREACH one IN ARRAY asked LOOP
+    FOREACH one IN ARRAY queries LOOP
         IF NOT neural.in_parts(lexemes, parts, one) THEN
             RETURN false;
         END IF;
@@ -285,10 +285,10 @@ $$;
 COMMENT ON FUNCTION neural.all_in_parts(tsvector, tsvector[], tsquery[]) IS
 'Whether a row whose words are in parts has each of some phrases, in whichever part';
 
-CREATE OR REPLACE FUNCTION neural.more_score(more_weights sparsevec[], asked sparsevec)
+CREATE OR REPLACE FUNCTION neural.more_score(more_weights sparsevec[], query sparsevec)
 RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT -sum(w <#> asked) FROM unnest(more_weights) w);
+RETURN (SELECT -sum(w <#> query) FROM unnest(more_weights) w);
 
 COMMENT ON FUNCTION neural.more_score(sparsevec[], sparsevec) IS
 'What the further vectors of a row with very many words add to its BM25';

@@ -115,14 +115,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     WITH phrase AS (
         SELECT p.content, row_number() OVER () AS place FROM neural.query_parts(query) p WHERE p.kind = query_phrases.kind
-    ), asked AS (
-        SELECT p.place, string_agg('(' || t.asked::text || ')', ' | ') AS asked
+    ), required AS (
+        SELECT p.place, string_agg('(' || t.required::text || ')', ' | ') AS required
           FROM phrase p, neural.lexical_languages(space) l,
                LATERAL phraseto_tsquery(neural.configuration(l.language),
-                   neural.words_apart(neural.plain_text(l.language, p.content))) AS t(asked)
-         WHERE numnode(t.asked) > 0 GROUP BY p.place
+                   neural.words_apart(neural.plain_text(l.language, p.content))) AS t(required)
+         WHERE numnode(t.required) > 0 GROUP BY p.place
     )
-    SELECT array_agg(a.asked::tsquery ORDER BY a.place) FROM asked a
+    SELECT array_agg(a.required::tsquery ORDER BY a.place) FROM required a
 $$;
 
 COMMENT ON FUNCTION neural.query_phrases(bigint, text, text) IS
@@ -179,12 +179,12 @@ AS $$
     ), level AS (  -- without the 0, 1, 2, … commonest words; the last word always stays
         SELECT generate_series(0, least(max(place) - 1, 32)) AS dropped FROM known
         UNION ALL SELECT count(*) FILTER (WHERE NOT k.rare) + 1000 FROM known k
-    ), asked AS (  -- of rows with =more, some words are not in the index: their score tells
+    ), required AS (  -- of rows with =more, some words are not in the index: their score tells
         SELECT l.dropped, (string_agg(k.word, ' | ') || ' | ''=more''')::tsquery AS query
           FROM level l JOIN known k ON CASE WHEN l.dropped < 1000 THEN k.place > l.dropped ELSE k.rare END
          GROUP BY l.dropped
     ), bound AS (
-        SELECT a.dropped, a.query, (SELECT coalesce(sum(weight), 0) FROM known WHERE place <= a.dropped) AS bound FROM asked a
+        SELECT a.dropped, a.query, (SELECT coalesce(sum(weight), 0) FROM known WHERE place <= a.dropped) AS bound FROM required a
     ), vector AS (
         SELECT neural.term_key(t.language, t.lexeme) AS key, sum(t.idf * t.occurrences) AS weight FROM term t GROUP BY 1
     ), worded AS (  -- also words that no row is known to have, and beginnings

@@ -6,9 +6,9 @@ RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
     SELECT sum(best)
-      FROM (SELECT max(-(said <#> asked.token)) AS best
-              FROM unnest(query) WITH ORDINALITY AS asked (token, place), unnest(document) AS said
-             GROUP BY asked.place) nearest;
+      FROM (SELECT max(-(stored <#> wanted.token)) AS best
+              FROM unnest(query) WITH ORDINALITY AS wanted (token, place), unnest(document) AS stored
+             GROUP BY wanted.place) nearest;
 END;
 
 COMMENT ON FUNCTION neural.max_sim(halfvec[], halfvec[]) IS

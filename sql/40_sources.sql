@@ -195,14 +195,14 @@ AS $$
 DECLARE
     spaces bigint[] := TG_ARGV[3];  -- not from the catalog, which an old snapshot does not show as it is now
     watched text[] := TG_ARGV[2];
-    kept text[] := CASE WHEN TG_NARGS > 5 THEN TG_ARGV[4]::text[] END;
+    search_tables text[] := CASE WHEN TG_NARGS > 5 THEN TG_ARGV[4]::text[] END;
     equal text[] := CASE WHEN TG_NARGS > 5 THEN TG_ARGV[5]::text[] END;
     names text[] := coalesce(neural.key_columns(TG_RELID),  -- of a table that inherits without it, that of its parent
                              (SELECT neural.key_columns(inhparent) FROM pg_inherits WHERE inhrelid = TG_RELID LIMIT 1));
     key text;
     known text[];
     col text;
-    made text;
+    search_table text;
     hash text := '0';
     changed text := CASE TG_OP WHEN 'DELETE' THEN 'old_rows n' ELSE 'new_rows n' END;
     moved text := '0';
@@ -210,7 +210,7 @@ DECLARE
     noted jsonb;
     number bigint;
     moves bigint;
-    done boolean := kept IS NOT NULL;
+    done boolean := search_tables IS NOT NULL;
 BEGIN
     IF spaces IS NULL THEN  -- a trigger of version 0005 or before
         spaces := neural.spaces_of(TG_RELID, TG_ARGV[0], TG_ARGV[1]);
@@ -221,9 +221,9 @@ BEGIN
     ELSIF TG_OP = 'TRUNCATE' THEN  -- perhaps of one partition; where the writer may not look what is left, workers do
         gone := (SELECT s.relation::text FROM neural.spaces s WHERE s.id = ANY (spaces) AND has_table_privilege(s.relation, 'SELECT')
                     AND NOT row_security_active(s.relation) LIMIT 1);
-        FOR made IN SELECT neural.deletable(k) FROM unnest(kept) k LOOP
-            CONTINUE WHEN made IS NULL OR gone IS NULL;
-            EXECUTE format('DELETE FROM %s t WHERE NOT EXISTS (SELECT FROM %s o WHERE %s)', made, gone,
+        FOR search_table IN SELECT neural.deletable(k) FROM unnest(search_tables) k LOOP
+            CONTINUE WHEN search_table IS NULL OR gone IS NULL;
+            EXECUTE format('DELETE FROM %s t WHERE NOT EXISTS (SELECT FROM %s o WHERE %s)', search_table, gone,
                            (SELECT string_agg(format('t.%I OPERATOR(%s) o.%I', 'source_' || k.name, k.equal, k.name), ' AND ')
                               FROM unnest(names, equal) AS k(name, equal)));
         END LOOP;
@@ -254,12 +254,12 @@ BEGIN
         RETURN NULL;
     END IF;
     IF moves > 0 OR TG_OP = 'DELETE' THEN  -- who may, removes what is kept of these rows; of others workers do
-        FOR made IN SELECT neural.deletable(k) FROM unnest(kept) k LOOP
-            IF made IS NULL THEN
+        FOR search_table IN SELECT neural.deletable(k) FROM unnest(search_tables) k LOOP
+            IF search_table IS NULL THEN
                 done := false;
                 CONTINUE;
             END IF;
-            EXECUTE format('DELETE FROM %s t USING (SELECT * FROM %s) o WHERE %s', made, gone,
+            EXECUTE format('DELETE FROM %s t USING (SELECT * FROM %s) o WHERE %s', search_table, gone,
                            (SELECT string_agg(format('t.%I OPERATOR(%s) o.%I', 'source_' || k.name, k.equal, k.name), ' AND ')
                               FROM unnest(names, equal) AS k(name, equal)));
         END LOOP;
@@ -287,18 +287,18 @@ COMMENT ON FUNCTION neural.note_changes() IS
 rows that are gone. Arguments: the chunk table, its schema or an empty text for that of the source, and as arrays the watched
 columns, the ids of the spaces, the tables that are kept, and the operators by which the columns of the key are equal';
 
-CREATE OR REPLACE FUNCTION neural.deletable(kept text)
+CREATE OR REPLACE FUNCTION neural.deletable(search_table text)
 RETURNS text
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    names text[] := parse_ident(kept);
+    names text[] := parse_ident(search_table);
     schema oid := (SELECT oid FROM pg_namespace WHERE nspname = names[1]);
     relation oid := (SELECT oid FROM pg_class WHERE relnamespace = schema AND relname = names[2]);
 BEGIN  -- found by name without asking for rights, which a writer need not have there
     IF has_schema_privilege(schema, 'USAGE') AND has_table_privilege(relation, 'DELETE') AND has_table_privilege(relation, 'SELECT') THEN
-        RETURN kept;
+        RETURN search_table;
     END IF;
     RETURN NULL;
 END

@@ -9,7 +9,7 @@ AS $$
 DECLARE
     event record;
     spaces bigint[] := neural.spaces_of(relation, chunk_table, schema, path);
-    kept text[] := neural.tables_of(spaces);
+    search_tables text[] := neural.tables_of(spaces);
     equal text[] := (SELECT neural.equality(s.relation) FROM neural.spaces s WHERE s.id = spaces[1]);
     name text;
     fires "char";
@@ -28,7 +28,7 @@ BEGIN
         fires := (SELECT t.tgenabled FROM pg_catalog.pg_trigger t WHERE t.tgrelid = event.part AND t.tgname = name);
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT
                         EXECUTE FUNCTION neural.note_changes(%L, %L, %L, %L, %L, %L)',
-                       name, event.kind, event.part, event.referencing, chunk_table, schema, columns, spaces, kept, equal);
+                       name, event.kind, event.part, event.referencing, chunk_table, schema, columns, spaces, search_tables, equal);
         IF fires <> 'O' THEN  -- somebody has turned it off, or has it fire for what is replicated
             EXECUTE format('ALTER TABLE %s %s TRIGGER %I', event.part,
                            CASE fires WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END, name);
@@ -42,18 +42,18 @@ COMMENT ON FUNCTION neural.watch_table(regclass, text, text, text[], name[]) IS
 
 CREATE OR REPLACE FUNCTION neural.noting_triggers(
     OUT relation regclass, OUT name text, OUT chunk_table text, OUT schema text, OUT columns text[], OUT spaces bigint[],
-    OUT kept text[], OUT equal text[], OUT enabled boolean
+    OUT search_tables text[], OUT equal text[], OUT enabled boolean
 )
 RETURNS SETOF record
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT t.tgrelid::regclass, t.tgname, a.given[1], a.given[2], a.given[3]::text[], a.given[4]::bigint[], a.given[5]::text[],
-           a.given[6]::text[], t.tgenabled <> 'D'
+    SELECT t.tgrelid::regclass, t.tgname, a.arguments[1], a.arguments[2], a.arguments[3]::text[], a.arguments[4]::bigint[], a.arguments[5]::text[],
+           a.arguments[6]::text[], t.tgenabled <> 'D'
       FROM pg_catalog.pg_trigger t
      CROSS JOIN LATERAL (
            SELECT array_agg(convert_from(decode(part, 'escape'), getdatabaseencoding()) ORDER BY place)
-                      FILTER (WHERE place <= t.tgnargs) AS given
+                      FILTER (WHERE place <= t.tgnargs) AS arguments
              FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000')) WITH ORDINALITY AS p(part, place)) a
      WHERE t.tgfoid = 'neural.note_changes()'::regprocedure
 $$;
@@ -139,7 +139,7 @@ $$;
 COMMENT ON FUNCTION neural.unwatch_table(text, text, name[]) IS
 'The reverse of watch_table, wherever the triggers are by now; where no schema is named, in those of the caller''s path';
 
-CREATE OR REPLACE FUNCTION neural.follow_row_security(kept regclass, source regclass)
+CREATE OR REPLACE FUNCTION neural.follow_row_security(search_table regclass, source regclass)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -148,47 +148,47 @@ DECLARE
     visible text;
 BEGIN
     SELECT relrowsecurity AS enabled, relforcerowsecurity AS forced INTO secured FROM pg_catalog.pg_class WHERE oid = source;
-    IF EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = kept AND p.polname = 'as_its_source') THEN
-        EXECUTE format('DROP POLICY as_its_source ON %s', kept);
+    IF EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = search_table AND p.polname = 'as_its_source') THEN
+        EXECUTE format('DROP POLICY as_its_source ON %s', search_table);
     END IF;
     IF secured.enabled THEN
-        SELECT string_agg(format('s.%I OPERATOR(%s) %s.%I', k.name, k.equal, kept, 'source_' || k.name), ' AND ') INTO visible
+        SELECT string_agg(format('s.%I OPERATOR(%s) %s.%I', k.name, k.equal, search_table, 'source_' || k.name), ' AND ') INTO visible
           FROM unnest(neural.key_columns(source), neural.equality(source)) AS k(name, equal);
         -- a plain subquery and not EXISTS, which might be computed for the whole source at once
-        EXECUTE format('CREATE POLICY as_its_source ON %s USING ((SELECT true FROM %s s WHERE %s))', kept, source, visible);
+        EXECUTE format('CREATE POLICY as_its_source ON %s USING ((SELECT true FROM %s s WHERE %s))', search_table, source, visible);
     END IF;
-    EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', kept, CASE WHEN secured.enabled THEN 'ENABLE' ELSE 'DISABLE' END);
-    EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', kept, CASE WHEN secured.forced THEN 'FORCE' ELSE 'NO FORCE' END);
+    EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', search_table, CASE WHEN secured.enabled THEN 'ENABLE' ELSE 'DISABLE' END);
+    EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', search_table, CASE WHEN secured.forced THEN 'FORCE' ELSE 'NO FORCE' END);
 END
 $$;
 
 COMMENT ON FUNCTION neural.follow_row_security(regclass, regclass) IS
 'Gives a table of chunks or words the row-level security of its source: a row is as visible as that which it was made of';
 
-CREATE OR REPLACE FUNCTION neural.require_made_of(kept regclass, source regclass)
+CREATE OR REPLACE FUNCTION neural.require_search_table(search_table regclass, source regclass)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN  -- of one owner there is nothing to be gained
-    IF (SELECT relowner FROM pg_catalog.pg_class WHERE oid = source) = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = kept) THEN
+    IF (SELECT relowner FROM pg_catalog.pg_class WHERE oid = source) = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = search_table) THEN
         RETURN;
     ELSIF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                       WHERE a.attrelid = kept AND a.attname IN ('embedding', 'lexemes') AND a.attnum > 0)
-          OR EXISTS (SELECT FROM neural.spaces o JOIN pg_catalog.pg_class c ON c.oid = kept
+                       WHERE a.attrelid = search_table AND a.attname IN ('embedding', 'lexemes') AND a.attnum > 0)
+          OR EXISTS (SELECT FROM neural.spaces o JOIN pg_catalog.pg_class c ON c.oid = search_table
                         AND c.relname IN (o.chunk_table, o.chunk_table || '_terms')
                         AND c.relnamespace = to_regnamespace(quote_ident((parse_ident(o.source))[1]))
-                      WHERE o.relation IS DISTINCT FROM require_made_of.source) THEN
-        RAISE EXCEPTION 'table % is in the catalog as one of search tables of %, but is none', kept, source
+                      WHERE o.relation IS DISTINCT FROM require_search_table.source) THEN
+        RAISE EXCEPTION 'table % is in the catalog as one of search tables of %, but is none', search_table, source
         USING ERRCODE = 'insufficient_privilege', HINT = 'Correct neural.spaces.chunk_table.';
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION neural.require_made_of(regclass, regclass) IS
+COMMENT ON FUNCTION neural.require_search_table(regclass, regclass) IS
 'Refuses a table of chunks, words or vectors, whose name the owner of its source may write into the catalog, where it belongs to
 somebody else and does not look like such a table, or another search has it';
 
-CREATE OR REPLACE FUNCTION neural.follow_source(kept regclass, source regclass)
+CREATE OR REPLACE FUNCTION neural.follow_source(search_table regclass, source regclass)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -196,13 +196,13 @@ DECLARE
     owner regrole := (SELECT relowner FROM pg_catalog.pg_class WHERE oid = source);
     privilege record;
 BEGIN
-    PERFORM neural.require_made_of(kept, source);
-    IF owner <> (SELECT relowner FROM pg_catalog.pg_class WHERE oid = kept) THEN  -- workers act as the owner of the source
-        EXECUTE format('ALTER TABLE %s OWNER TO %s', kept, owner);
+    PERFORM neural.require_search_table(search_table, source);
+    IF owner <> (SELECT relowner FROM pg_catalog.pg_class WHERE oid = search_table) THEN  -- workers act as the owner of the source
+        EXECUTE format('ALTER TABLE %s OWNER TO %s', search_table, owner);
     END IF;
-    PERFORM neural.follow_row_security(kept, source);
-    FOR privilege IN SELECT * FROM neural.lacking(kept, source) LOOP
-        EXECUTE format('%s %s ON %s %s %s', privilege.verb, privilege.privileges, kept,
+    PERFORM neural.follow_row_security(search_table, source);
+    FOR privilege IN SELECT * FROM neural.lacking(search_table, source) LOOP
+        EXECUTE format('%s %s ON %s %s %s', privilege.verb, privilege.privileges, search_table,
                        CASE privilege.verb WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END, privilege.grantee);
     END LOOP;
 END
@@ -213,7 +213,7 @@ COMMENT ON FUNCTION neural.follow_source(regclass, regclass) IS
 Who reads the source reads what is made of it, who deletes from the one deletes from the other; writing it besides is for
 those to whom neural.grant_application has given that';
 
-CREATE OR REPLACE FUNCTION neural.lacking(kept regclass, source regclass)
+CREATE OR REPLACE FUNCTION neural.lacking(search_table regclass, source regclass)
 RETURNS TABLE (verb text, privileges text, grantee text)
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
@@ -233,10 +233,10 @@ AS $$
         SELECT a.grantee, p.privilege
           FROM pg_class c, aclexplode(c.relacl) a, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(privilege)
          WHERE c.oid = 'neural.workers'::regclass AND a.privilege_type = 'INSERT' AND a.grantee NOT IN (0, c.relowner)
-           AND (SELECT r.rolsuper FROM pg_class k JOIN pg_roles r ON r.oid = k.relowner WHERE k.oid = kept)
+           AND (SELECT r.rolsuper FROM pg_class k JOIN pg_roles r ON r.oid = k.relowner WHERE k.oid = search_table)
     ), has AS (
         SELECT a.grantee, a.privilege_type AS privilege FROM pg_class c, aclexplode(c.relacl) a
-         WHERE c.oid = kept AND a.grantee <> c.relowner
+         WHERE c.oid = search_table AND a.grantee <> c.relowner
            AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
     ), differing AS (
         SELECT 'GRANT' AS verb, * FROM (TABLE wanted EXCEPT TABLE has) missing

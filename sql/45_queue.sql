@@ -30,7 +30,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     s neural.spaces;
-    kept record;
+    tables record;
     names text;
     rows_of text;
     there bigint;
@@ -38,12 +38,12 @@ DECLARE
     path text := current_setting('search_path');
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
-    SELECT * INTO kept FROM neural.space_tables(space);
+    SELECT * INTO tables FROM neural.space_tables(space);
     PERFORM set_config('search_path', neural.reading_path(s.source), true);
-    names := (SELECT string_agg(quote_ident(n), ', ') FROM pg_catalog.unnest(kept.key_names) n);
+    names := (SELECT string_agg(quote_ident(n), ', ') FROM pg_catalog.unnest(tables.key_names) n);
     -- looked up row by row, by the key
     rows_of := pg_catalog.format('jsonb_array_elements($1) AS k(key) JOIN LATERAL (SELECT * FROM (%s) r WHERE %s OFFSET 0) r ON true',
-                      neural.searchable_rows(space), neural.same_key('r', kept.key_names, kept.key_types));
+                      neural.searchable_rows(space), neural.same_key('r', tables.key_names, tables.key_types));
     IF s.mean_length IS NULL THEN  -- no words yet: that of the first rows
         EXECUTE pg_catalog.format(
             'UPDATE neural.spaces SET mean_length = greatest(sampled.mean, 1)
@@ -55,7 +55,7 @@ BEGIN
     END IF;
     LOOP
         EXECUTE pg_catalog.format('DELETE FROM %s t USING jsonb_array_elements($1) AS k(key) WHERE %s',
-                       kept.terms, neural.same_key('t', kept.key_names, kept.key_types))
+                       tables.terms, neural.same_key('t', tables.key_names, tables.key_types))
           USING keys;
         EXECUTE pg_catalog.format(
             'WITH spoken AS (
@@ -68,7 +68,7 @@ BEGIN
                    FROM spoken r CROSS JOIN LATERAL neural.row_words(r.spoken, r.title, r.content, $4, $5) w
                      ON CONFLICT DO NOTHING RETURNING 1
              )
-             SELECT (SELECT pg_catalog.count(*) FROM spoken), (SELECT pg_catalog.count(*) FROM done)', names, rows_of, kept.terms)
+             SELECT (SELECT pg_catalog.count(*) FROM spoken), (SELECT pg_catalog.count(*) FROM done)', names, rows_of, tables.terms)
            INTO there, done USING keys, space, s.language, s.title_boost, coalesce(s.mean_length, 1);
         EXIT WHEN there = done;  -- else somebody else was quicker, with another state of the row perhaps
     END LOOP;
@@ -156,10 +156,10 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    kept regclass := (SELECT to_regclass(k.terms) FROM neural.space_tables(space) k);
+    terms regclass := (SELECT to_regclass(k.terms) FROM neural.space_tables(space) k);
 BEGIN
-    IF NOT has_table_privilege(kept, 'INSERT') OR NOT has_table_privilege(kept, 'DELETE') THEN
-        RAISE EXCEPTION 'role % may not write table %', current_user, kept
+    IF NOT has_table_privilege(terms, 'INSERT') OR NOT has_table_privilege(terms, 'DELETE') THEN
+        RAISE EXCEPTION 'role % may not write table %', current_user, terms
         USING ERRCODE = 'insufficient_privilege', HINT = 'Leave encoding to workers, or have neural.grant_application called for the role.';
     END IF;
 END
@@ -192,7 +192,7 @@ BEGIN
     END IF;
     DELETE FROM neural.failed WHERE space_id = space AND key = ANY (noted.keys);
     IF has_chunks THEN
-        WITH given AS (
+        WITH collected AS (
             SELECT * FROM unnest(noted.keys, noted.versions, noted.since) AS g(key, version, since)
         ), known AS (
             SELECT p.key FROM neural.pending p WHERE p.space_id = space AND p.key = ANY (noted.keys)
@@ -202,10 +202,10 @@ BEGIN
             UPDATE neural.pending p
                SET version = g.version, attempts = 0, error = NULL,
                    due = CASE WHEN p.claimed_by IS NULL THEN now() ELSE p.due END
-              FROM given g JOIN free USING (key) WHERE p.space_id = space AND p.key = g.key
+              FROM collected g JOIN free USING (key) WHERE p.space_id = space AND p.key = g.key
         ), added AS (
             INSERT INTO neural.pending (space_id, key, version, changed_at)
-            SELECT space, g.key, g.version, g.since FROM given g WHERE g.key NOT IN (TABLE known)
+            SELECT space, g.key, g.version, g.since FROM collected g WHERE g.key NOT IN (TABLE known)
         )
         SELECT pg_catalog.array_agg(key) INTO busy FROM known WHERE key NOT IN (TABLE free);
     END IF;

@@ -61,14 +61,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     s neural.spaces;
-    kept record;
+    of_space record;
     names text[];
     types text[];
     texts text[];
     spoken text;
     wanted text;
     schema text;
-    made record;
+    item record;
     number integer;
     key record;
     tables text[];
@@ -96,20 +96,20 @@ BEGIN
            AND e.relation IS NOT DISTINCT FROM s.relation;
         SELECT * INTO s FROM neural.spaces WHERE id = space;
     END IF;
-    SELECT * INTO kept FROM neural.space_tables(space);
-    tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[kept.chunks, kept.terms], NULL);
-    FOR made IN SELECT t.name FROM unnest(tables) AS t(name) WHERE s.reads IS NOT NULL AND to_regclass(t.name) IS NULL
+    SELECT * INTO of_space FROM neural.space_tables(space);
+    tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[of_space.chunks, of_space.terms], NULL);
+    FOR item IN SELECT t.name FROM unnest(tables) AS t(name) WHERE s.reads IS NOT NULL AND to_regclass(t.name) IS NULL
     LOOP
-        RETURN NEXT format('table %s of search %s.%s is missing; make the search again', made.name, s.source, s.attribute);
+        RETURN NEXT format('table %s of search %s.%s is missing; make the search again', item.name, s.source, s.attribute);
         RETURN;
     END LOOP;
     IF repair THEN  -- before anything of somebody else's is changed because the catalog names it
-        PERFORM neural.require_made_of(to_regclass(t.name), s.relation) FROM unnest(tables) AS t(name) WHERE to_regclass(t.name) IS NOT NULL;
+        PERFORM neural.require_search_table(to_regclass(t.name), s.relation) FROM unnest(tables) AS t(name) WHERE to_regclass(t.name) IS NOT NULL;
     END IF;
     names := neural.key_columns(s.relation);
     types := ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM unnest(names) WITH ORDINALITY AS k(name, place)
                      JOIN pg_attribute a ON a.attrelid = s.relation AND a.attname = k.name ORDER BY k.place);
-    IF names IS NULL OR (kept.key_names IS NOT NULL AND cardinality(names) <> cardinality(kept.key_names)) THEN
+    IF names IS NULL OR (of_space.key_names IS NOT NULL AND cardinality(names) <> cardinality(of_space.key_names)) THEN
         RETURN NEXT format('table %s has another primary key than its search %s was made of; make the search again', s.source, s.attribute);
         RETURN;
     END IF;
@@ -119,10 +119,10 @@ BEGIN
         IF repair THEN
             schema := (parse_ident(neural.qualified(s.relation)))[1];
             IF schema <> (parse_ident(s.source))[1] THEN  -- what is kept of a table lies beside it
-                FOR made IN SELECT DISTINCT t.name FROM neural.spaces e, neural.space_tables(e.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
+                FOR item IN SELECT DISTINCT t.name FROM neural.spaces e, neural.space_tables(e.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
                              WHERE e.relation = s.relation AND (parse_ident(e.source))[1] <> schema AND to_regclass(t.name) IS NOT NULL
                 LOOP
-                    EXECUTE format('ALTER TABLE %s SET SCHEMA %I', made.name, schema);
+                    EXECUTE format('ALTER TABLE %s SET SCHEMA %I', item.name, schema);
                 END LOOP;
             END IF;
             UPDATE neural.spaces e SET source = neural.qualified(e.relation),
@@ -130,29 +130,29 @@ BEGIN
                                   ELSE jsonb_build_object(neural.qualified(e.relation), (SELECT value FROM jsonb_each(e.watched) LIMIT 1)) END
              WHERE e.relation = s.relation;
             SELECT * INTO s FROM neural.spaces WHERE id = space;
-            SELECT * INTO kept FROM neural.space_tables(space);
-            tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[kept.chunks, kept.terms], NULL);
+            SELECT * INTO of_space FROM neural.space_tables(space);
+            tables := array_remove(ARRAY(SELECT neural.extra_tables(space)) || ARRAY[of_space.chunks, of_space.terms], NULL);
         END IF;
     END IF;
 
     FOR key IN SELECT k.name, k.before, k.type, k.type_before
-                 FROM unnest(names, kept.key_names, types, kept.key_types) AS k(name, before, type, type_before)
+                 FROM unnest(names, of_space.key_names, types, of_space.key_types) AS k(name, before, type, type_before)
                 WHERE k.before IS NOT NULL AND (k.before <> 'source_' || k.name OR k.type <> k.type_before)
     LOOP
         RETURN NEXT format('column %s of table %s was of type %s, and is %s of type %s now', substr(key.before, 8), s.source,
                            key.type_before, key.name, key.type);
         CONTINUE WHEN NOT repair;
-        FOR made IN SELECT t.name, c.conname FROM unnest(tables) AS t(name)
+        FOR item IN SELECT t.name, c.conname FROM unnest(tables) AS t(name)
                       LEFT JOIN pg_constraint c ON c.conrelid = to_regclass(t.name) AND c.contype = 'f'
-                           AND c.confrelid = to_regclass(kept.chunks) LOOP
+                           AND c.confrelid = to_regclass(of_space.chunks) LOOP
             IF key.type <> key.type_before THEN
-                IF made.conname IS NOT NULL THEN  -- of extra vectors to their chunks, until both have the other type
-                    EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', made.name, made.conname);
+                IF item.conname IS NOT NULL THEN  -- of extra vectors to their chunks, until both have the other type
+                    EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', item.name, item.conname);
                 END IF;
-                EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE %s USING %2$I::%s', made.name, key.before, key.type, key.type);
+                EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE %s USING %2$I::%s', item.name, key.before, key.type, key.type);
             END IF;
             IF key.before <> 'source_' || key.name THEN
-                EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', made.name, key.before, 'source_' || key.name);
+                EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', item.name, key.before, 'source_' || key.name);
             END IF;
         END LOOP;
         PERFORM neural.retry(space);  -- rows whose keys did not fit
@@ -188,32 +188,32 @@ BEGIN
         END IF;
     END IF;
 
-    FOR made IN SELECT c.conname AS name, c.conrelid::regclass AS relation FROM pg_constraint c
+    FOR item IN SELECT c.conname AS name, c.conrelid::regclass AS relation FROM pg_constraint c
                  WHERE c.contype = 'f' AND c.confrelid = s.relation
-                   AND c.conrelid IN (to_regclass(kept.chunks), to_regclass(kept.terms)) AND c.conparentid = 0
+                   AND c.conrelid IN (to_regclass(of_space.chunks), to_regclass(of_space.terms)) AND c.conparentid = 0
     LOOP
-        RETURN NEXT format('foreign key %I of table %s stands in the way of partitions and changes of the key', made.name, made.relation);
+        RETURN NEXT format('foreign key %I of table %s stands in the way of partitions and changes of the key', item.name, item.relation);
         IF repair THEN  -- first the triggers, which then do what it did
             PERFORM neural.rebuild_triggers(space);
-            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', made.relation, made.name);
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', item.relation, item.name);
         END IF;
     END LOOP;
 
     IF s.reads IS NOT NULL THEN
-        FOR made IN SELECT * FROM neural.wrong_triggers(space) LOOP
-            RETURN NEXT format('trigger %I of table %s %s', made.name, made.relation, made.problem);
-            IF repair AND made.mendable THEN
+        FOR item IN SELECT * FROM neural.wrong_triggers(space) LOOP
+            RETURN NEXT format('trigger %I of table %s %s', item.name, item.relation, item.problem);
+            IF repair AND item.mendable THEN
                 PERFORM neural.rebuild_triggers(space);
             END IF;
         END LOOP;
     END IF;
 
-    FOR made IN SELECT t.name FROM unnest(tables) AS t(name)
+    FOR item IN SELECT t.name FROM unnest(tables) AS t(name)
                  WHERE to_regclass(t.name) IS NOT NULL AND neural.less_visible(to_regclass(t.name), s.relation)
     LOOP
-        RETURN NEXT format('table %s has another owner, other grants or another row-level security than %s', made.name, s.source);
+        RETURN NEXT format('table %s has another owner, other grants or another row-level security than %s', item.name, s.source);
         IF repair THEN
-            PERFORM neural.follow_source(to_regclass(made.name), s.relation);
+            PERFORM neural.follow_source(to_regclass(item.name), s.relation);
         END IF;
     END LOOP;
 END
@@ -251,21 +251,21 @@ AS $$
       FROM s, own, wanted w
       LEFT JOIN noting n ON n.relation = w.relation AND n.tgtype & w.bit <> 0
      WHERE n.name IS NULL OR NOT n.enabled OR n.spaces IS DISTINCT FROM own.ids OR NOT (n.columns @> w.columns AND n.columns <@ w.columns)
-        OR n.kept IS DISTINCT FROM neural.tables_of(own.ids) OR n.equal IS DISTINCT FROM neural.equality(s.relation)
+        OR n.search_tables IS DISTINCT FROM neural.tables_of(own.ids) OR n.equal IS DISTINCT FROM neural.equality(s.relation)
 $$;
 
 COMMENT ON FUNCTION neural.wrong_triggers(bigint) IS
 'The triggers of a search that are missing, turned off, or note for others, and whether making them anew mends that';
 
-CREATE OR REPLACE FUNCTION neural.less_visible(kept regclass, source regclass)
+CREATE OR REPLACE FUNCTION neural.less_visible(search_table regclass, source regclass)
 RETURNS boolean
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (k.relowner, k.relrowsecurity, k.relforcerowsecurity) <> (s.relowner, s.relrowsecurity, s.relforcerowsecurity)
-        OR s.relrowsecurity <> EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = kept AND p.polname = 'as_its_source')
-        OR EXISTS (SELECT FROM neural.lacking(kept, source))
-      FROM pg_class k, pg_class s WHERE k.oid = kept AND s.oid = source
+        OR s.relrowsecurity <> EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = search_table AND p.polname = 'as_its_source')
+        OR EXISTS (SELECT FROM neural.lacking(search_table, source))
+      FROM pg_class k, pg_class s WHERE k.oid = search_table AND s.oid = source
 $$;
 
 COMMENT ON FUNCTION neural.less_visible(regclass, regclass) IS

@@ -8,7 +8,7 @@ SET extra_float_digits = 1 SET plan_cache_mode = 'force_custom_plan'
 AS $$
 DECLARE
     s neural.spaces;
-    kept record;
+    tables record;
     keys text;
     typed text;
     hashed text;
@@ -21,13 +21,13 @@ DECLARE
     beyond jsonb;
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
-    SELECT * INTO kept FROM neural.space_tables(space);
+    SELECT * INTO tables FROM neural.space_tables(space);
     IF s.source = 'neural.documents' AND s.reads IS NULL THEN
         s.reads := neural.searchable_rows(s.id);
     END IF;
-    keys := (SELECT string_agg(pg_catalog.format('r.%I', n), ', ') FROM pg_catalog.unnest(kept.key_names) n);
+    keys := (SELECT string_agg(pg_catalog.format('r.%I', n), ', ') FROM pg_catalog.unnest(tables.key_names) n);
     typed := (SELECT string_agg(pg_catalog.format('($1 ->> %s)::%s', n.place - 1, n.type), ', ' ORDER BY n.place)
-                FROM pg_catalog.unnest(kept.key_types) WITH ORDINALITY AS n(type, place));
+                FROM pg_catalog.unnest(tables.key_types) WITH ORDINALITY AS n(type, place));
     IF after IS NOT NULL THEN
         above := pg_catalog.format('WHERE (%s) > (%s)', keys, typed);
     END IF;
@@ -35,7 +35,7 @@ BEGIN
         narrowed := s.reads ~* '\mwhere\M';  -- not all rows are searchable, and which are cannot be told
         s.reads := (SELECT pg_catalog.format('SELECT %s FROM %s s', string_agg(pg_catalog.format('s.%I AS %I', k, 'source_' || k), ', '), s.relation)
                       FROM pg_catalog.unnest(neural.key_columns(s.relation)) k);
-    ELSIF kept.chunks IS NOT NULL AND s.revision <> 'given' THEN
+    ELSIF tables.chunks IS NOT NULL AND s.revision <> 'given' THEN
         hashed := neural.source_hash(s);
     END IF;
     known := pg_catalog.format('NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = %1$s AND p.key = pg_catalog.jsonb_build_array(%2$s))
@@ -44,7 +44,7 @@ BEGIN
     PERFORM set_config('search_path', neural.reading_path(s.source), true);
     EXECUTE pg_catalog.format(
         'SELECT pg_catalog.count(*), (pg_catalog.array_agg(pg_catalog.jsonb_build_array(%1$s) ORDER BY %2$s))[1] FROM (SELECT * FROM (%3$s) r %4$s ORDER BY %1$s LIMIT %5$s) r',
-        keys, (SELECT string_agg(pg_catalog.format('r.%I DESC', n), ', ') FROM pg_catalog.unnest(kept.key_names) n), s.reads, above, most)
+        keys, (SELECT string_agg(pg_catalog.format('r.%I DESC', n), ', ') FROM pg_catalog.unnest(tables.key_names) n), s.reads, above, most)
       INTO missing, last USING after;
     upper := CASE WHEN missing = most THEN last END;  -- NULL at the end of the table: what is kept beyond it is of no row
     LOOP
@@ -56,11 +56,11 @@ BEGIN
                    LEFT JOIN (SELECT true AS "there", t.* FROM %6$s t) t ON %7$s
                    LEFT JOIN %8$s c ON %9$s
                   WHERE (t."there" IS NULL OR r."its hash" IS DISTINCT FROM c.source_hash) AND %10$s',
-                keys, coalesce(hashed, 'NULL::bytea'), s.reads, above, most, kept.terms,
-                neural.same_columns('t', 'r', kept.key_names, s.relation),
-                CASE WHEN hashed IS NULL THEN '(SELECT NULL::bytea AS source_hash)' ELSE kept.chunks END,
+                keys, coalesce(hashed, 'NULL::bytea'), s.reads, above, most, tables.terms,
+                neural.same_columns('t', 'r', tables.key_names, s.relation),
+                CASE WHEN hashed IS NULL THEN '(SELECT NULL::bytea AS source_hash)' ELSE tables.chunks END,
                 CASE WHEN hashed IS NULL THEN 'true'
-                     ELSE neural.same_columns('c', 'r', kept.key_names, s.relation) || ' AND c.ordinal = 0' END,
+                     ELSE neural.same_columns('c', 'r', tables.key_names, s.relation) || ' AND c.ordinal = 0' END,
                 pg_catalog.format(known, keys)) INTO found, beyond USING after;
             EXIT;
         EXCEPTION WHEN data_exception OR raise_exception THEN
@@ -79,11 +79,11 @@ BEGIN
     EXECUTE pg_catalog.format(
         'SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(%1$s)) FROM (%2$s) r
           WHERE %3$s %4$s NOT EXISTS (SELECT FROM (%5$s) s WHERE %6$s) AND %7$s',
-        keys, pg_catalog.concat_ws(' UNION ALL ', pg_catalog.format('SELECT %s FROM %s r', keys, kept.terms),
-                        CASE WHEN kept.chunks IS NOT NULL THEN pg_catalog.format('SELECT %s FROM %s r', keys, kept.chunks) END),
+        keys, pg_catalog.concat_ws(' UNION ALL ', pg_catalog.format('SELECT %s FROM %s r', keys, tables.terms),
+                        CASE WHEN tables.chunks IS NOT NULL THEN pg_catalog.format('SELECT %s FROM %s r', keys, tables.chunks) END),
         CASE WHEN after IS NULL THEN '' ELSE pg_catalog.format('(%s) > (%s) AND', keys, typed) END,
         CASE WHEN upper IS NULL THEN '' ELSE pg_catalog.format('(%s) <= (%s) AND', keys, replace(typed, '$1', '$2')) END,
-        s.reads, neural.same_columns('s', 'r', kept.key_names, s.relation), pg_catalog.format(known, keys)) INTO beyond USING after, upper;
+        s.reads, neural.same_columns('s', 'r', tables.key_names, s.relation), pg_catalog.format(known, keys)) INTO beyond USING after, upper;
     orphans := coalesce(jsonb_array_length(beyond), 0);
     found := found || coalesce(beyond, '[]');
     PERFORM set_config('search_path', path, true);
@@ -218,7 +218,7 @@ AS $$
     SELECT jsonb_object_agg(t.name::oid::text, jsonb_build_array(pg_stat_get_tuples_inserted(t.name), pg_stat_get_tuples_updated(t.name),
                                                                 pg_stat_get_tuples_deleted(t.name), pg_relation_filenode(t.name)))
       FROM (SELECT p AS name FROM neural.watched_tables(space) w, neural.table_tree(w.relation) p WHERE w.relation IS NOT NULL
-             UNION SELECT to_regclass(k) FROM neural.space_tables(space) kept, unnest(ARRAY[kept.chunks, kept.terms]) k) t
+             UNION SELECT to_regclass(k) FROM neural.space_tables(space) tables, unnest(ARRAY[tables.chunks, tables.terms]) k) t
      WHERE t.name IS NOT NULL
 $$;
 

@@ -13,24 +13,24 @@ $$;
 COMMENT ON FUNCTION neural.vector_name(text) IS
 'The name of a type, a function or an operator class of pgvector with its schema, whatever the search_path';
 
-CREATE OR REPLACE FUNCTION neural.drop_made(name text, source regclass)
+CREATE OR REPLACE FUNCTION neural.drop_search_table(name text, source regclass)
 RETURNS void
 LANGUAGE plpgsql STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    made regclass := to_regclass(name);
+    dropped regclass := to_regclass(name);
 BEGIN
-    IF made IS NOT NULL THEN
-        PERFORM neural.require_made_of(made, source);
-        EXECUTE format('DROP TABLE %s', made);
+    IF dropped IS NOT NULL THEN
+        PERFORM neural.require_search_table(dropped, source);
+        EXECUTE format('DROP TABLE %s', dropped);
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION neural.drop_made(text, regclass) IS
+COMMENT ON FUNCTION neural.drop_search_table(text, regclass) IS
 'Drops a table of chunks, words or vectors, whose name the owner of its source may write into the catalog: only one of the same
-owner, or that looks like such a table (neural.require_made_of)';
+owner, or that looks like such a table (neural.require_search_table)';
 
 CREATE OR REPLACE FUNCTION neural.count_words_of(terms regclass)
 RETURNS void
@@ -305,8 +305,8 @@ BEGIN
             RAISE EXCEPTION 'table % has a search % already', source, attribute
             USING ERRCODE = 'PN400', HINT = 'neural.unwatch drops it; neural.create_space makes another space of it.';
         END IF;
-        PERFORM neural.drop_made(format('%I.%I', schema, before.chunk_table || '_terms'), source),
-                neural.drop_made(format('%I.%I', schema, before.chunk_table), source);
+        PERFORM neural.drop_search_table(format('%I.%I', schema, before.chunk_table || '_terms'), source),
+                neural.drop_search_table(format('%I.%I', schema, before.chunk_table), source);
         DELETE FROM neural.spaces e WHERE e.id = before.id;  -- of a table that was dropped
     END LOOP;
     INSERT INTO neural.spaces (source, relation, attribute, chunk_table, encoder, revision, options, dimensions, distance, max_tokens,
@@ -365,7 +365,7 @@ BEGIN
     PERFORM neural.unwatch_spaces(ids);
     FOR space IN SELECT k.chunks, k.terms, s.relation FROM neural.spaces s, neural.space_tables(s.id) k WHERE s.id = ANY (ids)
                   ORDER BY s.kind = 'dense' LOOP  -- extra vectors before their chunks
-        PERFORM neural.drop_made(space.terms, space.relation), neural.drop_made(space.chunks, space.relation);
+        PERFORM neural.drop_search_table(space.terms, space.relation), neural.drop_search_table(space.chunks, space.relation);
     END LOOP;
     DELETE FROM neural.changes c WHERE c.space_id = ANY (ids);
     DELETE FROM neural.spaces s WHERE s.id = ANY (ids);

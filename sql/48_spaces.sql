@@ -89,7 +89,7 @@ DECLARE
     s neural.spaces;
     of_documents boolean := source = 'neural.documents'::regclass;
     same_vectors boolean;
-    made bigint;
+    created bigint;
 BEGIN
     PERFORM neural.lock_search(source, attribute);
     SELECT * INTO s FROM neural.spaces e WHERE e.relation = create_space.source
@@ -132,17 +132,17 @@ BEGIN
             coalesce(create_space.language, s.language), coalesce(create_space.title_boost, s.title_boost), s.language_by,
             coalesce(create_space.storage, s.storage), coalesce(create_space.vector_index, s.vector_index), s.reads, s.watched,
             s.sync, create_space.rows_per_second, now())
-    RETURNING spaces.id INTO made;
+    RETURNING spaces.id INTO created;
     IF of_documents THEN
-        UPDATE neural.spaces e SET chunk_table = 'space_' || made WHERE e.id = made;
+        UPDATE neural.spaces e SET chunk_table = 'space_' || created WHERE e.id = created;
         PERFORM neural.watch_documents();
     END IF;
-    PERFORM neural.make_tables(made);
-    PERFORM neural.make_vectors(made, e.kind, e.encoder, e.dimensions, e.revision, e.options) FROM neural.spaces e
+    PERFORM neural.make_tables(created);
+    PERFORM neural.make_vectors(created, e.kind, e.encoder, e.dimensions, e.revision, e.options) FROM neural.spaces e
       WHERE e.relation = s.relation AND e.attribute = s.attribute AND e.name = s.name AND e.kind <> 'dense';
-    PERFORM neural.rebuild_triggers(made);
-    PERFORM neural.mark_all(made, source);
-    RETURN made;
+    PERFORM neural.rebuild_triggers(created);
+    PERFORM neural.mark_all(created, source);
+    RETURN created;
 END
 $$;
 
@@ -259,7 +259,7 @@ DECLARE
     schema text;
     own text;
     serving neural.spaces;
-    made oid[];
+    relations oid[];
     renamed record;
 BEGIN
     PERFORM neural.lock_search(source, attribute);
@@ -280,8 +280,8 @@ BEGIN
         USING ERRCODE = 'PN400', HINT = 'Wait for the workers; pgneural status tells.';
     END IF;
     PERFORM neural.drop_vectors_of(s.id);
-    PERFORM neural.drop_made(format('%I.%I', schema, s.chunk_table || '_terms'), s.relation),
-            neural.drop_made(format('%I.%I', schema, s.chunk_table), s.relation);
+    PERFORM neural.drop_search_table(format('%I.%I', schema, s.chunk_table || '_terms'), s.relation),
+            neural.drop_search_table(format('%I.%I', schema, s.chunk_table), s.relation);
     DELETE FROM neural.spaces e WHERE e.id = s.id;
     IF source = 'neural.documents'::regclass THEN
         UPDATE neural.spaces e SET reads = NULL
@@ -294,11 +294,11 @@ BEGIN
     ELSIF s.chunk_table = own THEN  -- the space that serves takes the usual names, which models and triggers know
         SELECT * INTO STRICT serving FROM neural.spaces e
          WHERE e.source = s.source AND e.attribute = s.attribute AND e.kind = 'dense' AND e.state = 'serving';
-        made := ARRAY(SELECT to_regclass(t.name)::oid FROM neural.space_tables(serving.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name))
+        relations := ARRAY(SELECT to_regclass(t.name)::oid FROM neural.space_tables(serving.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name))
                 || ARRAY(SELECT to_regclass(t.name)::oid FROM neural.extra_tables(serving.id) AS t(name));
         FOR renamed IN
             SELECT c.oid::regclass AS relation, c.relname AS before, c.relkind AS kind FROM pg_class c
-             WHERE (c.oid = ANY (made) OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = ANY (made)))
+             WHERE (c.oid = ANY (relations) OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = ANY (relations)))
                AND starts_with(c.relname, serving.chunk_table)
         LOOP
             EXECUTE format('ALTER %s %s RENAME TO %I', CASE renamed.kind WHEN 'r' THEN 'TABLE' ELSE 'INDEX' END,
@@ -306,7 +306,7 @@ BEGIN
         END LOOP;
         FOR renamed IN
             SELECT conrelid::regclass AS relation, conname AS before FROM pg_constraint
-             WHERE contype = 'f' AND starts_with(conname, serving.chunk_table) AND conrelid = ANY (made)
+             WHERE contype = 'f' AND starts_with(conname, serving.chunk_table) AND conrelid = ANY (relations)
         LOOP
             EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', renamed.relation, renamed.before,
                            own || substr(renamed.before, length(serving.chunk_table) + 1));

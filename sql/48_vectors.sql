@@ -25,18 +25,18 @@ DECLARE
     s neural.spaces;
     of_documents boolean;
     schema text;
-    kept record;
+    of_space record;
     keys text;
     typed text;
     name text;
-    made bigint;
+    created bigint;
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces e WHERE e.id = space;
-    SELECT * INTO kept FROM neural.space_tables(space);
+    SELECT * INTO of_space FROM neural.space_tables(space);
     of_documents := s.source = 'neural.documents';
     schema := (parse_ident(s.source))[1];
     name := s.chunk_table || '_' || kind;
-    IF kept.chunks IS NULL THEN
+    IF of_space.chunks IS NULL THEN
         RAISE EXCEPTION 'the vectors of %.% are in column %, without chunks', s.source, s.attribute, s.vector_column
         USING ERRCODE = 'PN400', HINT = 'Make a search of columns with text.';
     ELSIF to_regclass(format('%I.%I', schema, name)) IS NOT NULL THEN
@@ -44,26 +44,26 @@ BEGIN
         USING ERRCODE = 'PN400', HINT = 'Drop the search that it belongs to, or rename it.';
     END IF;
     SELECT string_agg(quote_ident(k.name), ', ' ORDER BY place), string_agg(format('%I %s NOT NULL', k.name, k.type), ', ' ORDER BY place)
-      INTO keys, typed FROM unnest(kept.key_names, kept.key_types) WITH ORDINALITY AS k(name, type, place);
+      INTO keys, typed FROM unnest(of_space.key_names, of_space.key_types) WITH ORDINALITY AS k(name, type, place);
     INSERT INTO neural.spaces (source, relation, attribute, kind, name, state, chunk_table, encoder, revision, options, dimensions,
                                distance, max_tokens, overlap, storage, vector_index)
     VALUES (s.source, s.relation, s.attribute, kind, s.name, s.state, name, encoder, revision, options, dimensions,
             'inner_product', s.max_tokens, s.overlap, CASE kind WHEN 'sparse' THEN 'sparsevec' ELSE 'halfvec' END,
             jsonb_build_object('method', CASE kind WHEN 'sparse' THEN 'hnsw' ELSE 'none' END, 'precision', 'full',
                                'dimensions', NULL, 'options', '{}'::jsonb))
-    RETURNING id INTO made;
+    RETURNING id INTO created;
     EXECUTE format('CREATE TABLE %I.%I (%s, ordinal integer NOT NULL, embedding %s NOT NULL, CONSTRAINT %I PRIMARY KEY (%s, ordinal))',
                    schema, name, typed,
                    CASE kind WHEN 'sparse' THEN format('%s(%s)', neural.vector_name('sparsevec'), dimensions)
                              ELSE format('%s(%s)[]', neural.vector_name('halfvec'), dimensions) END,
                    name || '_pkey', keys);
-    EXECUTE format('COMMENT ON TABLE %I.%I IS %L', schema, name, format('%s vectors of the chunks in %s', kind, kept.chunks));
+    EXECUTE format('COMMENT ON TABLE %I.%I IS %L', schema, name, format('%s vectors of the chunks in %s', kind, of_space.chunks));
     PERFORM neural.bind_vectors(space);
     IF NOT of_documents OR s.state <> 'serving' THEN  -- that of a new collection is made after its first load
-        PERFORM neural.make_index(made);
+        PERFORM neural.make_index(created);
     END IF;
     PERFORM neural.follow_source(to_regclass(format('%I.%I', schema, name)), s.relation);
-    RETURN made;
+    RETURN created;
 END
 $$;
 
@@ -76,18 +76,18 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    kept record;
-    made text;
+    of_space record;
+    extra text;
     keys text;
 BEGIN
-    SELECT * INTO kept FROM neural.space_tables(space);
-    keys := (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY place) FROM unnest(kept.key_names) WITH ORDINALITY AS k(name, place));
-    FOR made IN SELECT t.name FROM neural.extra_tables(space) AS t(name)
+    SELECT * INTO of_space FROM neural.space_tables(space);
+    keys := (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY place) FROM unnest(of_space.key_names) WITH ORDINALITY AS k(name, place));
+    FOR extra IN SELECT t.name FROM neural.extra_tables(space) AS t(name)
                  WHERE to_regclass(t.name) IS NOT NULL
                    AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = to_regclass(t.name) AND c.contype = 'f')
     LOOP
         EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%s, ordinal) REFERENCES %s ON DELETE CASCADE',
-                       made, (parse_ident(made))[2] || '_fkey', keys, kept.chunks);
+                       extra, (parse_ident(extra))[2] || '_fkey', keys, of_space.chunks);
     END LOOP;
 END
 $$;
@@ -151,7 +151,7 @@ BEGIN
                     AND x.relation IS NOT DISTINCT FROM s.relation
               WHERE s.id = space AND s.kind = 'dense' AND x.kind <> 'dense' AND x.kind = coalesce(drop_vectors_of.kind, x.kind)
     LOOP
-        PERFORM neural.drop_made(format('%I.%I', (parse_ident(e.source))[1], e.chunk_table), e.relation);
+        PERFORM neural.drop_search_table(format('%I.%I', (parse_ident(e.source))[1], e.chunk_table), e.relation);
         DELETE FROM neural.spaces d WHERE d.id = e.id;
         dropped := dropped + 1;
     END LOOP;

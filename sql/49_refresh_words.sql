@@ -11,7 +11,7 @@ SET extra_float_digits = 1 SET lock_timeout = '500ms'
 AS $$
 DECLARE
     s neural.spaces;
-    kept record;
+    tables record;
     names text;
     beyond text;
     slice jsonb;
@@ -23,16 +23,16 @@ BEGIN
     IF NOT FOUND OR s.words_version >= neural.words_version() THEN
         RETURN NULL;
     END IF;
-    SELECT * INTO kept FROM neural.space_tables(space);
-    IF neural.searchable_rows(space) IS NOT NULL AND kept.key_names IS NOT NULL THEN
-        names := (SELECT string_agg(quote_ident(n), ', ' ORDER BY place) FROM unnest(kept.key_names) WITH ORDINALITY AS k(n, place));
+    SELECT * INTO tables FROM neural.space_tables(space);
+    IF neural.searchable_rows(space) IS NOT NULL AND tables.key_names IS NOT NULL THEN
+        names := (SELECT string_agg(quote_ident(n), ', ' ORDER BY place) FROM unnest(tables.key_names) WITH ORDINALITY AS k(n, place));
         IF (s.words_refresh ->> 'version')::integer = neural.words_version() THEN  -- else another version was on its way
             beyond := (SELECT string_agg(format('($1 ->> %s)::%s', place - 1, type), ', ' ORDER BY place)
-                         FROM unnest(kept.key_types) WITH ORDINALITY AS k(type, place));
+                         FROM unnest(tables.key_types) WITH ORDINALITY AS k(type, place));
             beyond := format('WHERE (%s) > (%s)', names, beyond);
         END IF;
         EXECUTE format('SELECT jsonb_agg(jsonb_build_array(%1$s)) FROM (SELECT %1$s FROM %2$s %3$s ORDER BY %1$s LIMIT $2) t',
-                       names, kept.terms, beyond)
+                       names, tables.terms, beyond)
           INTO slice USING s.words_refresh -> 'after', most;
     END IF;
     IF slice IS NULL THEN

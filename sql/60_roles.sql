@@ -6,18 +6,18 @@ RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    made record;
+    item record;
 BEGIN
-    FOR made IN
-        SELECT to_regclass(t.name) AS kept, s.relation FROM neural.spaces s, neural.space_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
+    FOR item IN
+        SELECT to_regclass(t.name) AS search_table, s.relation FROM neural.spaces s, neural.space_tables(s.id) k, unnest(ARRAY[k.chunks, k.terms]) AS t(name)
          WHERE s.kind = 'dense' AND to_regclass(t.name) IS NOT NULL AND EXISTS (SELECT FROM neural.lacking(to_regclass(t.name), s.relation))
         UNION ALL
         SELECT to_regclass(t.name), s.relation FROM neural.spaces s, neural.extra_tables(s.id) AS t(name)
          WHERE to_regclass(t.name) IS NOT NULL AND EXISTS (SELECT FROM neural.lacking(to_regclass(t.name), s.relation))
     LOOP
-        IF pg_has_role((SELECT relowner FROM pg_catalog.pg_class WHERE oid = made.kept), 'USAGE') THEN
+        IF pg_has_role((SELECT relowner FROM pg_catalog.pg_class WHERE oid = item.search_table), 'USAGE') THEN
             BEGIN
-                PERFORM neural.follow_source(made.kept, made.relation);
+                PERFORM neural.follow_source(item.search_table, item.relation);
             EXCEPTION WHEN insufficient_privilege THEN  -- what one owner has written must not keep others from their grants
                 RAISE WARNING '%', SQLERRM;
             END;

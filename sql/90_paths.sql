@@ -5,15 +5,15 @@
 
 DO $$
 DECLARE
-    made record;
+    item record;
     free text[] := '{index_words,index_words_singly,collect,take,reconcile,reconcile_space,reconcile_slice,changed_counts,unreadable}';
 BEGIN
-    FOR made IN
+    FOR item IN
         SELECT p.oid::regprocedure AS name FROM pg_proc p
          WHERE p.pronamespace = 'neural'::regnamespace AND p.prosqlbody IS NULL AND p.proname <> ALL (free)
            AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS c(setting) WHERE starts_with(c.setting, 'search_path='))
     LOOP
-        EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', made.name);
+        EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', item.name);
     END LOOP;
 END
 $$;

@@ -11,6 +11,10 @@ from pgneural.errors import EncoderUnavailable, InvalidIndex, UnknownEncoder
 from pgneural.types import Distance, EncoderInput, Kind, Modality, Tokenizer
 
 
+REVISION = "given"
+"""The revision of all vectors that were made elsewhere. It is in the hashes of stored documents, so it stays."""
+
+
 @dataclass(frozen=True)
 class PrecomputedVectors:
     """Stands for whatever made the vectors; it knows their length and can encode nothing itself."""
@@ -45,7 +49,7 @@ class PrecomputedVectors:
     @property
     def revision(self) -> str:
         """Always ``given``: where such vectors come from is the caller's to know."""
-        return "given"
+        return REVISION
 
     @property
     def kind(self) -> Kind:

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from pgneural.chunkers import require_chunker
+from pgneural.encoders.precomputed import REVISION
 from pgneural.errors import InvalidFilter, UnsupportedContent
 from pgneural.extra_vectors import ExtraVectors
 from pgneural.ingest.batch import BATCH_ROWS, Batch, cached_or_known, cut, encoded, source_hash
@@ -87,7 +88,7 @@ class Ingest:
         self.engine, self.collection = engine, space.attribute
         self._space, self._encoder = space, encoder
         self._progress, self._extra = progress, extra
-        self._dimensions, self._precomputed = space.dimensions, space.revision == "given"
+        self._dimensions, self._precomputed = space.dimensions, space.revision == REVISION
         self._indexed = indexed_of(space)
         self.report = Report()
         self._accepted, self._refused = SeenIds(), SeenIds()
