@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from pgneural.counting import Counting
 from pgneural.document_searcher import DocumentSearcher
-from pgneural.documents import contained, mean_vectors, others
+from pgneural.documents import contained, others, stored_keys
 from pgneural.errors import InvalidQuery
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition
@@ -35,7 +35,7 @@ from pgneural.options import (
 )
 from pgneural.query import Query as StoredQuery
 from pgneural.report import Progress, Report
-from pgneural.search import Hits, Refinement, filter_errors
+from pgneural.search import Hits, Refinement, filter_errors, mean_vectors
 from pgneural.statement import Page, Query
 from pgneural.store.engine import translated
 from pgneural.store.freshness import wait_until_fresh
@@ -292,10 +292,10 @@ class Collection:
     def _recommended(
         self, positive: Sequence[str], negative: Sequence[str], where: Filter | None, page: Page, diversity: float
     ) -> Hits:
-        known = self._stored([*positive, *negative])
-        liked = np.mean([known[id_][1] for id_ in positive], axis=0)
-        query = 2 * liked - np.mean([known[id_][1] for id_ in negative], axis=0) if negative else liked
-        narrowed = others(known, where)
+        vectors, keys = self._stored([*positive, *negative])
+        liked = np.mean(vectors[: len(positive)], axis=0)
+        query = 2 * liked - np.mean(vectors[len(positive) :], axis=0) if negative else liked
+        narrowed = others(keys, where)
         request = Query(Mode.SEMANTIC, page, {"semantic": self._vector(query)}, where=narrowed)
         return self.searcher.hits(request, refinement_of(request, {"diversity": diversity}))
 
@@ -335,10 +335,10 @@ class Collection:
     ) -> Hits:
         if target is not None:
             text_of(target)  # refuses what is none
-        known = self._stored([id_ for pair in context for id_ in pair])
-        pairs = np.array([[known[good][1], known[bad][1]] for good, bad in context], dtype=np.float32)
+        vectors, keys = self._stored([id_ for pair in context for id_ in pair])
+        pairs = np.array(vectors, dtype=np.float32).reshape(len(context), 2, -1)
         query = self._vector(pairs[:, 0].mean(axis=0)) if target is None else self.searcher.vector(target)
-        request = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(known, where))
+        request = Query(Mode.SEMANTIC, page, {"semantic": query}, where=others(keys, where))
         return self.searcher.hits(request, Refinement(context=pairs))
 
     def facets(
@@ -410,9 +410,12 @@ class Collection:
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
         return self.searcher.encoded(query_of(query, options), query, options)
 
-    def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, Vector]]:
+    def _stored(self, external_ids: Sequence[str]) -> tuple[list[Vector], Iterable[tuple[int]]]:
+        """Return the mean vectors of documents, and their keys."""
         with self.searcher.existing(), self.searcher.engine.connect() as connection:
-            return mean_vectors(connection, self._space, self.chunks, external_ids)
+            keys = stored_keys(connection, self.name, external_ids)
+            means = mean_vectors(self.searcher.target(connection), connection, list(keys.values()))
+        return [means[keys[id_]] for id_ in external_ids], keys.values()
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:
         return checked(values, indexed_of(self._space), f"collection {self.name!r}")

@@ -7,7 +7,7 @@ consistent picture of its row.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,7 @@ from pgneural.store.contained import require_contained
 from pgneural.store.failures import prepared_anew
 from pgneural.store.schema import DOCUMENTS, Document, Space
 from pgneural.store.space import indexed_of, terms_of
-from pgneural.store.vectors import Storage
 from pgneural.store.writer import among
-from pgneural.types import Vector
 
 MOST_PREPARED = 10
 """Statements that are built and run once before a client turns to another space: those of the shapes that came last."""
@@ -180,32 +178,24 @@ def _document(row: Sequence[Any]) -> Document:
     return document
 
 
-def mean_vectors(
-    connection: sa.Connection, space: Space, chunks: sa.Table, external_ids: Sequence[str]
-) -> dict[str, tuple[int, Vector]]:
-    """Return the key and the mean vector of each of these documents of a collection.
+def stored_keys(connection: sa.Connection, collection: str, external_ids: Sequence[str]) -> dict[str, tuple[int]]:
+    """Return the key of each of these documents of a collection.
 
     Raises:
         UnknownDocument: There is none of one of these ids.
     """
-    statement = (
-        sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id, chunks.c.embedding)
-        .join(chunks, DOCUMENTS.c.id == chunks.c.source_id)
-        .where(DOCUMENTS.c.collection == space.attribute, among(DOCUMENTS.c.external_id, external_ids))
-    )
-    vectors: dict[str, tuple[int, list[Vector]]] = {}
-    for external_id, key, embedding in connection.execute(statement):
-        vectors.setdefault(external_id, (key, []))[1].append(Storage(space.storage).parse(embedding))
-    known = {id_: (key, np.mean(several, axis=0)) for id_, (key, several) in vectors.items()}
+    wanted = DOCUMENTS.c.collection == collection, among(DOCUMENTS.c.external_id, external_ids)
+    rows = connection.execute(sa.select(DOCUMENTS.c.external_id, DOCUMENTS.c.id).where(*wanted))
+    known = {external_id: (int(key),) for external_id, key in rows}
     for id_ in external_ids:
         if id_ not in known:
-            raise UnknownDocument(f"collection {space.attribute!r} has no document {id_!r}; index it first")
+            raise UnknownDocument(f"collection {collection!r} has no document {id_!r}; index it first")
     return known
 
 
-def others(known: Mapping[str, tuple[int, Vector]], where: Filter | None) -> sa.ColumnElement[bool]:
+def others(keys: Iterable[tuple[int]], where: Filter | None) -> sa.ColumnElement[bool]:
     """Return the filter that leaves out some documents."""
-    rest = Document.id.not_in([key for key, _ in known.values()])
+    rest = Document.id.not_in([key for (key,) in keys])
     narrowed = condition(where)
     return rest if narrowed is None else rest & narrowed
 

@@ -265,7 +265,9 @@ def mean_vectors(
         found.setdefault(tuple(key), []).append(storage.parse(embedding))
     for wanted in keys:
         if wanted not in found:
-            raise InvalidQuery(f"the row with the key {', '.join(map(str, wanted))} has no vectors yet; call sync()")
+            raise InvalidQuery(
+                f"the row with the key {', '.join(map(str, wanted))} has no vectors yet; sync() or a worker makes them"
+            )
     return {key: np.mean(several, axis=0) for key, several in found.items()}
 
 

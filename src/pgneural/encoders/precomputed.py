@@ -10,7 +10,6 @@ from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.errors import EncoderUnavailable, InvalidIndex, UnknownEncoder
 from pgneural.types import Distance, EncoderInput, Kind, Modality, Tokenizer
 
-
 REVISION = "given"
 """The revision of all vectors that were made elsewhere. It is in the hashes of stored documents, so it stays."""
 
