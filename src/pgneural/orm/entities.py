@@ -45,10 +45,26 @@ def with_entities(mapper: Mapper[Any], target: Target, query: Query, *, whole: b
     )
 
 
-def hit_of(row: Any, names: Sequence[str]) -> Hit[Any]:
-    """Turn a row of `with_entities` with everything into a hit; the names are those of the target's legs."""
-    values = row._mapping
-    legs = {leg: values[leg] for leg in names if values[leg] is not None}
-    legs |= {name.replace("_", " "): values[name] for name in dict(values) if str(name).startswith("boost_")}
-    chunk = HitChunk(row.ordinal, row.chunk or "", row.locator or {})
-    return Hit(row[0], row.rank, row.score, chunk, legs, row.relaxed)
+def hits_of(rows: Sequence[Any], names: Sequence[str]) -> list[Hit[Any]]:
+    """Turn the rows of `with_entities` with everything into hits; the names are those of the target's legs."""
+    if not rows:
+        return []
+    fields = rows[0]._fields
+    scores = [(name, fields.index(name)) for name in names]
+    boosts = [(name.replace("_", " "), place) for place, name in enumerate(fields) if name.startswith("boost_")]
+    rank, score, ordinal, text, locator, relaxed = (fields.index(name) for name in _OF_A_HIT)
+    return [
+        Hit(
+            row[0],
+            row[rank],
+            row[score],
+            HitChunk(row[ordinal], row[text] or "", row[locator] or {}),
+            {name: row[place] for name, place in scores if row[place] is not None}
+            | {name: row[place] for name, place in boosts},
+            row[relaxed],
+        )
+        for row in rows
+    ]
+
+
+_OF_A_HIT = ("rank", "score", "ordinal", "chunk", "locator", "relaxed")

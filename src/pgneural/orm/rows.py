@@ -13,7 +13,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from pgneural.errors import InvalidQuery
 from pgneural.filter import require_over
 from pgneural.orm.contract import ClassSearch
-from pgneural.orm.entities import hit_of
+from pgneural.orm.entities import hits_of
 from pgneural.orm.searcher import ClassSearcher
 from pgneural.search import Hits
 from pgneural.statement import Query
@@ -62,10 +62,8 @@ class EntityRows(Generic[E]):
             return self.hits(replace(query, where=sa.true()))
         if rows and rows[0].score is None:
             raise InvalidQuery("the rows to be like have no vectors yet; call sync()")
-        legs = self.target.legs
-        return Hits(
-            [hit_of(row, legs) for row in rows], limit=query.page.limit, strategy=rows[0].strategy if rows else ""
-        )
+        strategy = rows[0].strategy if rows else ""
+        return Hits(hits_of(rows, self.target.legs), limit=query.page.limit, strategy=strategy)
 
     @property
     def _connection(self) -> sa.Connection:
