@@ -188,11 +188,9 @@ class Database:
         else:
             require_same_keeping(space, storage, index)
         require_same_encoder(space, encoder, options)
+        boost = space.title_boost if title_boost is None else title_boost
         require_same_wording(
-            space,
-            catalog.Wording(
-                language or space.language, title_boost or space.title_boost, language_by or space.language_by
-            ),
+            space, catalog.Wording(language or space.language, boost, language_by or space.language_by)
         )
         extra = {"sparse": sparse, "tokens": late}
         self._add_extra(space, extra)

@@ -80,11 +80,11 @@ def require_same_wording(space: Space, wording: catalog.Wording) -> None:
     has = catalog.Wording(space.language, space.title_boost, space.language_by)
     if wording != has:
         raise UnknownLanguage(
-            f"collection {space.attribute!r} reads words as {_said(has)}, not as {_said(wording)}; "
+            f"collection {space.attribute!r} reads words as {_in_words(has)}, not as {_in_words(wording)}; "
             "index into a new collection"
         )
 
 
-def _said(wording: catalog.Wording) -> str:
+def _in_words(wording: catalog.Wording) -> str:
     by = f", language by {wording.language_by}" if wording.language_by else ""
     return f"language {wording.language}, title boost {wording.title_boost:g}{by}"

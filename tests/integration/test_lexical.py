@@ -213,6 +213,8 @@ def test_title_boost(database: Database) -> None:
         collection.index(records)
     assert ids(plain.search("fox", mode="lexical")) == ["content", "title"]
     assert ids(boosted.search("fox", mode="lexical")) == ["title", "content"]
+    with pytest.raises(UnknownLanguage, match="title boost 5, not as .* title boost 0"):
+        database.collection("boosted", title_boost=0)
 
 
 def test_the_chunk_of_a_lexical_hit_says_the_words(database: Database) -> None:

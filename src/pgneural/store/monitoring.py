@@ -21,7 +21,7 @@ class SpaceStatus:
         source: The table, with its schema.
         attribute: The name of the search, or of the collection.
         space: Tells the spaces of one search apart.
-        state: ``serving``, ``building`` or ``kept``.
+        state: ``serving``, ``building`` or ``standby``.
         encoder: What makes its vectors.
         sync: When changed rows are encoded.
         pending: Rows that changed and are not encoded yet.

@@ -215,8 +215,8 @@ class Writer:
         stored = self._stored([document.record.external_id for document in batch])
         for document in batch:
             id_, hash_ = stored.get(document.record.external_id, (None, None))
-            kept = document.row.chunks is None
-            if id_ != document.id or (kept and hash_ != document.row.source_hash):
+            reused = document.row.chunks is None
+            if id_ != document.id or (reused and hash_ != document.row.source_hash):
                 raise ChangedMeanwhile
 
     def _stage(self, batch: Sequence[IncomingDocument]) -> None:
