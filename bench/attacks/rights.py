@@ -283,7 +283,7 @@ def _forged() -> Iterator[tuple[str, Attempt]]:
         "watch_documents()", "add_vectors('theirs.notes', 'search', 'sparse', '/srv/model', 30)",
         "make_vectors({0}, 'sparse', '/srv/model', 30, '', '{{}}')", "drop_vectors('theirs.notes', 'search')",
         "drop_vectors_of({0})", "bind_vectors({0})", "count_words_of('theirs.notes_search_terms')",
-        "drop_made('theirs.notes_search', 'theirs.notes')", "drop_made('theirs.notes_search', 'mine.notes')",
+        "drop_search_table('theirs.notes_search', 'theirs.notes')", "drop_search_table('theirs.notes_search', 'mine.notes')",
     ]  # fmt: skip
     for call in calls:
         steps = [

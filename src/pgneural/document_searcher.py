@@ -143,7 +143,7 @@ class DocumentSearcher(Searcher):
 
     def reopen(self) -> None:
         """Take the collection as it is now: who writes to it writes to the space that serves."""
-        with self.engine.begin() as connection:
+        with self.engine.begin() as connection, self._lock:
             self._active.activate(self.serving(connection))
             self.read_extra(connection)
 
@@ -169,7 +169,7 @@ class DocumentSearcher(Searcher):
 
     def forget_statements(self) -> None:
         """Build statements anew from now on, but for those that were prepared for the space that is searched."""
-        prepared, self._statements = self._prepared, None
+        prepared, self._statements, self._believed = self._prepared, None, 0.0
         if prepared is not None and prepared.target.space == self.space.id:
             self._statements, self._prepared = prepared, None
 

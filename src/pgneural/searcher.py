@@ -13,6 +13,7 @@ row of their search is found, and in their statements; all else is here.
 from __future__ import annotations
 
 import abc
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,7 @@ class Searcher(abc.ABC):
     ) -> None:
         self._active, self._pinned = ActiveSpace(space, ready), pinned
         self._extra_encoders = extra_encoders or {}
+        self._lock = threading.RLock()
         self._extra: tuple[int | None, Mapping[str, ExtraVectors]] = (None, {})
 
     @property
@@ -118,25 +120,27 @@ class Searcher(abc.ABC):
         """
         if self._pinned:
             return False
-        before = self.identity
-        again = self._active.refresh(connection, self.serving(connection))
-        self.read_extra(connection)
-        if self.identity == before:
-            return again
-        self.forget_statements()
-        return True
+        with self._lock:  # a space and its extra vectors are looked up together
+            before = self.identity
+            again = self._active.refresh(connection, self.serving(connection))
+            self.read_extra(connection)
+            if self.identity == before:
+                return again
+            self.forget_statements()
+            return True
 
     def read_extra(self, connection: sa.Connection) -> None:
         """Look up the extra vectors of the space that is searched; those that are known keep their encoders."""
-        space, before, encoders = self._active.space, self._extra[1], self._extra_encoders
-        assert space is not None
-        extra = {
-            kind: before[kind]
-            if kind in before and _same(before[kind].space, found)
-            else ExtraVectors(found, encoders.get(kind))
-            for kind, found in self.extra_spaces(connection, space).items()
-        }
-        self._extra = space.id, extra
+        with self._lock:
+            space, before, encoders = self._active.space, self._extra[1], self._extra_encoders
+            assert space is not None
+            extra = {
+                kind: before[kind]
+                if kind in before and _same(before[kind].space, found)
+                else ExtraVectors(found, encoders.get(kind))
+                for kind, found in self.extra_spaces(connection, space).items()
+            }
+            self._extra = space.id, extra
 
     def extra_spaces(self, connection: sa.Connection, space: Space) -> Mapping[str, Space]:
         """Return the extra vectors of the chunks of a space, by kind."""

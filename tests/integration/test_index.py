@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -468,3 +469,25 @@ def test_a_document_whose_words_cannot_be_made_is_bad_and_the_others_are_stored(
         spoken.index([Record(str(n), "fox", metadata={"n": "x" if n == 5 else "1"}) for n in range(9)])
     assert (spoken.count(), without_words(spoken)) == (8, 0)
     assert len(spoken.search("fox", mode="lexical")) == 8
+
+
+def test_another_unique_index_is_an_error_and_not_tried_again_for_ever(notes: Collection, db: Database) -> None:
+    with db.engine.begin() as connection:
+        connection.execute(sa.text("CREATE UNIQUE INDEX one_uri ON neural.documents (collection, uri)"))
+    with pytest.raises((sa.exc.IntegrityError, psycopg.errors.UniqueViolation), match="one_uri"):
+        notes.index([Record("1", "fox", uri="same"), Record("2", "hound", uri="same")])
+    assert content(notes) == []
+
+
+def test_what_is_stored_before_another_process_is_quicker_is_counted_as_new(notes: Collection, db: Database) -> None:
+    """A document that the server refuses halves the batch; the half that was stored is not compared again."""
+    ingest = Ingest(db.engine, notes.space, lambda: notes.encoder)
+    writer = ingest.connected()
+    records = [Record("1", "mine"), Record("2", "a\x00b"), Record("3", "late"), Record("4", "later")]
+    compared = ingest.compare([(record, "{}") for record in records], writer)
+    made = ingest.encode(compared)
+    notes.index(Record("4", "theirs"))
+    written = ingest.write(compared, made, writer)
+    writer.close()
+    assert (written.inserted, written.updated, written.unchanged, written.rejected) == (2, 1, 0, 1)
+    assert [row[2] for row in content(notes)] == ["mine", "late", "later"]

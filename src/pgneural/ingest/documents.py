@@ -31,7 +31,7 @@ from pgneural.store.schema import Space
 from pgneural.store.space import indexed_of
 from pgneural.store.space_tables import EncodedRow, SourceRow
 from pgneural.store.vector_cache import cache_vectors, evict
-from pgneural.store.writer import ChangedMeanwhile, IncomingDocument, WithoutLanguage, Writer
+from pgneural.store.writer import IncomingDocument, WithoutLanguage, Writer
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector
 
 BATCH_RECORDS = 2048
@@ -109,6 +109,7 @@ class Ingest:
                 if compared:
                     documents = compared.result()
                     new = self.encode(documents)
+                    self.report.add(documents.batch.count(new))
                     self._count(written)
                     written = behind.submit(self.write, documents, new, writer)
                 compared = following
@@ -141,17 +142,18 @@ class Ingest:
 
     def write(self, compared: Compared, new: Mapping[bytes, Vector], writer: Writer) -> Report:
         """Write documents, and keep what was made; where somebody else was quicker, compare and encode them again."""
+        report = Report()
         while True:
             with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
                 compared.batch.claim(connection, self._encoder)
                 if new:
                     cache_vectors(connection, self._encoder(), new)
-            try:
-                return writer.write(compared.documents)
-            except ChangedMeanwhile:
-                accepted = [(document.record, document.metadata) for document in compared.documents]
-                compared = self.compare(accepted, writer)
-                new = self.encode(compared)
+            written, changed = writer.write(compared.documents)
+            report.add(written)
+            if not changed:
+                return report
+            compared = self.compare([(document.record, document.metadata) for document in changed], writer)
+            new = self.encode(compared)
 
     def _count(self, writing: Future[Report] | None) -> None:
         """Wait for a batch to be written, and report it."""
@@ -241,7 +243,6 @@ class Ingest:
         new = encoded(self._encoder, [batch], compared.found)
         batch.give({**compared.found, **new})
         batch.add_extra(self.engine)
-        self.report.add(batch.count(new))
         return new
 
     def _forget(self) -> None:

@@ -141,13 +141,14 @@ class ClassSearcher(Searcher):
             EncoderMismatch: The encoder of the space has another revision here.
         """
         self._looked = time.monotonic()
-        before = self.resolved
-        again = super().refresh(connection)
-        now = self._resolve()
-        if now.state != before.state:
-            self.resolved = now
-            self.forget_statements()  # they are those of another space, or do not let it wait
-        return not now.as_in_models if before.space is None else again
+        with self._lock:
+            before = self.resolved
+            again = super().refresh(connection)
+            now = self._resolve()
+            if now.state != before.state:
+                self.resolved = now
+                self.forget_statements()  # they are those of another space, or do not let it wait
+            return not now.as_in_models if before.space is None else again
 
     def serving(self, connection: sa.Connection) -> Space:
         """Return the space that serves.

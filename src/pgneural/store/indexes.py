@@ -100,9 +100,9 @@ def build(
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         if rows < WORTH_INDEXING and now.source == DOCUMENTS.fullname:  # those of models have one from the first row
             return False
+        _record(connection, now, indexed.index.over(rows))  # before it is there: a search reads as many lists as it has
         execute_script(connection, f"SET lock_timeout = '{patience}s'")
         _create(engine, connection, chunks, now, indexed, rows, progress)
-        _record(connection, now, indexed.index.over(rows))
         _is_there(connection, now)
     return True
 

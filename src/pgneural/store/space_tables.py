@@ -227,14 +227,15 @@ def claim_revision(connection: sa.Connection, space: Space, encoder: str, revisi
     """Make sure that the vectors of a space are of one revision of its encoder; see `SpaceTables.claim_revision`."""
     if space.revision == revision:
         return
-    connection.execute(_CLAIM, {"space": space.id, "revision": revision})
+    claimed = connection.execute(_CLAIM, {"space": space.id, "revision": revision}).rowcount
     found = connection.scalar(sa.select(Space.revision).where(Space.id == space.id))
     if found != revision:
         raise EncoderMismatch(
             f"the vectors of {space.source}.{space.attribute} were made by {space.encoder} revision {found}, but this "
             f"is {encoder} revision {revision}; use the same model files, or make another space: pgneural space create"
         )
-    space.revision = revision
+    if not claimed:  # else it is so only if the transaction is committed
+        space.revision = revision
 
 
 @contextlib.contextmanager

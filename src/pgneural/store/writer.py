@@ -69,7 +69,7 @@ class WithoutLanguage(BadRecord):
 
 
 class ChangedMeanwhile(Exception):
-    """Another process changed or deleted documents of a batch after it was compared; compare it again."""
+    """Another process changed or deleted documents after they were compared; nothing of the transaction is stored."""
 
 
 class Writer:
@@ -129,38 +129,46 @@ class Writer:
         found = self._connection.execute(self._sql(_STORED), (self._collection, list(external_ids)), binary=True)
         return {external_id: (key, hash_) for external_id, key, hash_ in found}
 
-    def write(self, batch: Sequence[IncomingDocument]) -> Report:
+    def write(self, batch: Sequence[IncomingDocument]) -> tuple[Report, list[IncomingDocument]]:
         """Store a batch, whole or not at all; external ids are distinct within it.
 
         A document that the server cannot store, or cannot make the words of, is left out, and the batch then takes
         several transactions.
 
+        Returns:
+            What was done, and the documents that have to be compared again, because another process was quicker:
+            nothing of these is stored.
+
         Raises:
             UnknownCollection: The collection was dropped after it was opened.
-            ChangedMeanwhile: It has to be compared again; nothing of it is stored.
         """
         return self._write(sorted(batch, key=lambda document: document.record.external_id))  # writers lock in one order
 
-    def _write(self, batch: Sequence[IncomingDocument]) -> Report:
+    def _write(self, batch: Sequence[IncomingDocument]) -> tuple[Report, list[IncomingDocument]]:
         """Write a batch; where the server refuses it, its halves, down to the documents that are to blame."""
         try:
-            return self._write_all(batch)
+            return self._write_all(batch), []
+        except ChangedMeanwhile:
+            return Report(), list(batch)
         except (LanguageFails, psycopg.Error, DBAPIError) as error:
             cause = cause_of(error)
             if not isinstance(cause, (LanguageFails, psycopg.DataError, psycopg.errors.ProgramLimitExceeded)):
                 raise
             if len(batch) == 1:
-                return Report(rejected=1, bad=[_refused(batch[0].record, cause, self._space)])
+                return Report(rejected=1, bad=[_refused(batch[0].record, cause, self._space)]), []
         middle = len(batch) // 2
-        report = self._write(batch[:middle])
-        report.add(self._write(batch[middle:]))
-        return report
+        report, changed = self._write(batch[:middle])
+        others, changed_too = self._write(batch[middle:])
+        report.add(others)
+        return report, changed + changed_too
 
     def _write_all(self, batch: Sequence[IncomingDocument]) -> Report:
         try:
             return self._insert(batch) if all(document.new for document in batch) else self._upsert(batch)
-        except psycopg.errors.UniqueViolation as error:  # somebody stored one of them meanwhile
-            raise ChangedMeanwhile from error
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.constraint_name != _SAME_ID:
+                raise  # of the key, or of an index of the user's
+            raise ChangedMeanwhile from error  # somebody stored one of them meanwhile
 
     def _insert(self, batch: Sequence[IncomingDocument]) -> Report:
         with self._transactions.begin():
@@ -265,6 +273,8 @@ def delete(connection: sa.Connection, collection: str, conditions: Sequence[sa.C
     statement = sa.delete(DOCUMENTS).where(DOCUMENTS.c.collection == collection, *conditions)
     return int(connection.execute(statement).rowcount)
 
+
+_SAME_ID = "documents_collection_external_id_key"
 
 _STAGING = """
 CREATE TEMPORARY TABLE IF NOT EXISTS pgneural_staged (
