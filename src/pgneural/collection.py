@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from pgneural.counting import Counting
 from pgneural.document_searcher import DocumentSearcher
 from pgneural.documents import contained, others, stored_keys
-from pgneural.errors import InvalidQuery
+from pgneural.errors import InvalidQuery, UnknownDocument
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition
 from pgneural.ingest.documents import Ingest
@@ -414,7 +414,10 @@ class Collection:
         """Return the mean vectors of documents, and their keys."""
         with self.searcher.existing(), self.searcher.engine.connect() as connection:
             keys = stored_keys(connection, self.name, external_ids)
-            means = mean_vectors(self.searcher.target(connection), connection, list(keys.values()))
+            try:
+                means = mean_vectors(self.searcher.target(connection), connection, list(keys.values()))
+            except InvalidQuery as error:
+                raise UnknownDocument(f"collection {self.name!r} has a document without vectors: {error}") from error
         return [means[keys[id_]] for id_ in external_ids], keys.values()
 
     def _vector(self, values: Vector | Sequence[float]) -> Vector:

@@ -192,3 +192,19 @@ def test_lists_are_as_many_as_advised_for_the_rows_and_are_read_accordingly(crea
         exact = [hit.entity.id for hit in hits.where(Listed.id > 0).all(session)]
         assert len(set(near) & set(exact)) >= 8
         assert unchanged(session.connection(), Lists.metadata)
+
+
+def test_an_index_of_another_table_is_left_alone(notes: Session, db: Database, execute: Execute) -> None:
+    """Also by a superuser, where the catalog, which the owner of the source writes, names a table of another owner."""
+    Note.search.sync(notes.get_bind())
+    execute("CREATE TABLE orders (id int)")
+    execute("CREATE INDEX notes_search_embedding_old ON orders (id)")
+    db.index_space("notes.search", "main")
+    execute("CREATE TABLE victim (id int)")
+    execute("CREATE INDEX victim_embedding_old ON victim (id)")
+    execute("ALTER TABLE victim OWNER TO pg_monitor")
+    execute("UPDATE neural.spaces SET chunk_table = 'victim' WHERE attribute = 'search' AND source ~ 'notes'")
+    with pytest.raises(Exception, match="is in the catalog as one of search tables of public.notes, but is none"):
+        db.index_space("notes.search", "main")
+    left = execute("SELECT indexname FROM pg_indexes WHERE indexname ~ '_embedding_old' ORDER BY 1")
+    assert left == [("notes_search_embedding_old",), ("victim_embedding_old",)]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pgneural.chunkers import require_chunker
 from pgneural.encoders.precomputed import REVISION
-from pgneural.errors import InvalidFilter, UnsupportedContent
+from pgneural.errors import InvalidFilter, TransactionConflict, UnsupportedContent
 from pgneural.extra_vectors import ExtraVectors
 from pgneural.ingest.batch import BATCH_ROWS, Batch, cached_or_known, cut, encoded, source_hash
 from pgneural.load import check, mistyped
@@ -36,6 +36,9 @@ from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector
 
 BATCH_RECORDS = 2048
 """Enough that what a transaction costs does not show."""
+
+MOST_ROUNDS = 100
+"""So often documents are compared again that other processes change at the same time."""
 
 YIELD_EVERY = 32
 """After so many records the reading thread lets another have the interpreter: the thread that writes would
@@ -143,7 +146,7 @@ class Ingest:
     def write(self, compared: Compared, new: Mapping[bytes, Vector], writer: Writer) -> Report:
         """Write documents, and keep what was made; where somebody else was quicker, compare and encode them again."""
         report = Report()
-        while True:
+        for _ in range(MOST_ROUNDS):
             with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
                 compared.batch.claim(connection, self._encoder)
                 if new:
@@ -154,6 +157,10 @@ class Ingest:
                 return report
             compared = self.compare([(document.record, document.metadata) for document in changed], writer)
             new = self.encode(compared)
+        raise TransactionConflict(
+            f"document {compared.documents[0].record.external_id!r} is another one whenever it is stored; a trigger of "
+            "neural.documents changes or drops it, or other processes change it all the time"
+        )
 
     def _count(self, writing: Future[Report] | None) -> None:
         """Wait for a batch to be written, and report it."""

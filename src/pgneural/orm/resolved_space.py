@@ -48,10 +48,11 @@ class ResolvedSpace:
         return {kind: each.space for kind, each in self.extra.items()}
 
     @property
-    def state(self) -> tuple[int | None, str, bool, frozenset[int]]:
+    def state(self) -> tuple[tuple[int, str] | None, str, bool, frozenset[int]]:
         """What statements are built for."""
         extra = frozenset(each.space.id for each in self.extra.values())
-        return (None if self.space is None else self.space.id), self.name, self.waiting, extra
+        known = None if self.space is None else (self.space.id, str(self.space.vector_index))
+        return known, self.name, self.waiting, extra
 
     def fits(self, space: Space) -> bool:
         """Whether a space has vectors like those of the models' tables."""

@@ -138,6 +138,7 @@ def _building(engine: sa.Engine, space: Space) -> Iterator[tuple[sa.Connection, 
         schema = connection.scalar(sa.text("SELECT (parse_ident(:source))[1]"), {"source": space.source})
     chunks = sa.Table(space.chunk_table, sa.MetaData(), schema=schema)
     with one_builder(engine, chunks) as connection:
+        connection.execute(_REQUIRED, {"id": space.id, "table": _beside(chunks, chunks.name)})
         yield connection, chunks
 
 
@@ -165,11 +166,16 @@ def _is_there(connection: sa.Connection, space: Space) -> bool:
 def _drop_invalid(connection: sa.Connection, chunks: sa.Table) -> None:
     """Drop what builds and swaps that ended early have left: it is maintained by every write, and of no use."""
     name, *left = _names(chunks)
-    invalid = sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    if connection.scalar(invalid, {"name": _beside(chunks, name)}):
-        left.append(name)
-    for useless in left:
-        _drop(connection, chunks, useless)
+    of_chunks = sa.text(
+        "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name) AND indrelid = to_regclass(:table)"
+    )
+    table = _beside(chunks, chunks.name)
+    found = {
+        each: connection.scalar(of_chunks, {"name": _beside(chunks, each), "table": table}) for each in (name, *left)
+    }
+    for each, invalid in found.items():
+        if invalid or (each in left and invalid is not None):
+            _drop(connection, chunks, each)
 
 
 def _beside(chunks: sa.Table, name: str) -> str:
@@ -287,5 +293,10 @@ def _watch(engine: sa.Engine, table: str, progress: Progress, finished: threadin
             if row := connection.execute(query, {"table": table}).first():
                 progress(BuildProgress(*row))
 
+
+_REQUIRED = sa.text("""
+SELECT neural.require_search_table(c.oid, s.relation) FROM neural.spaces s, pg_class c
+ WHERE s.id = :id AND c.oid = to_regclass(:table)""")
+"""Whoever owns a source writes the name of the table; a superuser must not drop indexes of any other."""
 
 _DEFINITION = sa.text("SELECT neural.index_definition(:id, CAST(:index AS jsonb), :name)")
