@@ -173,7 +173,7 @@ def _counted(counts: dict[Any, int], most: int = 4) -> str:
 
 def _command(p: Place, *arguments: str) -> str:
     """Run the command line, as JSON; say what a document of another collection came as, or which traceback."""
-    result = CliRunner().invoke(main, [*arguments, "--database", p.url, "--json"])
+    result = CliRunner().invoke(main, [*arguments, "--json"], env={"PGNEURAL_DATABASE_URL": p.url})
     if result.exception and not isinstance(result.exception, SystemExit):
         return f"ended with {result.exception!r}"
     hits = json.loads(result.stdout).get("hits", []) if result.exit_code == 0 else []

@@ -257,7 +257,7 @@ def _watched(p: Place, name: str) -> str:
 
 def _printed(p: Place, *arguments: str) -> str:
     """Run the command line; say which traceback it ended with, or which control character it printed."""
-    result = CliRunner().invoke(main, [*arguments, "--database", p.url])
+    result = CliRunner().invoke(main, arguments, env={"PGNEURAL_DATABASE_URL": p.url})
     if result.exception and not isinstance(result.exception, SystemExit):
         return f"{arguments[0]} ended with {type(result.exception).__name__}: {str(result.exception)[:120]!r}"
     written = [

@@ -7,8 +7,7 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -47,22 +46,14 @@ from pgneural.store.space import indexed_of
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
-from pgneural.types import Encoder, ExtraEncoder, Mode, Vector
+from pgneural.types import Encoder, Mode, Vector
 
 
 class Collection:
     """The documents of one name, with their vectors. Made by `pgneural.database.Database.collection`."""
 
-    def __init__(
-        self,
-        engine: sa.Engine,
-        space: Space,
-        encoder: Callable[[], Encoder],
-        extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
-        *,
-        pinned: bool = False,
-    ) -> None:
-        self.searcher = DocumentSearcher(engine, space, encoder, extra, pinned=pinned)
+    def __init__(self, searcher: DocumentSearcher) -> None:
+        self.searcher = searcher
 
     @property
     def name(self) -> str:

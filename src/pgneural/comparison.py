@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from pgneural.collection import Collection
+from pgneural.document_searcher import DocumentSearcher
 from pgneural.encoders.permitted import permitted
 from pgneural.errors import InvalidSpace
 from pgneural.evaluation import measured
@@ -135,7 +137,8 @@ def _queries(connection: sa.Connection, space: Space, queries: str | Path | Quer
 def _search_of(engine: sa.Engine, space: Space) -> Collection | TableSearch[Any]:
     """Return the search of this very space, whether it serves or not."""
     if space.source == DOCUMENTS.fullname:
-        return Collection(engine, space, lambda: permitted(space.encoder, **space.options), pinned=True)
+        make = functools.partial(permitted, space.encoder, **space.options)
+        return Collection(DocumentSearcher(engine, space, make, pinned=True))
     return table_search(engine, space, pinned=True)
 
 

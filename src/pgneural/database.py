@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pgneural import encoders, migrate
 from pgneural.collection import Collection
 from pgneural.comparison import Comparison, compare
+from pgneural.document_searcher import DocumentSearcher
 from pgneural.encoders.permitted import permit
 from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.extra_vectors import encoder_of as extra_encoder
@@ -414,7 +415,8 @@ class Database:
         options: dict[str, Any],
         extra: Mapping[str, str | Path | ExtraEncoder | None] | None = None,
     ) -> Collection:
-        return Collection(self.engine, space, functools.partial(encoder_of_space, space, encoder, options), extra)
+        make = functools.partial(encoder_of_space, space, encoder, options)
+        return Collection(DocumentSearcher(self.engine, space, make, extra))
 
     def _add_extra(self, space: Space, wanted: Mapping[str, str | Path | ExtraEncoder | None]) -> None:
         """Give a collection the extra vectors that it has not yet; refuse another encoder than it has."""

@@ -125,8 +125,8 @@ class ModelFolder:
     @property
     def distance(self) -> Distance:
         """How its vectors are compared, as its configuration says."""
-        config = _json(self.path / "config_sentence_transformers.json").get("similarity_fn_name")
-        return DISTANCES.get(str(config), Distance.COSINE)
+        similarity = _json(self.path / "config_sentence_transformers.json").get("similarity_fn_name")
+        return DISTANCES.get(str(similarity), Distance.COSINE)
 
     @property
     def revision(self) -> str:

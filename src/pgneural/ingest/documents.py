@@ -147,10 +147,11 @@ class Ingest:
         """Write documents, and keep what was made; where somebody else was quicker, compare and encode them again."""
         report = Report()
         for _ in range(MOST_ROUNDS):
-            with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
-                compared.batch.claim(connection, self._encoder)
-                if new:
-                    cache_vectors(connection, self._encoder(), new)
+            if compared.batch.rows:
+                with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
+                    compared.batch.claim(connection, self._encoder)
+                    if new:
+                        cache_vectors(connection, self._encoder(), new)
             written, changed = writer.write(compared.documents)
             report.add(written)
             if not changed:

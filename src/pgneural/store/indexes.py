@@ -119,8 +119,7 @@ def rebuild(engine: sa.Engine, space: Space, index: VectorIndex, progress: Progr
         now = current_space(connection, space)
         indexed = Indexed(index, *indexed_of(now).vectors)
         indexed.check()
-        for left in (new, old):
-            _drop(connection, chunks, left)
+        _drop_invalid(connection, chunks)
         rows = connection.scalar(sa.select(sa.func.count()).select_from(chunks)) or 0
         built = rows >= WORTH_INDEXING and index.method is not Method.NONE
         if built:
@@ -166,16 +165,9 @@ def _is_there(connection: sa.Connection, space: Space) -> bool:
 def _drop_invalid(connection: sa.Connection, chunks: sa.Table) -> None:
     """Drop what builds and swaps that ended early have left: it is maintained by every write, and of no use."""
     name, *left = _names(chunks)
-    of_chunks = sa.text(
-        "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name) AND indrelid = to_regclass(:table)"
-    )
-    table = _beside(chunks, chunks.name)
-    found = {
-        each: connection.scalar(of_chunks, {"name": _beside(chunks, each), "table": table}) for each in (name, *left)
-    }
-    for each, invalid in found.items():
-        if invalid or (each in left and invalid is not None):
-            _drop(connection, chunks, each)
+    values = {"table": _beside(chunks, chunks.name), "name": name, "left": left}
+    for useless in connection.scalars(_USELESS, values).all():
+        _drop(connection, chunks, useless)
 
 
 def _beside(chunks: sa.Table, name: str) -> str:
@@ -298,5 +290,10 @@ _REQUIRED = sa.text("""
 SELECT neural.require_search_table(c.oid, s.relation) FROM neural.spaces s, pg_class c
  WHERE s.id = :id AND c.oid = to_regclass(:table)""")
 """Whoever owns a source writes the name of the table; a superuser must not drop indexes of any other."""
+
+_USELESS = sa.text("""
+SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE i.indrelid = to_regclass(:table)
+   AND (c.relname = ANY (CAST(:left AS text[])) OR (c.relname = :name AND NOT i.indisvalid))""")
 
 _DEFINITION = sa.text("SELECT neural.index_definition(:id, CAST(:index AS jsonb), :name)")

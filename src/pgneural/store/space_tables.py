@@ -158,12 +158,9 @@ class SpaceTables:
 
     def known(self, connection: sa.Connection, rows: Sequence[SourceRow]) -> dict[bytes, Vector]:
         """Return the vectors of these rows' chunks, by the hash of what the encoder read."""
-        before = [row.key for row in rows if row.source_hash is not None]
-        if not before:
-            return {}
         storage = Storage(self.space.storage)
         with planned_anew(connection, self.space.source):
-            found = connection.execute(self.sql(_KNOWN), {"keys": as_json(before)}).all()
+            found = connection.execute(self.sql(_KNOWN), {"keys": as_json(row.key for row in rows)}).all()
         return {bytes(hash_): storage.parse(numbers(vector)) for hash_, vector in found}
 
     def store(self, connection: sa.Connection, batch: Sequence[EncodedRow]) -> None:

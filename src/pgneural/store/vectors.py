@@ -29,8 +29,10 @@ EF_CONSTRUCTION = 128
 leaves fewer rows that no search can reach, and every search then finds more for the same work (`bench filter`)."""
 
 MAX_LISTS = 32_768
-DEFAULT_LISTS = 100
 """Of an IVFFlat index; pgvector's limit."""
+
+DEFAULT_LISTS = 100
+"""Of an IVFFlat index that was made without saying how many; pgvector's default."""
 
 
 WIDTHS = {"vector": 4.0, "halfvec": 2.0, "bit": 1 / 8, "sparsevec": 8.0}
