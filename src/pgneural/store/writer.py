@@ -28,7 +28,6 @@ from pgneural.store.lexical import LanguageFails, Words
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, terms_of
 from pgneural.store.space_tables import EncodedRow, SpaceTables
-from pgneural.store.vectors import Storage
 from pgneural.types import BadRecord, Record
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -73,13 +72,16 @@ class ChangedMeanwhile(Exception):
 
 
 class Writer:
-    """Writes into one collection over one connection of its own; use it from one thread at a time."""
+    """Writes into one collection over one connection of its own; use it from one thread at a time.
+
+    Attributes:
+        tables: The tables that it writes into.
+    """
 
     def __init__(self, engine: sa.Engine, space: Space) -> None:
         self._transactions = engine.connect()
         self._connection: Connection = self._transactions.connection.driver_connection  # type: ignore[assignment]
         self._space, self._collection = space, space.attribute
-        self._storage = Storage(space.storage)
         chunks = chunks_of(space)
         self._chunks = sql.Identifier(str(chunks.schema), chunks.name)
         self._terms = sql.Identifier(str(chunks.schema), terms_of(space).name)
@@ -95,17 +97,12 @@ class Writer:
             self._connection.execute(_STAGING)
             self._connection.execute("SET synchronous_commit = off")
             self._require_space()
-            self._tables = SpaceTables.of(self._transactions, self._space)
+            self.tables = SpaceTables.of(self._transactions, self._space)
 
     def close(self) -> None:
         """Close the connection, even under a thread that still uses it; what was not committed is gone."""
         self._transactions.invalidate()
         self._transactions.close()
-
-    @property
-    def tables(self) -> SpaceTables:
-        """The tables that it writes into."""
-        return self._tables
 
     def flush(self) -> None:
         """Wait until everything that was written is on disk."""
@@ -179,8 +176,8 @@ class Writer:
                     copy.write_row((self._collection, *_document(document)))
             self._take_off_the_queue()
             rows = [document.row for document in batch]
-            self._tables.insert(self._transactions, rows)
-            insert_of(self._transactions, self._tables, rows)
+            self.tables.insert(self._transactions, rows)
+            insert_of(self._transactions, self.tables, rows)
             self._words.make(self._connection, [document.id for document in batch], mean_length)
         return Report(rows=len(batch), inserted=len(batch))
 
@@ -192,12 +189,11 @@ class Writer:
             self._require_as_compared(batch)
             self._take_off_the_queue()
             rows = [document.row for document in batch if document.row.chunks is not None]
-            store_rows(self._transactions, self._tables, rows)
-            reread = {document.id for document in batch if document.row.chunks is not None}
-            if self._space.language_by:  # which may read the metadata
-                reread |= changed.keys()
+            store_rows(self._transactions, self.tables, rows)
+            rechunked = {document.id for document in batch if document.row.chunks is not None}
+            touched = rechunked | changed.keys()
+            reread = touched if self._space.language_by else rechunked  # the language may be in the metadata
             self._replace_words(sorted(reread), mean_length)
-        touched = {document.id for document in batch if document.row.chunks is not None} | changed.keys()
         inserted, stored = sum(changed.values()), len(touched)
         return Report(stored, inserted, stored - inserted, len(batch) - stored)
 
