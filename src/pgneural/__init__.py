@@ -12,6 +12,7 @@ from pgneural.database import Database, connect, embedded
 from pgneural.errors import PgneuralError
 from pgneural.evaluation import Evaluation, ModeResult, evaluate
 from pgneural.explain import Explanation, Stage
+from pgneural.load import Selection
 from pgneural.orm import Searchable
 from pgneural.query import Query
 from pgneural.report import Report
@@ -52,6 +53,7 @@ __all__ = [
     "Report",
     "Rerank",
     "Searchable",
+    "Selection",
     "Stage",
     "TableSearch",
     "VectorIndex",

@@ -3,7 +3,7 @@
 Pure: text and token spans in, chunks out. Lengths are counted in the encoder's own tokens. A chunk ends
 where a sentence ends, unless one sentence alone is too long; neighbouring chunks share whole sentences,
 up to `overlap` tokens, so that a thought on a border is found from both sides. The spans cover the text:
-nothing is lost, and the text can be rebuilt from them.
+nothing is lost, and the text can be rebuilt from them. Pages are cut each for itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pgneural.types import Chunk, Content, Tokenizer, below
 
 Span = tuple[int, int]
+
+PAGE_END = "\f"
+"""A form feed ends a page, as in plain text of all times; no chunk goes beyond it, and each knows its page."""
 
 CHUNK_TOKENS = 512
 """The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
@@ -59,10 +62,15 @@ def chunk(content: Content, tokenizer: Tokenizer, *, max_tokens: int, overlap: i
 
 
 def _field(name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens: int, overlap: int) -> list[Chunk]:
-    if not text.strip():
-        return []
-    spans = chunk_spans(text, tokenizer, max_tokens=max_tokens, overlap=overlap, heading=heading)
-    return [Chunk.under(heading, text[start:stop], {name: [start, stop]}) for start, stop in spans]
+    chunks, at = [], 0
+    pages = text.split(PAGE_END)
+    for number, page in enumerate(pages, start=1):
+        numbered = {"page": number} if len(pages) > 1 else {}
+        spans = chunk_spans(page, tokenizer, max_tokens=max_tokens, overlap=overlap, heading=heading)
+        for start, stop in spans if page.strip() else ():
+            chunks.append(Chunk.under(heading, page[start:stop], {name: [at + start, at + stop], **numbered}))
+        at += len(page) + len(PAGE_END)
+    return chunks
 
 
 def chunk_spans(text: str, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, heading: str = "") -> list[Span]:

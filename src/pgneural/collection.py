@@ -15,12 +15,13 @@ import sqlalchemy as sa
 
 from pgneural.counting import Counting
 from pgneural.document_searcher import DocumentSearcher
-from pgneural.documents import contained, others, stored_keys
+from pgneural.documents import contained, others, stored_documents, stored_keys
 from pgneural.errors import InvalidQuery, UnknownDocument
 from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition
 from pgneural.ingest.documents import Ingest
 from pgneural.ingest.records import Incoming, Indexable
+from pgneural.load import Selection
 from pgneural.options import (
     QueryInput,
     SearchOptions,
@@ -99,6 +100,7 @@ class Collection:
         bad_records: Literal["skip", "refuse"] = "skip",
         prune: bool = False,
         follow_links: bool = False,
+        selection: Selection | None = None,
         progress: Progress | None = None,
         build_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Report:
@@ -109,6 +111,8 @@ class Collection:
             bad_records: ``skip``, or ``refuse`` to raise after the good ones are stored.
             prune: Delete documents that came from these paths and whose files, or records in a file, are gone.
             follow_links: Read also what symbolic links in folders lead to.
+            selection: What of folders is read: hidden files, what ``.gitignore`` names, patterns. By default neither
+                hidden files nor what is ignored.
             progress: Called after every batch with the report so far.
             build_progress: Called while the vector index is built.
 
@@ -122,7 +126,8 @@ class Collection:
         """
         with self.searcher.existing():
             self.searcher.reopen()
-            started, incoming = now(self.searcher.engine), Incoming(items, follow_links=follow_links)
+            started = now(self.searcher.engine)
+            incoming = Incoming(items, follow_links=follow_links, selection=selection)
             extra = list(self.searcher.extra.values())
             ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress, extra)
             report = ingest.run(incoming)
@@ -391,6 +396,37 @@ class Collection:
             self.searcher.refresh(connection)
             narrowed = None if narrowed is None else contained(connection, narrowed)
             return delete(connection, self.name, [part for part in (named, narrowed) if part is not None])
+
+    def documents(self, *, where: Filter | None = None, limit: int | None = None) -> Iterator[Document]:
+        """Yield the stored documents in the order of their ids, without reading all at once.
+
+        Args:
+            where: As of `search`.
+            limit: How many; by default all.
+
+        Raises:
+            InvalidFilter: PostgreSQL does not accept the filter.
+
+        Example:
+            >>> [document.external_id for document in notes.documents()]
+            ['1']
+        """
+        most = None if limit is None else page_of(limit).limit
+        narrowed = with_arrays(condition(where))
+        with self.searcher.existing(), self.searcher.engine.connect() as connection, filter_errors(where is not None):
+            narrowed = None if narrowed is None else contained(connection, narrowed)
+            yield from stored_documents(connection, self.name, narrowed, most)
+
+    def document(self, external_id: str) -> Document:
+        """Return a stored document.
+
+        Raises:
+            UnknownDocument: The collection has no document of this id.
+        """
+        found = next(self.documents(where=Document.external_id == external_id, limit=1), None)
+        if found is None:
+            raise UnknownDocument(f"collection {self.name!r} has no document {external_id!r}; see its documents()")
+        return found
 
     def count(self) -> int:
         """Return the number of documents."""

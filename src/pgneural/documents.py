@@ -7,7 +7,7 @@ consistent picture of its row.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ from pgneural.store.writer import among
 
 MOST_PREPARED = 10
 """Statements that are built and run once before a client turns to another space: those of the shapes that came last."""
+
+READ_ROWS = 500
+"""Documents that are read at a time where all are wanted."""
 
 
 class DocumentStatements:
@@ -191,6 +194,16 @@ def stored_keys(connection: sa.Connection, collection: str, external_ids: Sequen
         if id_ not in known:
             raise UnknownDocument(f"collection {collection!r} has no document {id_!r}; index it first")
     return known
+
+
+def stored_documents(
+    connection: sa.Connection, collection: str, where: sa.ColumnElement[bool] | None, limit: int | None
+) -> Iterator[Document]:
+    """Yield documents of a collection in the order of their ids, some read at a time."""
+    rows = sa.select(*DOCUMENTS.c).where(DOCUMENTS.c.collection == collection)
+    rows = (rows if where is None else rows.where(where)).order_by(DOCUMENTS.c.external_id).limit(limit)
+    for row in connection.execution_options(yield_per=READ_ROWS).execute(rows):
+        yield _document(row)
 
 
 def others(keys: Iterable[tuple[int]], where: Filter | None) -> sa.ColumnElement[bool]:

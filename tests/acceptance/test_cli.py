@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from pgneural.cli import main
 from pgneural.cli.options import INTERRUPTED
 from tests.fixtures.tables import until
+from tests.unit.test_formats import pdf
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Process = Callable[..., "subprocess.Popen[str]"]
@@ -305,3 +306,59 @@ def test_a_process_whose_output_nobody_reads_ends_quietly(process: Process) -> N
         printing.stdout.close()
         assert printing.wait(60) == 1
         assert printing.stderr.read() == ""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files of several kinds, one of them with two pages."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text(
+        "# Foxes\n\nA line.\n\n" + "Foxes sleep by day.\n" * 300 + "\n\nBread is hot."
+    )
+    (tmp_path / "notes" / "two.pdf").write_bytes(pdf("Foxes run at night.", "Bridges carry load."))
+    (tmp_path / "old.py").write_text("def fox():\n    return 'bridge'\n")
+    os.utime(tmp_path / "old.py", (10**9, 10**9))  # 2001-09-09
+    return tmp_path
+
+
+def test_hits_say_where_they_stand_and_files_are_filters(run: Run, folder: Path) -> None:
+    report = printed(run("index", folder, "--collection", "mixed", "--encoder", "hash", "--json"))
+    assert (report["inserted"], report["rejected"]) == (3, 0)
+
+    def places(*arguments: str) -> list[Any]:
+        hits = printed(run("search", "mixed", *arguments, "--json"))["hits"]
+        return [hit["place"] for hit in hits]
+
+    (bridges, *_) = places("bridges carry load", "--type", "pdf")
+    assert bridges == {"path": str(folder / "notes" / "two.pdf"), "page": 2}
+    (bread, *_) = places("bread is hot", "--path", "notes/*.md")
+    assert bread["path"] == str(folder / "notes" / "a.md")
+    assert 100 < bread["line"] <= 307
+    assert {Path(place["path"]).name for place in places("fox", "--since", "2002")} == {"a.md", "two.pdf"}
+    assert {Path(place["path"]).name for place in places("fox", "--type", "PDF", "--type", ".py")} == {
+        "old.py",
+        "two.pdf",
+    }
+    assert places("fox", "--type", "py", "--where", "length(content) > 100 OR false") == []
+    assert "notes/two.pdf, page 2" in run("search", "mixed", "bridges", "--type", "pdf", env={"COLUMNS": "300"}).stdout
+    refused = run("search", "mixed", "fox", "--since", "May")
+    assert (refused.returncode, "'May' is no date; write 2026" in refused.stderr) == (2, True)
+
+
+def test_what_is_stored_is_listed_shown_and_exported(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("index", folder, "--collection", "mixed", "--encoder", "hash")
+    listed = printed(run("list", "mixed", "--path", "notes/**", "--json"))
+    assert [Path(each["id"]).name for each in listed] == ["a.md", "two.pdf"]
+    assert len(printed(run("list", "mixed", "--limit", "1", "--json"))) == 1
+    assert "two.pdf" in run("list", "mixed").stdout
+    shown = run("show", "mixed", folder / "notes" / "two.pdf").stdout
+    assert all(part in shown for part in ("Two pages\n", "pages: 2\n", "Bridges carry load."))
+    missing = run("show", "mixed", "nothing")
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        "Error: collection 'mixed' has no document 'nothing'; see its documents()\n",
+    )
+    exported = tmp_path / "exported.jsonl"
+    exported.write_text(run("export", "mixed").stdout)
+    run("index", exported, "--collection", "copy", "--encoder", "hash")
+    assert printed(run("list", "copy", "--json")) == printed(run("list", "mixed", "--json"))

@@ -151,12 +151,12 @@ def test_the_command_line_says_it_all(url: str, folder: Path) -> None:
     said = run(str(small))
     assert "1 record was replaced by later ones with the same id" in said
     told = said[said.index("not read: ") :]
-    assert f"1 of an unknown kind: {small}/image.bin" in told
+    assert f"1 of an unknown kind (.bin): {small}/image.bin" in told
     assert f"1 symbolic links (--follow-links reads them): {small}/link" in told
     (small / "a.md").unlink()
     said = run(str(small), "--follow-links", "--prune", "--json")
     report = json.loads(said)
-    assert (report["pruned"], report["replaced"], report["skipped"]) == (1, 1, {"of an unknown kind": 1})
+    assert (report["pruned"], report["replaced"], report["skipped"]) == (1, 1, {"of an unknown kind (.bin)": 1})
     assert report["inserted"] == 1  # what the link leads to
     (small / "b.md").unlink()
     assert "1 document was removed: their files or records are gone" in run(str(small), "--prune")
@@ -165,7 +165,7 @@ def test_the_command_line_says_it_all(url: str, folder: Path) -> None:
 
 
 def test_one_page_does_not_stop_a_run(notes: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgneural.load.pages.SECONDS", 1.0)
+    monkeypatch.setattr("pgneural.load.extraction.SECONDS", 1.0)
     (tmp_path / "a.html").write_text("<p>a fox</p>")
     (tmp_path / "b.html").write_text("<p>" * 2_000_000)
     (tmp_path / "c.html").write_text("<p>a hound</p>")

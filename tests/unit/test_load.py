@@ -143,9 +143,9 @@ def test_bad_text_file_is_one_bad_record(tmp_path: Path) -> None:
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match="no such file"):
         read(tmp_path / "nothing.jsonl")
-    with pytest.raises(UnreadableInput, match=r"no reader for \.bin; known are \.jsonl"):
-        read(write(tmp_path / "a.bin", b"x"))
-    assert read(tmp_path / "a.bin", format="text")[0][0].content == "x"
+    with pytest.raises(UnreadableInput, match=r"no reader for \.bin, and it is no text; known are jsonl, csv"):
+        read(write(tmp_path / "a.bin", b"x\1"))
+    assert read(tmp_path / "a.bin", format="text")[0][0].content == "x\1"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from pgneural import load
 from pgneural.errors import UnreadableInput
 from pgneural.load import walk
+from pgneural.load.selection import HIDDEN
+from pgneural.load.selection import IGNORED as NAMED_BY_RULES
 from pgneural.types import BadRecord, Record
+
+UNKNOWN = f"{walk.UNKNOWN_KIND} (.bin)"
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def found(reading: load.Reading, root: Path) -> list[str]:
 def test_links_are_left_out_and_counted(tree: Path) -> None:
     reading = load.read([tree])
     assert found(reading, tree) == ["a/b/three.md", "a/two.md", "one.md"]
-    assert reading.left_out.counts == {walk.LINK: 6, walk.NOT_A_FILE: 1, walk.UNKNOWN_KIND: 1}
+    assert reading.left_out.counts == {walk.LINK: 6, walk.NOT_A_FILE: 1, UNKNOWN: 1}
     assert reading.left_out.first[walk.NOT_A_FILE] == [str(tree / "pipe.md")]
     assert len(reading.left_out.first[walk.LINK]) == walk.NAMED
 
@@ -55,7 +59,7 @@ def test_links_are_followed_if_asked_each_file_once_and_loops_end(tree: Path) ->
     once = found(reading, tree)
     assert once[:3] == ["a/b/three.md", "a/two.md", "one.md"]
     assert once[3:] in (["secret.md"], ["out/secret.md"])
-    assert reading.left_out.counts == {walk.BROKEN: 1, walk.NOT_A_FILE: 1, walk.UNKNOWN_KIND: 1}
+    assert reading.left_out.counts == {walk.BROKEN: 1, walk.NOT_A_FILE: 1, UNKNOWN: 1}
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -63,7 +67,7 @@ def test_patterns_end_in_loops(tree: Path, follow: bool) -> None:
     reading = load.read([tree / "**" / "*.md"], follow_links=follow)
     assert found(reading, tree)[:3] == ["a/b/three.md", "a/two.md", "one.md"]
     assert reading.left_out.counts[walk.LINK] == (0 if follow else 6)
-    assert walk.UNKNOWN_KIND not in reading.left_out.counts
+    assert UNKNOWN not in reading.left_out.counts
 
 
 def test_patterns_find_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +121,7 @@ def test_a_name_that_is_not_utf8_can_be_printed(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.bin")).write_bytes(b"")
     reading = load.read([tmp_path])
     assert len(list(reading)) == 1
-    assert reading.left_out.first[walk.UNKNOWN_KIND][0].encode().endswith(b"/\\xff.bin")
+    assert reading.left_out.first[UNKNOWN][0].encode().endswith(b"/\\xff.bin")
 
 
 def test_the_same_path_twice_is_read_once(tmp_path: Path) -> None:
@@ -153,3 +157,54 @@ def test_up_out_of_a_link_is_where_the_system_goes(tmp_path: Path, monkeypatch: 
         (record,) = load.read([path])
         assert isinstance(record, Record)
         assert record.external_id == str(tmp_path / "real" / "a.md")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder as people have it: hidden files, build products, rules within rules."""
+    files = {
+        ".gitignore": "*.log\nbuild/\n/top.txt\n",
+        ".env": "SECRET=1",
+        ".git/config": "[core]",
+        "a.txt": "text",
+        "a.log": "text",
+        "top.txt": "text",
+        "build/b.txt": "text",
+        "src/.gitignore": "!keep.log\n*.tmp\n",
+        "src/keep.log": "text",
+        "src/other.log": "text",
+        "src/c.tmp": "text",
+        "src/top.txt": "text",
+        "src/code.py": "x = 1",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+ALL = ["a.txt", "src/code.py", "src/keep.log", "src/top.txt"]
+IGNORED = ["a.log", "build/b.txt", "src/c.tmp", "src/other.log", "top.txt"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (load.Selection(), ALL),
+        (load.Selection(ignored=True), sorted(ALL + IGNORED)),
+        (load.Selection(hidden=True), sorted([*ALL, ".env", ".git/config", ".gitignore", "src/.gitignore"])),
+        (load.Selection(include=["*.py", "/a.*"]), ["a.txt", "src/code.py"]),
+        (load.Selection(exclude=["src/"]), ["a.txt"]),
+        (load.Selection(include=["*.txt"], exclude=["top.*"]), ["a.txt"]),
+    ],
+)
+def test_a_folder_is_read_as_people_mean_it(project: Path, selection: load.Selection, expected: list[str]) -> None:
+    assert found(load.read([project], selection=selection), project) == expected
+
+
+def test_what_is_not_selected_is_counted_and_a_named_file_is_always_read(project: Path) -> None:
+    reading = load.read([project])
+    list(reading)
+    assert reading.left_out.counts == {HIDDEN: 4, NAMED_BY_RULES: 5}
+    named = [project / ".env", project / "a.log"]
+    assert found(load.read(named), project) == [".env", "a.log"]

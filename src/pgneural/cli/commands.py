@@ -13,7 +13,7 @@ import click
 from pgneural import encoders as encoder_registry
 from pgneural import load
 from pgneural.cli import demo as demonstration
-from pgneural.cli import output, spaces
+from pgneural.cli import output, spaces, stored
 from pgneural.cli import search as searching
 from pgneural.cli import worker as working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
@@ -39,6 +39,8 @@ def main(**_: Any) -> None:
 for command in (searching.search, searching.like, searching.discover, searching.facets, searching.count):
     main.add_command(command)
 main.add_command(searching.evaluate)
+for command in (stored.list_documents, stored.show, stored.export):
+    main.add_command(command)
 for command in (working.worker, working.status, spaces.space):
     main.add_command(command)
 
@@ -162,7 +164,7 @@ def stop(target: Target) -> None:
     "--format",
     "format_",
     type=click.Choice(sorted(load.FORMATS)),
-    help="The format of all files.  [default: chosen by the file name]",
+    help="The format of all files.  [default: chosen by the file name and its first bytes]",
     cls=Option,
 )
 @click.option("--id-field", help="The CSV column or JSON key that holds the id.", cls=Option)
@@ -184,6 +186,24 @@ def stop(target: Target) -> None:
 @click.option(
     "--follow-links", is_flag=True, help="Read the files that symbolic links in folders point to as well.", cls=Option
 )
+@click.option("--hidden", is_flag=True, help="Read the hidden files and folders below folders as well.", cls=Option)
+@click.option(
+    "--no-ignore", is_flag=True, help="Read the files that a .gitignore in their folders names as well.", cls=Option
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Read only the files below folders that match one of these patterns, written as in .gitignore: '*.md'.",
+    cls=Option,
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out the files and folders that match one of these patterns, written as in .gitignore: 'drafts/'.",
+    cls=Option,
+)
 @json_option
 @target_options
 def index(
@@ -200,18 +220,24 @@ def index(
     bad_records: Literal["skip", "refuse"],
     prune: bool,
     follow_links: bool,
+    hidden: bool,
+    no_ignore: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
     """Index files, folders and glob patterns, or - for standard input.
 
-    The command reads text, Markdown, HTML, CSV and JSONL (BEIR's corpus.jsonl, too), also compressed as .gz. Run it
-    again to bring the collection up to date: it encodes only what has changed. It skips and counts symbolic links in
-    folders, pipes and devices. With --prune, it deletes the documents of files that are gone, and the records that are
-    gone from a CSV or JSONL file. Documents from other paths stay.
+    The command reads whatever has a text: PDF, office documents, mails, books, notebooks, HTML, Markdown, source code
+    and plain text, CSV and JSONL (BEIR's corpus.jsonl, too), also compressed as .gz. Run it again to bring the
+    collection up to date: it encodes only what has changed. It skips and counts hidden files, files that a .gitignore
+    names, symbolic links in folders, pipes and devices. With --prune, it deletes the documents of files that are gone,
+    and the records that are gone from a CSV or JSONL file. Documents from other paths stay.
     """
     fields = load.Fields(id_field, title_field, text_field)
-    reading = load.read(paths, format=format_, fields=fields, follow_links=follow_links)
+    selection = load.Selection(hidden, no_ignore, include, exclude)
+    reading = load.read(paths, format=format_, fields=fields, follow_links=follow_links, selection=selection)
     if reading.peek() is None:  # a path that does not exist is refused before anything is made
         raise UnreadableInput(f"{', '.join(paths)}: there are no records")
     if prune and set(paths) == {"-"}:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from pgneural.cli.place import place_of, written
 from pgneural.evaluation import Evaluation
 from pgneural.explain import Explanation
 from pgneural.printable import counted, printable, printable_json
@@ -82,6 +83,7 @@ def _hit_as_json(hit: Hit[Any]) -> dict[str, Any]:
         "score": hit.score,
         **_row_as_json(hit.entity),
         "snippet": hit.chunk.snippet(),
+        "place": place_of(hit) or None,
         "chunk": {"ordinal": hit.chunk.ordinal, "text": hit.chunk.text, "locator": hit.chunk.locator},
         "legs": dict(hit.legs),
         "relaxed": hit.relaxed,
@@ -110,8 +112,13 @@ def _heading(row: Any) -> str:
 def print_hits(hits: Hits[Any], *, title: str | None = None) -> None:
     """Print hits as a table."""
     named = "key" if hits and not isinstance(hits[0].entity, Document) else "title"
-    rows = [(hit.rank, hit.score, _heading(hit.entity), hit.chunk.snippet(160)) for hit in hits]
-    print_table(("rank", "score", named, "snippet"), rows, title=title)
+    places = [written(place_of(hit)) for hit in hits]
+    columns = ("rank", "score", named, "place", "snippet") if any(places) else ("rank", "score", named, "snippet")
+    rows = [
+        (hit.rank, hit.score, _heading(hit.entity), *([place] if any(places) else []), hit.chunk.snippet(160))
+        for hit, place in zip(hits, places, strict=True)
+    ]
+    print_table(columns, rows, title=title)
     if hits.relaxed:
         say("too few documents have the phrase in quotation marks; those without it follow", err=True)
     if hits.exhausted:

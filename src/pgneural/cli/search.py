@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from pgneural.cli import output
+from pgneural.cli.file_filter import both, file_filter, file_options
 from pgneural.cli.options import Option, Target, interactive, json_option, target_options
 from pgneural.cli.quality_gate import QualityBar
 from pgneural.evaluation import evaluate as judge
@@ -24,16 +25,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def where_option(command: F) -> F:
-    """Add ``--where`` and ``--param``; the command gets one filter of both, as ``where``."""
+    """Add ``--where`` and ``--param`` and those of files; the command gets one filter of all, as ``where``."""
 
     @functools.wraps(command)
-    def run(*args: Any, where: str | None, parameters: tuple[tuple[str, str], ...], **options: Any) -> Any:
+    def run(
+        *args: Any,
+        where: str | None,
+        parameters: tuple[tuple[str, str], ...],
+        types: tuple[str, ...],
+        paths_like: tuple[str, ...],
+        since: str | None,
+        **options: Any,
+    ) -> Any:
         if parameters and where is None:
             raise click.UsageError("--param fills a name in --where; give --where, too")
         values = dict(parameters)
         if len(values) < len(parameters):
             raise click.UsageError("--param names a parameter twice; give each one value")
-        return command(*args, where=(where, values) if parameters else where, **options)
+        given = (where, values) if where is not None and parameters else where
+        return command(*args, where=both(given, file_filter(types, paths_like, since)), **options)
 
     predicate = click.option(
         "--where",
@@ -51,7 +61,7 @@ def where_option(command: F) -> F:
         help="The value of :NAME in --where, for example --where \"metadata->>'lang' = :lang\" --param lang=en.",
         cls=Option,
     )
-    return predicate(parameter(run))  # type: ignore[return-value]
+    return predicate(parameter(file_options(run)))  # type: ignore[return-value]
 
 
 def _named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -23,10 +23,18 @@ class Incoming(Iterator[Record | BadRecord]):
     Args:
         items: One of them, several, or what `load.read` returned.
         follow_links: Of paths: whether to read also what symbolic links lead to.
+        selection: What of folders is read.
     """
 
-    def __init__(self, items: Indexable | Iterable[Indexable], *, follow_links: bool = False) -> None:
-        self._reading = items if isinstance(items, load.Reading) else load.read([], follow_links=follow_links)
+    def __init__(
+        self,
+        items: Indexable | Iterable[Indexable],
+        *,
+        follow_links: bool = False,
+        selection: load.Selection | None = None,
+    ) -> None:
+        own = items if isinstance(items, load.Reading) else None
+        self._reading = own or load.read([], follow_links=follow_links, selection=selection)
         self._records = items if isinstance(items, load.Reading) else self._of(items)
 
     def __next__(self) -> Record | BadRecord:

@@ -82,11 +82,11 @@ def whole(file: IO[bytes], origin: str) -> str | BadRecord:
     return data if isinstance(data, BadRecord) else decoded(data, encoding_of(data[:HEAD]) or "utf-8", origin)
 
 
-def whole_bytes(file: IO[bytes], origin: str) -> bytes | BadRecord:
+def whole_bytes(file: IO[bytes], origin: str, most: int = MAX_BYTES) -> bytes | BadRecord:
     """Read a file that is one document."""
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        return BadRecord(origin, f"the file is longer than {MAX_BYTES // 2**20} MiB; split it")
+    data = file.read(most + 1)
+    if len(data) > most:
+        return BadRecord(origin, f"the file is longer than {most // 2**20} MiB; split it")
     return data
 
 

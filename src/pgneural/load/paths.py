@@ -13,42 +13,18 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from pgneural.errors import UnreadableInput
-from pgneural.load import csvfile, jsonl, prose
+from pgneural.load.formats import FORMATS, Reader, format_of
 from pgneural.load.lines import NotAFile, open_binary
 from pgneural.load.records import Fields
+from pgneural.load.selection import Selection
 from pgneural.load.walk import UNKNOWN_KIND, LeftOut, Walk, covers, is_pattern, normal, shown
 from pgneural.types import BadRecord, Record
-
-Reader = Callable[[IO[bytes], str, Fields, str], Iterator[Record | BadRecord]]
-"""Of a file, its name for messages, the fields, and what ids that are not in it begin with."""
-
-FORMATS: dict[str, Reader] = {
-    "jsonl": jsonl.records,
-    "csv": csvfile.records,
-    "text": lambda file, name, *_: prose.text(file, name),
-    "markdown": lambda file, name, *_: prose.markdown(file, name),
-    "html": lambda file, name, *_: prose.html(file, name),
-}
-
-SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "text",
-    ".rst": "text",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".html": "html",
-    ".htm": "html",
-}
-
-_OF_MANY = {"jsonl", "csv"}
 
 
 class Reading(Iterator[Record | BadRecord]):
@@ -67,12 +43,13 @@ class Reading(Iterator[Record | BadRecord]):
         format: str | None = None,
         fields: Fields | None = None,
         follow_links: bool = False,
+        selection: Selection | None = None,
     ) -> None:
-        self._format, self._fields, self._follow = format, fields or Fields(), follow_links
+        self._format, self._fields = format, fields or Fields()
         self.left_out = LeftOut()
         self.roots: list[Callable[[str], bool]] = []
         self.bases: list[str] = []
-        self._walk = Walk(follow_links, self.left_out)
+        self._walk = Walk(follow_links, self.left_out, selection)
         self._to_the_end: set[int] = set()
         self._records = self._of_all([str(path) for path in paths])
         self._peeked: list[Record | BadRecord] = []
@@ -134,10 +111,10 @@ class Reading(Iterator[Record | BadRecord]):
             found = self._walk.folder(str(Path(path)))
         elif os.path.exists(path):
             self._root(normal(path), path)
-            if not self._format and not _format(Path(path)) and os.path.isfile(path):
+            if not self._format and not format_of(Path(path)) and os.path.isfile(path):
                 raise UnreadableInput(
-                    f"{path}: no reader for {Path(path).suffix or 'a name without a suffix'}; "
-                    f"known are {', '.join(SUFFIXES)}; or say --format {' or '.join(FORMATS)}"
+                    f"{path}: no reader for {Path(path).suffix or 'a name without a suffix'}, and it is no text; "
+                    f"known are {', '.join(FORMATS)}: say --format if it is one of them"
                 )
             yield from self._walk.file(str(Path(path)))
             return
@@ -147,10 +124,10 @@ class Reading(Iterator[Record | BadRecord]):
             self.bases.append(re.split(r"[*?\[]", pattern)[0])
             found = self._walk.pattern(path)
         for file in found:
-            if self._format or _format(file):
+            if self._format or format_of(file):
                 yield file
             else:
-                self.left_out.add(UNKNOWN_KIND, file)
+                self.left_out.add(f"{UNKNOWN_KIND} ({shown(file.suffix.lower()) or 'no suffix'})", file)
 
     def _root(self, root: str, file: str | None) -> None:
         below = root.rstrip(os.sep) + os.sep
@@ -158,14 +135,14 @@ class Reading(Iterator[Record | BadRecord]):
         self.roots.append((lambda path: path == root) if file else lambda path: path.startswith(below))
 
     def _of_file(self, path: Path) -> Iterator[Record | BadRecord]:
-        kind = self._format or _format(path) or "text"
+        kind = self._format or format_of(path) or "text"
         name, full = shown(path), normal(path)
         whole = True
         try:
             with open_binary(path) as file:
-                for record in FORMATS[kind](file, name, self._fields, full):
+                for record in FORMATS[kind].read(file, name, self._fields, full):
                     whole = whole and isinstance(record, Record)
-                    yield _placed(record, full, one=kind not in _OF_MANY)
+                    yield _placed(record, full, one=not FORMATS[kind].many)
         except NotAFile as error:
             yield BadRecord(name, str(error))
             return
@@ -186,6 +163,7 @@ def read(
     format: str | None = None,
     fields: Fields | None = None,
     follow_links: bool = False,
+    selection: Selection | None = None,
 ) -> Reading:
     """Return the records of files, folders (all files of a known kind below), glob patterns and ``-``.
 
@@ -194,16 +172,17 @@ def read(
         format: One of `FORMATS`; by default the file name's suffix decides.
         fields: Which fields of CSV and JSONL hold id, title and text.
         follow_links: Whether to read also what symbolic links lead to.
+        selection: What of folders is read; by default neither hidden files nor what ``.gitignore`` names.
 
     Raises:
         UnreadableInput: When the first record is asked for: a path does not exist, holds nothing, or is of no known
             kind.
     """
-    return Reading(paths, format=format, fields=fields, follow_links=follow_links)
+    return Reading(paths, format=format, fields=fields, follow_links=follow_links, selection=selection)
 
 
 def _nothing(path: str) -> str:
-    return f"{shown(path)}: no such file, and no file of a known kind ({', '.join(SUFFIXES)}) there"
+    return f"{shown(path)}: no such file, and no file of a known kind ({', '.join(FORMATS)}) there"
 
 
 def _placed(record: Record | BadRecord, path: str, *, one: bool) -> Record | BadRecord:
@@ -212,8 +191,21 @@ def _placed(record: Record | BadRecord, path: str, *, one: bool) -> Record | Bad
         return record
     uri = Path(path).as_uri()
     if one:
-        return replace(record, external_id=Path(path).as_posix(), uri=uri)
+        metadata = {**record.metadata, **file_metadata(Path(path))}
+        return replace(record, external_id=Path(path).as_posix(), uri=uri, metadata=metadata)
     return record if record.uri else replace(record, uri=f"{uri}#{_fragment(record.external_id)}")
+
+
+def file_metadata(path: Path) -> dict[str, Any]:
+    """Return what is known of a file that is one document, for filters: path, folder, suffix, size, modified."""
+    about = path.stat()
+    return {
+        "path": shown(path.as_posix()),
+        "folder": shown(path.parent.as_posix()),
+        "suffix": shown(path.suffix.lower().removeprefix(".")),
+        "size": about.st_size,
+        "modified": datetime.fromtimestamp(about.st_mtime, UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _fragment(external_id: str) -> str:
@@ -237,11 +229,6 @@ def _vanished(path: str) -> bool:
     return False
 
 
-def _format(path: Path) -> str | None:
-    name = path.with_suffix("") if path.suffix == ".gz" else path
-    return SUFFIXES.get(name.suffix.lower())
-
-
 def _standard_input(format: str | None) -> tuple[IO[bytes], Reader]:
     if sys.stdin is None:
         raise UnreadableInput("standard input is closed; name a file")
@@ -249,4 +236,4 @@ def _standard_input(format: str | None) -> tuple[IO[bytes], Reader]:
     if format is None:
         start = file.peek(1)[:64].lstrip() if hasattr(file, "peek") else b""
         format = "jsonl" if start.startswith(b"{") else "text"
-    return cast(IO[bytes], file), FORMATS[format]
+    return cast(IO[bytes], file), FORMATS[format].read

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from pgneural.load.selection import Rules, Selection
+
 LINK = "symbolic links (--follow-links reads them)"
 BROKEN = "links that lead nowhere"
 NOT_A_FILE = "not regular files"
@@ -52,10 +54,12 @@ class Walk:
     Args:
         follow_links: Whether to follow symbolic links.
         left_out: Where what is not read is counted.
+        selection: What of the folders is read.
     """
 
-    def __init__(self, follow_links: bool, left_out: LeftOut) -> None:
+    def __init__(self, follow_links: bool, left_out: LeftOut, selection: Selection | None = None) -> None:
         self._follow, self._left_out = follow_links, left_out
+        self._selection = selection or Selection()
         self._files: set[int] = set()  # hashes of real paths: a run may have millions
         self._folders: set[str] = set()
         self._links: list[str] = []
@@ -85,21 +89,24 @@ class Walk:
         self._files.add(hash(real))
         return not known
 
-    def _below(self, folder: str) -> Iterator[Path]:
-        waiting = [folder]
+    def _below(self, root: str) -> Iterator[Path]:
+        waiting: list[tuple[str, Rules]] = [(root, ())]
         while waiting:
-            folder = waiting.pop()
+            folder, rules = waiting.pop()
             real = os.path.realpath(folder)
             if real in self._folders:
                 self.repeats += 1
                 continue
             self._folders.add(real)
-            inner = []
+            inner, rules = [], self._selection.rules(folder, rules)
             for entry in self._entries(folder):
-                if entry.is_symlink():
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if reason := self._selection.reason(entry.path, root, rules, folder=is_folder):
+                    self._left_out.add(reason, entry.path)
+                elif entry.is_symlink():
                     self._link(entry.path)
-                elif entry.is_dir(follow_symlinks=False):
-                    inner.append(entry.path)
+                elif is_folder:
+                    inner.append((entry.path, rules))
                 elif not entry.is_file(follow_symlinks=False):
                     self._left_out.add(NOT_A_FILE, entry.path)
                 elif self._first_time(os.path.join(real, entry.name)):

@@ -1,8 +1,8 @@
-"""The text of HTML pages, read in a process apart that is ended when a page takes too much.
+"""The text of files that need a parser, read in a process apart that is ended when a file takes too much.
 
-The process (`extract`) is started at the first page, serves one page after another, and ends by itself when it is
-idle. It is a plain program that is spoken to over pipes, not a copy of this process: it knows no connection, needs
-nothing of the main module of a program, and what it answers is JSON, whatever a page made of it.
+The process (`extractors.program`) is started at the first file, serves one file after another, and ends by itself when
+it is idle. It is a plain program that is spoken to over pipes, not a copy of this process: it knows no connection,
+needs nothing of the main module of a program, and what it answers is JSON, whatever a file made of it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pgneural.errors import UnreadableInput
 from pgneural.extras import require
-from pgneural.load.extract import LENGTH
+from pgneural.load.extractors.program import LENGTH
 
 SECONDS = 30.0
-"""For one page. The slowest of real pages, the whole text of a book with a million tags, takes a few seconds."""
+"""For one file. The slowest of real files, the whole text of a book with a million tags, takes a few seconds."""
 
 START_SECONDS = 60.0
 """Until a process is ready, on a machine that is busy."""
@@ -36,37 +37,89 @@ ANSWER_BYTES = 2**28
 T = TypeVar("T")
 
 
+class Needs(NamedTuple):
+    """What an extractor needs: what is said of it, the module, and the extra of pgneural that brings it."""
+
+    what: str
+    module: str | None = None
+    extra: str = ""
+
+
+EXTRACTORS: Mapping[str, Needs] = {
+    "html": Needs("HTML", "trafilatura", "html"),
+    "pdf": Needs("PDF", "pypdfium2", "pdf"),
+    "docx": Needs("a Word document", "docx", "office"),
+    "pptx": Needs("a presentation", "pptx", "office"),
+    "spreadsheet": Needs("a spreadsheet", "python_calamine", "office"),
+    "opendocument": Needs("an OpenDocument file", "odfdo", "office"),
+    "epub": Needs("an EPUB", "lxml", "office"),
+    "rtf": Needs("RTF", "striprtf", "office"),
+    "calendar": Needs("a calendar", "icalendar", "office"),
+    "mail": Needs("a mail"),
+}
+"""The modules of `extractors`."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What was found in a file.
+
+    Attributes:
+        title: It may be empty.
+        text: With a form feed between pages, slides, sheets or chapters; it may be empty.
+        metadata: What the file says about itself: ``author``, ``created`` and the like.
+    """
+
+    title: str = ""
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Unparsable(Exception):
-    """The page cannot be turned into text; the text says why."""
+    """The file cannot be turned into text; the text says why."""
 
 
-def extract(page: str) -> tuple[str, str]:
-    """Return the title and the main text of a page; both may be empty.
+def extract(kind: str, data: bytes) -> Extracted:
+    """Return what is in a file.
+
+    Args:
+        kind: One of `EXTRACTORS`.
+        data: The bytes of the file.
 
     Raises:
-        Unparsable: It takes too much time or memory, or the process ended.
-        MissingExtra: What reads pages is not installed.
+        Unparsable: It takes too much time or memory, the process ended, or the parser refuses it.
+        MissingExtra: What reads such files is not installed.
     """
-    data = page.encode("utf-8", "replace")
+    needs = EXTRACTORS[kind]
+    if needs.module:
+        require(needs.what, needs.module, needs.extra)
+    answer = _answer(kind.encode() + b"\n" + data, needs.module)
+    if "refused" in answer:
+        raise Unparsable(answer["refused"])
+    metadata = {name: value for name, value in answer.get("metadata", {}).items() if value not in (None, "")}
+    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata)
+
+
+def _answer(request: bytes, module: str | None) -> dict[str, Any]:
     while True:
         process = _idle()
         used = process is not None
         process = process or _Process()
         try:
-            answer = process.ask(data)
+            answer = process.import_(module) or process.ask(request, SECONDS)
         except _Ended:
             process.end()
-            if used:  # it may have ended before the page came
+            if used:  # it may have ended before the file came
                 continue
-            raise Unparsable("the parser crashed on it; mend the page, or give its text as .txt") from None
+            raise Unparsable("the parser crashed on it; mend the file, or give its text as .txt") from None
         except BaseException:  # also Ctrl-C: what is in the pipe by now nobody knows
             process.end()
             raise
         if "error" in answer:
             process.end()
-            raise Unparsable(f"the parser needs more than {MEMORY / 2**30:g} GiB for it; split the page")
+            raise Unparsable(f"the parser needs more than {MEMORY / 2**30:g} GiB for it; split the file")
         _keep(process)
-        return str(answer.get("title", "")), str(answer.get("text", ""))
+        return answer
 
 
 class _Ended(Exception):
@@ -79,7 +132,9 @@ class _Process:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._late = False
-        arguments = [_python(), "-P", str(Path(__file__).with_name("extract.py")), str(MEMORY), str(int(SECONDS) + 30)]
+        self._imported: set[str | None] = {None}
+        program = Path(__file__).parent / "extractors" / "program.py"
+        arguments = [_python(), "-P", str(program), str(MEMORY), str(int(SECONDS) + 30)]
         self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.PIPE,
@@ -95,18 +150,25 @@ class _Process:
             raise
         if ready != b"+":
             self.end()
-            raise UnreadableInput(f"HTML cannot be read: {arguments[0]} does not start; is trafilatura whole there?")
+            raise UnreadableInput(f"the parser does not start: {arguments[0]}; is that Python whole?")
 
-    def ask(self, page: bytes) -> dict[str, object]:
-        """Send a page, return the answer."""
+    def import_(self, module: str | None) -> dict[str, Any]:
+        """Import a parser, whose time is not that of a file; return an error, if there is one."""
+        if module in self._imported:
+            return {}
+        self._imported.add(module)
+        return self.ask(f"\n{module}".encode(), START_SECONDS)
+
+    def ask(self, request: bytes, seconds: float) -> dict[str, Any]:
+        """Send a request, return the answer."""
         try:
-            answer = self._within(SECONDS, lambda: self._exchange(page))
+            answer = self._within(seconds, lambda: self._exchange(request))
         except (OSError, ValueError):
             answer = None
         if answer is None and self._late:
             raise Unparsable(
-                f"it took longer to parse than {SECONDS:g} s, the limit for one page; "
-                "split the page, or give its text as .txt"
+                f"it took longer to parse than {SECONDS:g} s, the limit for one file; "
+                "split the file, or give its text as .txt"
             )
         if not isinstance(answer, dict):
             raise _Ended
@@ -129,9 +191,10 @@ class _Process:
         """Whether it can be asked once more."""
         return not self._late and self.process.poll() is None
 
-    def _exchange(self, page: bytes) -> object:
+    def _exchange(self, request: bytes) -> object:
         assert self.process.stdin is not None
-        self.process.stdin.write(LENGTH.pack(len(page)) + page)
+        self.process.stdin.write(LENGTH.pack(len(request)))
+        self.process.stdin.write(request)
         self.process.stdin.flush()
         header = self._read(LENGTH.size)
         length = LENGTH.unpack(header)[0] if len(header) == LENGTH.size else ANSWER_BYTES
@@ -180,7 +243,7 @@ def _keep(process: _Process) -> None:
 
 
 def end_all() -> None:
-    """End the processes that wait for another page, as the end of the program does."""
+    """End the processes that wait for another file, as the end of the program does."""
     with _lock:
         while waiting:
             waiting.pop().end()
@@ -188,7 +251,6 @@ def end_all() -> None:
 
 def _python() -> str:
     """Return the interpreter, also where a program that embeds one is what runs."""
-    require("HTML", "trafilatura", "html")
     beside = Path(sys.exec_prefix) / ("python.exe" if os.name == "nt" else "bin/python3")
     embedded = "py" not in Path(sys.executable or "").name.lower()
     return str(beside) if embedded and beside.exists() else sys.executable

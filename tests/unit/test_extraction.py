@@ -1,4 +1,4 @@
-"""HTML: charsets, what is text, and pages that take too much."""
+"""Files that need a parser: charsets of HTML, what is text, and files that take too much."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pgneural import load
-from pgneural.load import pages
+from pgneural.load import extraction
 from pgneural.types import BadRecord, Record
 
 TEXT = "Übergrößenträger: el niño y la niña, 20 €, garçon"
@@ -89,10 +89,10 @@ def test_a_page_that_takes_too_long_is_a_bad_record_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read(tmp_path / "warm.html", "<p>words</p>")
-    monkeypatch.setattr(pages, "SECONDS", 0.5)
+    monkeypatch.setattr(extraction, "SECONDS", 0.5)
     started = time.monotonic()
     bad = read(tmp_path / "slow.html", "<p>" * 2_000_000)
-    assert "took longer to parse than 0.5 s, the limit for one page; split the page" in str(bad)
+    assert "took longer to parse than 0.5 s, the limit for one file; split the file" in str(bad)
     assert time.monotonic() - started < 10
     assert isinstance(read(tmp_path / "next.html", "<p>words</p>"), Record)
 
@@ -109,22 +109,22 @@ def test_marks_without_end_are_read_in_linear_time(tmp_path: Path, page: str) ->
 def test_a_page_that_needs_too_much_memory_is_read_without_its_tags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages.end_all()
-    monkeypatch.setattr(pages, "MEMORY", 200 * 2**20)
+    extraction.end_all()
+    monkeypatch.setattr(extraction, "MEMORY", 200 * 2**20)
     record = read(tmp_path / "large.html", "<b><i>x</i></b>" * 500_000)
     assert isinstance(record, Record)
     assert record.content.split() == ["x"] * 500_000
-    (waiting,) = pages.waiting
+    (waiting,) = extraction.waiting
     if sys.platform == "linux":
-        assert psutil.Process(waiting.process.pid).rlimit(psutil.RLIMIT_AS)[0] == pages.MEMORY
-    pages.end_all()
-    monkeypatch.setattr(pages, "MEMORY", 2**20)  # too little to begin with
+        assert psutil.Process(waiting.process.pid).rlimit(psutil.RLIMIT_AS)[0] == extraction.MEMORY
+    extraction.end_all()
+    monkeypatch.setattr(extraction, "MEMORY", 2**20)  # too little to begin with
     assert isinstance(read(tmp_path / "a.html", "<p>words</p>"), BadRecord)
 
 
 ANSWERS = {
-    "the parser crashed on it; mend the page": "os.abort()",
-    "the parser needs more than 2 GiB for it; split the page": """say(b'{"error": "memory"}')""",
+    "the parser crashed on it; mend the file": "os.abort()",
+    "the parser needs more than 2 GiB for it; split the file": """say(b'{"error": "memory"}')""",
     "the parser crashed on it; mend": "say(b'no JSON')",
     "the parser crashed on it": "os.write(1, b'\\xff' * 8)",  # an answer longer than any
 }
@@ -132,23 +132,24 @@ ANSWERS = {
 
 @pytest.mark.parametrize("said", ANSWERS)
 def test_what_a_broken_parser_says_is_a_bad_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    pages.end_all()
+    extraction.end_all()
     say = "say = lambda answer: os.write(1, struct.pack('>Q', len(answer)) + answer)"
     program = f"import os, struct\nos.write(1, b'+')\nos.read(0, 9)\n{say}\n{ANSWERS[said]}\n"
-    (tmp_path / "extract.py").write_text(program)
-    monkeypatch.setattr(pages, "__file__", str(tmp_path / "pages.py"))
+    (tmp_path / "extractors").mkdir()
+    (tmp_path / "extractors" / "program.py").write_text(program)
+    monkeypatch.setattr(extraction, "__file__", str(tmp_path / "extraction.py"))
     assert said in str(read(tmp_path / "a.html", "<p>words</p>"))
-    assert pages.waiting == []
+    assert extraction.waiting == []
 
 
 def test_one_process_serves_many_pages_and_holds_nothing_of_ours(tmp_path: Path) -> None:
-    pages.end_all()
+    extraction.end_all()
     with open(tmp_path / "ours", "wb"):
         read(tmp_path / "a.html", "<p>words</p>")
-        (waiting,) = pages.waiting
+        (waiting,) = extraction.waiting
         child = psutil.Process(waiting.process.pid)
         read(tmp_path / "b.html", "<p>more words</p>")
-        assert [process.process.pid for process in pages.waiting] == [child.pid]
+        assert [process.process.pid for process in extraction.waiting] == [child.pid]
         if sys.platform == "linux":
             held = [os.readlink(f"/proc/{child.pid}/fd/{name}") for name in os.listdir(f"/proc/{child.pid}/fd")]
             assert all(target.startswith("pipe:") or target == os.devnull for target in held), held
@@ -187,4 +188,4 @@ def test_ctrl_c_ends_the_page(tmp_path: Path) -> None:
             read(tmp_path / "slow.html", "<p>" * 2_000_000)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert pages.waiting == []
+    assert extraction.waiting == []

@@ -1,0 +1,26 @@
+"""Calendars: what happens when and where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FIELDS = ("SUMMARY", "DTSTART", "DTEND", "LOCATION", "ORGANIZER", "DESCRIPTION")
+COMPONENTS = ("VEVENT", "VTODO", "VJOURNAL")
+
+
+def extract(data: bytes) -> dict[str, Any]:
+    """Return the name of the calendar and its entries, parted by an empty line."""
+    import icalendar
+
+    calendar = icalendar.Calendar.from_ical(data)
+    entries = [_entry(part) for kind in COMPONENTS for part in calendar.walk(kind)]
+    return {"title": str(calendar.get("X-WR-CALNAME", "")), "text": "\n\n".join(entries)}
+
+
+def _entry(part: Any) -> str:
+    return "\n".join(_value(part[name]) for name in FIELDS if name in part)
+
+
+def _value(value: Any) -> str:
+    moment: Any = getattr(value, "dt", value)
+    return str(moment.isoformat(sep=" ") if hasattr(moment, "hour") else moment)

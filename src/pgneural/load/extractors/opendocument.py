@@ -1,0 +1,31 @@
+"""Texts and presentations of OpenDocument, as LibreOffice writes them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+
+def extract(data: bytes) -> dict[str, Any]:
+    """Return title, text with headings as in Markdown and a form feed between slides, and who made it when."""
+    import odfdo
+
+    document = odfdo.Document(io.BytesIO(data))
+    body, about = document.body, document.meta
+    slides = body.get_elements("//draw:page")
+    parts = ["\n\n".join(_blocks(part)) for part in slides or [body]]
+    created = about.creation_date
+    metadata: dict[str, Any] = {"author": about.creator, "created": created and created.date().isoformat()}
+    if slides:
+        metadata["pages"] = len(slides)
+    return {"title": about.title or "", "text": "\f".join(parts), "metadata": metadata}
+
+
+def _blocks(part: Any) -> list[str]:
+    blocks = []
+    for block in part.get_elements("descendant::text:h | descendant::text:p"):
+        text = block.inner_text.strip()
+        if block.tag == "text:h":
+            text = f"{'#' * int(block.get_attribute('text:outline-level') or 1)} {text}"
+        blocks.append(text)
+    return list(filter(None, blocks))

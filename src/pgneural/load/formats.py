@@ -1,0 +1,95 @@
+"""The formats of files: which suffixes they have, and what reads them.
+
+Who adds a format adds it here, and where a parser is needed an extractor (`pgneural.load.extraction`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pgneural.load import csvfile, jsonl, prose
+from pgneural.load.lines import HEAD, encoding_of, open_binary
+from pgneural.load.records import Fields
+from pgneural.types import BadRecord, Record
+
+Reader = Callable[[IO[bytes], str, Fields, str], Iterator[Record | BadRecord]]
+"""Of a file, its name for messages, the fields, and what ids that are not in it begin with."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        suffixes: Of names of such files, without the point; none where it is only told by ``--format``.
+        read: Yields the records of a file.
+        many: Whether a file has many documents.
+    """
+
+    suffixes: str
+    read: Reader
+    many: bool = False
+
+
+def _one(read: Callable[[IO[bytes], str], Iterator[Record | BadRecord]]) -> Reader:
+    return lambda file, name, *_: read(file, name)
+
+
+def _parsed(kind: str) -> Reader:
+    return _one(functools.partial(prose.parsed, kind))
+
+
+FORMATS: dict[str, Format] = {
+    "jsonl": Format("jsonl ndjson", jsonl.records, many=True),
+    "csv": Format("csv tsv", csvfile.records, many=True),
+    "text": Format("txt text rst log json yaml yml toml ini cfg conf xml tex srt vtt", _one(prose.text)),
+    "code": Format(
+        "py pyi js mjs ts jsx tsx java kt scala c h cc cpp hpp cs go rs rb php pl r jl lua swift sql sh bash ps1 css "
+        "scss vue svelte ex exs erl hs ml clj dart f90 m tf proto graphql",
+        _one(prose.text),
+    ),
+    "markdown": Format("md markdown mdx", _one(prose.markdown)),
+    "notebook": Format("ipynb", _one(prose.notebook)),
+    "html": Format("html htm xhtml", _one(prose.html)),
+    "pdf": Format("pdf", _parsed("pdf")),
+    "docx": Format("docx docm", _parsed("docx")),
+    "pptx": Format("pptx pptm", _parsed("pptx")),
+    "spreadsheet": Format("xlsx xlsm xlsb xls ods", _parsed("spreadsheet")),
+    "opendocument": Format("odt odp", _parsed("opendocument")),
+    "epub": Format("epub", _parsed("epub")),
+    "rtf": Format("rtf", _parsed("rtf")),
+    "mail": Format("eml", _parsed("mail")),
+    "calendar": Format("ics", _parsed("calendar")),
+}
+"""The formats by name; ``--format`` takes these."""
+
+SUFFIXES = {f".{suffix}": name for name, format_ in FORMATS.items() for suffix in format_.suffixes.split()}
+"""The name of the format of each suffix."""
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format of a file: by its suffix, below ``.gz``, else ``text`` where it begins as one."""
+    name = path.with_suffix("") if path.suffix == ".gz" else path
+    return SUFFIXES.get(name.suffix.lower()) or ("text" if _is_text(path) else None)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the first bytes of a file are text: UTF-8 without control characters, or with a byte order mark."""
+    try:
+        with open_binary(path) as file:
+            head = file.read(HEAD)
+    except (OSError, EOFError, ValueError):
+        return False
+    if encoding_of(head):
+        return True
+    if not head or any(byte < 9 or 13 < byte < 27 for byte in set(head)):
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4  # a character was cut
+    return True
