@@ -194,14 +194,14 @@ def stop(target: Target) -> None:
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Read only the files below folders that match one of these patterns, written as in .gitignore: '*.md'.",
+    help="Read only the files below folders that match one of these patterns, written as in .gitignore, for example 'docs/'.",
     cls=Option,
 )
 @click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Leave out the files and folders that match one of these patterns, written as in .gitignore: 'drafts/'.",
+    help="Leave out the files and folders that match one of these patterns, written as in .gitignore, for example 'drafts/'.",
     cls=Option,
 )
 @json_option

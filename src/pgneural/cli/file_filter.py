@@ -30,7 +30,7 @@ def file_options(command: F) -> F:
         "paths_like",
         multiple=True,
         metavar="PATTERN",
-        help="A pattern of the paths of these files, for example 'notes/**'. Repeat the option for several.",
+        help="A pattern of the paths of these files, for example 'notes/'. Repeat the option for several.",
         cls=Option,
     )
     since = click.option(
