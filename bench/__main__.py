@@ -7,6 +7,7 @@ import click
 from bench import (
     attack,
     bm25,
+    content,
     encode,
     errors,
     faults,
@@ -33,7 +34,7 @@ def main() -> None:
 
 for module in (
     *(start, encode, ingest, kill, search, filter, indexes, bm25, hybrid, overhead, orm, pooler, errors),
-    *(sync, switch, loading, faults, attack),
+    *(sync, switch, loading, faults, attack, content),
 ):
     main.add_command(module.command)
 

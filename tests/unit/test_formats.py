@@ -240,3 +240,9 @@ def test_broken_files_stop_nothing(tmp_path: Path, name: str) -> None:
     assert len(read_all) == 26
     assert isinstance(read_all[-1], Record)
     assert all(record.reason for record in read_all if isinstance(record, BadRecord))
+
+
+def test_control_characters_part_words(tmp_path: Path) -> None:
+    record = read(tmp_path / "a.eml", b"Subject: x\n\nfoxes\x03sleep\x00well\x0bby day\n")
+    assert isinstance(record, Record)
+    assert record.content.split() == ["foxes", "sleep", "well", "by", "day"]

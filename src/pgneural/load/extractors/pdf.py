@@ -8,7 +8,7 @@ from typing import Any
 PAGES = 10_000
 """The most pages of a file: some twenty books."""
 
-_HYPHEN = re.compile("[\x02\ufffe](?:\r?\n)?")
+_HYPHEN = re.compile("(?<=\\w)[\x02\ufffe](?:\r?\n)?(?=\\w)")
 """A hyphen at the end of a line that is none in the middle of one, as PDFium marks it."""
 
 

@@ -85,9 +85,9 @@ _NO_TEXT = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff]")
 
 
 def _clean(text: str) -> str:
-    """Leave out control characters and halves of surrogate pairs."""
+    """Put a blank in place of each control character, which parts words, and of each half of a surrogate pair."""
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _NO_TEXT.sub("", whole)
+    return _NO_TEXT.sub(" ", whole)
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
