@@ -46,7 +46,7 @@ def command(runs: int) -> None:
 
 
 def text_alone(file: Path) -> str:
-    """Return the text of a file as the library gives it, words joined that a line end parts; none where it needs a password."""
+    """Return the text of a file as the library gives it, with parted words joined; none without a password."""
     try:
         document = pypdfium2.PdfDocument(file.read_bytes())
     except pypdfium2.PdfiumError:

@@ -194,14 +194,16 @@ def stop(target: Target) -> None:
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Read only the files below folders that match one of these patterns, written as in .gitignore, for example 'docs/'.",
+    help="A pattern, written as in .gitignore, of the files of folders that are read, for example 'docs/'."
+    " Repeat the option for several.",
     cls=Option,
 )
 @click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Leave out the files and folders that match one of these patterns, written as in .gitignore, for example 'drafts/'.",
+    help="A pattern, written as in .gitignore, of the files and folders that are left out, for example 'drafts/'."
+    " Repeat the option for several.",
     cls=Option,
 )
 @json_option
