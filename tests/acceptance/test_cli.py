@@ -339,7 +339,7 @@ def test_hits_say_where_they_stand_and_files_are_filters(run: Run, folder: Path)
         "old.py",
         "two.pdf",
     }
-    assert places("fox", "--type", "py", "--where", "length(content) > 100 OR false") == []
+    assert places("fox", "--type", "py", "--where", "length(content) > 100 OR false -- long") == []
     assert "notes/two.pdf, page 2" in run("search", "mixed", "bridges", "--type", "pdf", env={"COLUMNS": "300"}).stdout
     refused = run("search", "mixed", "fox", "--since", "May")
     assert (refused.returncode, "'May' is no date; write 2026" in refused.stderr) == (2, True)

@@ -246,3 +246,11 @@ def test_control_characters_part_words(tmp_path: Path) -> None:
     record = read(tmp_path / "a.eml", b"Subject: x\n\nfoxes\x03sleep\x00well\x0bby day\n")
     assert isinstance(record, Record)
     assert record.content.split() == ["foxes", "sleep", "well", "by", "day"]
+
+
+def test_what_a_file_says_about_itself_can_be_stored(tmp_path: Path) -> None:
+    written = pdf("Foxes sleep.").replace(b"(Ada)", b"(A\\000d\\003a)")
+    record = read(tmp_path / "a.pdf", written)
+    assert isinstance(record, Record)
+    assert "\0" not in json.dumps(dict(record.metadata))
+    assert not isinstance(load.check(record), BadRecord)

@@ -208,3 +208,19 @@ def test_what_is_not_selected_is_counted_and_a_named_file_is_always_read(project
     assert reading.left_out.counts == {HIDDEN: 4, NAMED_BY_RULES: 5}
     named = [project / ".env", project / "a.log"]
     assert found(load.read(named), project) == [".env", "a.log"]
+
+
+def test_a_strange_gitignore_stops_nothing(tmp_path: Path) -> None:
+    for name in ("pipe", "folder", "device", "broken"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("text")
+        (tmp_path / name / "b.log").write_text("text")
+    os.mkfifo(tmp_path / "pipe" / ".gitignore")
+    (tmp_path / "folder" / ".gitignore").mkdir()
+    (tmp_path / "device" / ".gitignore").symlink_to("/dev/zero")
+    (tmp_path / "broken" / ".gitignore").write_bytes(b"!\n\\\n[\n\xff\xfe\n*.log\n")
+    records = found(load.read([tmp_path]), tmp_path)
+    assert [name for name in records if name.startswith("broken")] == ["broken/a.txt"]
+    assert len(records) == 7
+    with pytest.raises(UnreadableInput, match=r"'!' is no pattern of \.gitignore; write one like \*\.md"):
+        load.Selection(exclude=["!"])

@@ -61,7 +61,7 @@ def both(where: str | tuple[str, Mapping[str, str]] | None, more: tuple[str, dic
     if not more[0]:
         return where
     text, values = where if isinstance(where, tuple) else (where, {})
-    return f"({text}) AND {more[0]}" if text else more[0], {**values, **more[1]}
+    return f"({text}\n) AND {more[0]}" if text else more[0], {**values, **more[1]}
 
 
 def path_pattern(pattern: str) -> str:

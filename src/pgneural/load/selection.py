@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pathspec import GitIgnoreSpec
+
+from pgneural.errors import UnreadableInput
+from pgneural.load.lines import open_binary
 
 HIDDEN = "hidden (--hidden reads them)"
 IGNORED = "named by .gitignore (--no-ignore reads them)"
@@ -32,6 +36,9 @@ class Selection:
         ignored: Whether what a ``.gitignore`` names is read.
         include: Patterns, of which a file must match one, if there are any.
         exclude: Patterns of what is not read.
+
+    Raises:
+        UnreadableInput: One of them is no pattern.
     """
 
     hidden: bool = False
@@ -41,6 +48,9 @@ class Selection:
 
     def __post_init__(self) -> None:
         """Read the patterns."""
+        for pattern in (*self.include, *self.exclude):
+            if not _is_pattern(pattern):
+                raise UnreadableInput(f"{pattern!r} is no pattern of .gitignore; write one like *.md or drafts/")
         object.__setattr__(self, "_included", GitIgnoreSpec.from_lines(self.include))
         object.__setattr__(self, "_excluded", GitIgnoreSpec.from_lines(self.exclude))
 
@@ -49,11 +59,11 @@ class Selection:
         if self.ignored:
             return ()
         try:
-            with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read(MOST_BYTES).splitlines()
+            with open_binary(Path(folder, ".gitignore")) as file:
+                lines = file.read(MOST_BYTES).decode("utf-8", "surrogateescape").splitlines()
         except OSError:
             return outer
-        return *outer, (folder, GitIgnoreSpec.from_lines(lines))
+        return *outer, (folder, _rules(lines))
 
     def reason(self, path: str, root: str, rules: Rules, *, folder: bool) -> str | None:
         """Return why something below a root is not read; None where it is."""
@@ -68,6 +78,22 @@ class Selection:
             if (named := spec.check_file(_below(path, base, folder)).include) is not None:
                 return IGNORED if named else None
         return None
+
+
+def _rules(lines: Sequence[str]) -> GitIgnoreSpec:
+    """Read patterns; as git does, pass over lines that are none."""
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError:
+        return GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+
+
+def _is_pattern(line: str) -> bool:
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
 
 
 def _below(path: str, base: str, folder: bool) -> str:

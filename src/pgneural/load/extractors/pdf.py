@@ -22,6 +22,13 @@ def extract(data: bytes) -> dict[str, Any]:
         if "password" in str(error).lower():
             return {"refused": "it needs a password; save a copy without one"}
         raise
+    try:
+        return _document(document)
+    finally:
+        document.close()
+
+
+def _document(document: Any) -> dict[str, Any]:
     if len(document) > PAGES:
         return {"refused": f"it has {len(document):,} pages, at most {PAGES:,} are read; split it"}
     pages = [_page(document, at) for at in range(len(document))]

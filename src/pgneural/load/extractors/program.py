@@ -78,15 +78,19 @@ def answer_to(kind: str, data: bytes) -> dict[str, Any]:
     except Exception as error:
         said = " ".join(str(error).split())[:TOLD]
         return {"refused": f"it cannot be read: {type(error).__name__}: {said}; is it what its name says?"}
-    return {name: _clean(value) if isinstance(value, str) else value for name, value in answer.items()}
+    return {name: _clean(value) for name, value in answer.items()}
 
 
 _NO_TEXT = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff]")
 
 
-def _clean(text: str) -> str:
+def _clean(value: Any) -> Any:
     """Put a blank in place of each control character, which parts words, and of each half of a surrogate pair."""
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {name: _clean(each) for name, each in value.items()}
+    if not isinstance(value, str):
+        return value
+    whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _NO_TEXT.sub(" ", whole)
 
 
