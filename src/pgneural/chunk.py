@@ -3,7 +3,7 @@
 Pure: text and token spans in, chunks out. Lengths are counted in the encoder's own tokens. A chunk ends
 where a sentence ends, unless one sentence alone is too long; neighbouring chunks share whole sentences,
 up to `overlap` tokens, so that a thought on a border is found from both sides. The spans cover the text:
-nothing is lost, and the text can be rebuilt from them. Pages are cut each for itself.
+nothing is lost, and the text can be rebuilt from them. Pages are cut each for itself, and blank ones have no chunk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ Span = tuple[int, int]
 
 PAGE_END = "\f"
 """A form feed ends a page, as in plain text of all times; no chunk goes beyond it, and each knows its page."""
+
+MOST_PAGES = 10_000
+"""A text with more form feeds is no book; they are white space there."""
 
 CHUNK_TOKENS = 512
 """The longest chunk, where the encoder reads as much: a few paragraphs, the passages that retrieval models
@@ -63,12 +66,12 @@ def chunk(content: Content, tokenizer: Tokenizer, *, max_tokens: int, overlap: i
 
 def _field(name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens: int, overlap: int) -> list[Chunk]:
     chunks, at = [], 0
-    pages = text.split(PAGE_END)
+    pages = text.split(PAGE_END) if text.count(PAGE_END) < MOST_PAGES else [text]
     for number, page in enumerate(pages, start=1):
         numbered = {"page": number} if len(pages) > 1 else {}
-        spans = chunk_spans(page, tokenizer, max_tokens=max_tokens, overlap=overlap, heading=heading)
-        for start, stop in spans if page.strip() else ():
-            chunks.append(Chunk.under(heading, page[start:stop], {name: [at + start, at + stop], **numbered}))
+        if page.strip():
+            for start, stop in chunk_spans(page, tokenizer, max_tokens=max_tokens, overlap=overlap, heading=heading):
+                chunks.append(Chunk.under(heading, page[start:stop], {name: [at + start, at + stop], **numbered}))
         at += len(page) + len(PAGE_END)
     return chunks
 

@@ -34,7 +34,7 @@ from pgneural.store.writer import among
 MOST_PREPARED = 10
 """Statements that are built and run once before a client turns to another space: those of the shapes that came last."""
 
-READ_ROWS = 500
+READ_ROWS = 50
 """Documents that are read at a time where all are wanted."""
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
+import sqlalchemy as sa
 
 from pgneural.cli.options import Option
+from pgneural.filter import Filter, condition
+from pgneural.store.schema import DOCUMENTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,7 +26,7 @@ def file_options(command: F) -> F:
         "types",
         multiple=True,
         metavar="SUFFIX",
-        help="The suffix of the files that documents came from, for example pdf. Repeat the option for several.",
+        help="The suffix of documents that are one file each, for example pdf. Repeat the option for several.",
         cls=Option,
     )
     paths = click.option(
@@ -30,52 +34,66 @@ def file_options(command: F) -> F:
         "paths_like",
         multiple=True,
         metavar="PATTERN",
-        help="A pattern of the paths of these files, for example 'notes/'. Repeat the option for several.",
+        help="A pattern of the paths of documents that are one file each, for example 'notes/'."
+        " Repeat the option for several.",
         cls=Option,
     )
     since = click.option(
         "--since",
         callback=_moment,
         metavar="DATE",
-        help="The first day, in UTC, on which these files were changed last, for example 2026-01-31 or 2026-01.",
+        help="The day, in UTC, since which documents that are one file each were changed, for example 2026-01-31"
+        " or 2026-01.",
         cls=Option,
     )
     return types(paths(since(command)))
 
 
-def file_filter(types: tuple[str, ...], paths_like: tuple[str, ...], since: str | None) -> tuple[str, dict[str, str]]:
-    """Return an SQL predicate over documents, empty where no option is given, and its parameters."""
-    suffixes = {f"pgneural_type_{at}": each.lower().removeprefix(".") for at, each in enumerate(types)}
-    patterns = {f"pgneural_path_{at}": path_pattern(each) for at, each in enumerate(paths_like)}
-    parts = [
-        " OR ".join(f"metadata->>'suffix' = :{name}" for name in suffixes),
-        " OR ".join(f"metadata->>'path' ~ :{name}" for name in patterns),
-        "metadata->>'modified' >= :pgneural_since" if since else "",
-    ]
-    values = {**suffixes, **patterns, **({"pgneural_since": since} if since else {})}
-    return " AND ".join(f"({part})" for part in parts if part), values
+def file_filter(types: tuple[str, ...], paths_like: tuple[str, ...], since: str | None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions over documents that the options say."""
+    metadata = DOCUMENTS.c.metadata
+    conditions = []
+    if types:
+        conditions.append(metadata["suffix"].astext.in_([each.lower().removeprefix(".") for each in types]))
+    if paths_like:
+        path = metadata["path"].astext
+        conditions.append(sa.or_(*(path.regexp_match(path_pattern(each)) for each in paths_like)))
+    if since:
+        conditions.append(metadata["modified"].astext >= since)
+    return conditions
 
 
-def both(where: str | tuple[str, Mapping[str, str]] | None, more: tuple[str, dict[str, str]]) -> Any:
-    """Return one filter that both a predicate of the user's and another one pass."""
-    if not more[0]:
+def both(where: Filter | None, more: list[sa.ColumnElement[bool]]) -> Filter | None:
+    """Return one filter that a row passes if it passes a filter of the user's and some conditions."""
+    if not more:
         return where
-    text, values = where if isinstance(where, tuple) else (where, {})
-    return f"({text}\n) AND {more[0]}" if text else more[0], {**values, **more[1]}
+    given = condition(where)
+    return sa.and_(*more) if given is None else sa.and_(given, *more)
 
 
 def path_pattern(pattern: str) -> str:
     """Return a pattern of paths as a regular expression of PostgreSQL.
 
-    ``*`` and ``?`` stay in a name, ``**`` goes through folders; a pattern that is not absolute begins at any folder.
+    ``*`` and ``?`` stay in a name, ``**`` goes through folders; a pattern that is not absolute begins at any folder,
+    and what is below a folder that matches does, too.
     """
     wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern + "**" if pattern.endswith("/") else pattern)
+    pattern = re.sub(r"^(\./)+", "", pattern)
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.rstrip("/"))
     start = "^" if pattern.startswith("/") else "(?:^|/)"
-    return start + "".join(wild.get(part) or re.escape(part) for part in parts) + "$"
+    return start + "".join(wild.get(part) or re.escape(part) for part in parts) + "(?:/.*)?$"
 
 
 def _moment(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not SINCE.fullmatch(value):
+    if value is not None and not _is_moment(value):
         raise click.BadParameter(f"{value!r} is no date; write 2026, 2026-01, 2026-01-31 or 2026-01-31T12:00")
     return value
+
+
+def _is_moment(value: str) -> bool:
+    """Whether a text is a date, or the beginning of one."""
+    try:
+        datetime.fromisoformat(value + "2000-01-01T00:00:00"[len(value) :])
+    except ValueError:
+        return False
+    return SINCE.fullmatch(value) is not None

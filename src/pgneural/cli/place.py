@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pgneural.load.formats import FORMATS, SUFFIXES
+from pgneural.load.formats import SUFFIXES, unpacked
 from pgneural.search import Hit
 from pgneural.store.schema import Document
 
 LINED = frozenset({"text", "code", "markdown"})
 """Formats whose text is that of the file, line by line."""
-assert FORMATS.keys() >= LINED
+
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def place_of(hit: Hit[Any]) -> dict[str, Any]:
     """Return ``path`` and ``page`` or ``line`` of a document that is one file; of all others nothing."""
-    document = hit.entity
-    if not isinstance(document, Document) or not (document.uri or "").startswith("file:"):
+    path = _path(hit.entity.uri or "") if isinstance(hit.entity, Document) else None
+    if path is None:
         return {}
-    parts = urlsplit(document.uri or "")
-    if parts.fragment:
-        return {}
-    path = unquote(parts.path)
+    format_ = SUFFIXES.get(unpacked(Path(path)).suffix.lower(), "text")
     place: dict[str, Any] = {"path": path}
-    if "page" in hit.chunk.locator:
+    if "page" in hit.chunk.locator and format_ != "code":
         place["page"] = hit.chunk.locator["page"]
-    elif "content" in hit.chunk.locator and SUFFIXES.get(Path(path).suffix.lower(), "text") in LINED:
-        content, start = document.content, hit.chunk.locator["content"][0]
-        start += len(hit.chunk.text) - len(hit.chunk.text.lstrip())
-        place["line"] = content.count("\n", 0, start) + 1
+    elif "content" in hit.chunk.locator and format_ in LINED:
+        start = hit.chunk.locator["content"][0] + len(hit.chunk.text) - len(hit.chunk.text.lstrip())
+        place["line"] = len(_LINE_END.findall(hit.entity.content, 0, start)) + 1
     return place
+
+
+def _path(uri: str) -> str | None:
+    """Return the path of a file by its uri; None where that is another uri, or of one of many in a file."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # whoever stored it, wrote it
+        return None
+    if parts.scheme != "file" or parts.fragment:
+        return None
+    path = unquote(parts.path)
+    if parts.netloc:
+        return f"//{parts.netloc}{path}"
+    return path[1:] if re.match(r"/[A-Za-z]:/", path) else path
 
 
 def written(place: dict[str, Any]) -> str:
     """Return a place in one line: ``notes/a.md:12``, ``notes/b.pdf, page 3``."""
-    path = place.get("path", "")
-    here = os.getcwd() + os.sep
-    path = path.removeprefix(here)
+    if not place:
+        return ""
+    path = place["path"]
+    with contextlib.suppress(OSError):  # the folder that we are in may be gone
+        path = path.removeprefix(os.getcwd() + os.sep)
     if "page" in place:
         return f"{path}, page {place['page']}"
     return f"{path}:{place['line']}" if "line" in place else path

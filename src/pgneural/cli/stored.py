@@ -25,6 +25,13 @@ def as_record(document: Document) -> dict[str, Any]:
     return {**record, "metadata": document.metadata_}
 
 
+def as_listed(document: Document) -> dict[str, Any]:
+    """Return a document with the length of its text in place of the text."""
+    record = as_record(document)
+    text = record.pop("text")
+    return {**record, "characters": len(text)}
+
+
 @click.command("list")
 @click.argument("collection")
 @where_option
@@ -34,13 +41,11 @@ def as_record(document: Document) -> dict[str, Any]:
 def list_documents(target: Target, collection: str, where: Filter | None, limit: int | None, as_json: bool) -> None:
     """List the documents of a collection in the order of their ids."""
     with target.open() as database:
-        found = list(database.existing(collection).documents(where=where, limit=limit))
+        found = [as_listed(each) for each in database.existing(collection).documents(where=where, limit=limit)]
     if as_json:
-        output.print_json(
-            [{name: value for name, value in as_record(each).items() if name != "text"} for each in found]
-        )
+        output.print_json(found)
     else:
-        rows = [(each.external_id, each.title, len(each.content)) for each in found]
+        rows = [(each["id"], each["title"], each["characters"]) for each in found]
         output.print_table(("id", "title", "characters"), rows)
 
 
@@ -78,7 +83,10 @@ def _named(collection: Collection, name: str) -> Document:
 @where_option
 @target_options
 def export(target: Target, collection: str, where: Filter | None) -> None:
-    """Write the documents of a collection to standard output as JSONL, which index reads again."""
+    """Write the documents of a collection to standard output as JSONL in UTF-8, which index reads again.
+
+    The vectors are not written: whoever indexes the documents encodes them.
+    """
     with target.open() as database:
         for each in database.existing(collection).documents(where=where):
-            click.echo(printable_json(as_record(each), ascii_only=True))
+            click.echo(printable_json(as_record(each)).encode())

@@ -6,13 +6,15 @@ Who adds a format adds it here, and where a parser is needed an extractor (`pgne
 from __future__ import annotations
 
 import functools
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pgneural.load import csvfile, jsonl, prose
-from pgneural.load.lines import HEAD, encoding_of, open_binary
+from pgneural.load.lines import encoding_of, open_binary
 from pgneural.load.records import Fields
 from pgneural.types import BadRecord, Record
 
@@ -71,22 +73,32 @@ SUFFIXES = {f".{suffix}": name for name, format_ in FORMATS.items() for suffix i
 """The name of the format of each suffix."""
 
 
+SNIFFED = 2**13
+"""From so many bytes it is told whether a file is text."""
+
+_BINARY = re.compile(rb"[\0-\x08\x0e-\x1a]")
+
+
+def unpacked(path: Path) -> Path:
+    """Return the name of a file without ``.gz``."""
+    return path.with_suffix("") if path.suffix == ".gz" else path
+
+
 def format_of(path: Path) -> str | None:
     """Return the format of a file: by its suffix, below ``.gz``, else ``text`` where it begins as one."""
-    name = path.with_suffix("") if path.suffix == ".gz" else path
-    return SUFFIXES.get(name.suffix.lower()) or ("text" if _is_text(path) else None)
+    return SUFFIXES.get(unpacked(path).suffix.lower()) or ("text" if _is_text(path) else None)
 
 
 def _is_text(path: Path) -> bool:
     """Whether the first bytes of a file are text: UTF-8 without control characters, or with a byte order mark."""
     try:
         with open_binary(path) as file:
-            head = file.read(HEAD)
-    except (OSError, EOFError, ValueError):
+            head = file.read(SNIFFED) or b""
+    except (OSError, EOFError, ValueError, zlib.error):
         return False
     if encoding_of(head):
         return True
-    if not head or any(byte < 9 or 13 < byte < 27 for byte in set(head)):
+    if not head or _BINARY.search(head):
         return False
     try:
         head.decode()

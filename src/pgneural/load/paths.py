@@ -7,6 +7,7 @@ of many in a file with the document's id behind ``#``: by it, documents are know
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ from typing import IO, Any, cast
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from pgneural.errors import UnreadableInput
-from pgneural.load.formats import FORMATS, Reader, format_of
+from pgneural.load.formats import FORMATS, Reader, format_of, unpacked
 from pgneural.load.lines import NotAFile, open_binary
 from pgneural.load.records import Fields
 from pgneural.load.selection import Selection
@@ -79,7 +80,7 @@ class Reading(Iterator[Record | BadRecord]):
                 raise UnreadableInput(_nothing(path) + told)
 
     def gone(self, external_id: str, uri: str, seen: Callable[[str], bool]) -> bool:
-        """Whether a stored document came from one of these paths and is not there any more.
+        """Whether a stored document came from one of these paths and is not there any more, or is ignored by now.
 
         Args:
             external_id: Of the document.
@@ -96,7 +97,7 @@ class Reading(Iterator[Record | BadRecord]):
             return False
         if fragment is not None and hash(path) in self._to_the_end:
             return not seen(external_id)
-        return _vanished(path)
+        return _vanished(path) or self.left_out.unwanted(path)
 
     def _of_all(self, paths: list[str]) -> Iterator[Record | BadRecord]:
         for path in paths:  # before anything is read
@@ -199,13 +200,15 @@ def _placed(record: Record | BadRecord, path: str, *, one: bool) -> Record | Bad
 def file_metadata(path: Path) -> dict[str, Any]:
     """Return what is known of a file that is one document, for filters: path, folder, suffix, size, modified."""
     about = path.stat()
-    return {
+    known = {
         "path": shown(path.as_posix()),
         "folder": shown(path.parent.as_posix()),
-        "suffix": shown(path.suffix.lower().removeprefix(".")),
+        "suffix": shown(unpacked(path).suffix.lower().removeprefix(".")),
         "size": about.st_size,
-        "modified": datetime.fromtimestamp(about.st_mtime, UTC).isoformat(timespec="seconds"),
     }
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a year that no calendar has
+        known["modified"] = datetime.fromtimestamp(about.st_mtime, UTC).isoformat(timespec="seconds")
+    return known
 
 
 def _fragment(external_id: str) -> str:

@@ -8,6 +8,7 @@ so that loops end. Pipes and devices are never opened: some block for ever.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pgneural.load.selection import Rules, Selection
+from pgneural.load.selection import HIDDEN, IGNORED, Rules, Selection
 
 LINK = "symbolic links (--follow-links reads them)"
 BROKEN = "links that lead nowhere"
@@ -35,12 +36,19 @@ class LeftOut:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, list[str]] = {}
+        self._unwanted: set[int] = set()
 
     def add(self, reason: str, path: str | os.PathLike[str]) -> None:
         """Count one."""
         self.counts[reason] += 1
+        if reason in (HIDDEN, IGNORED):
+            self._unwanted.add(hash(normal(path)))
         if self.counts[reason] <= NAMED:
             self.first.setdefault(reason, []).append(shown(path))
+
+    def unwanted(self, path: str) -> bool:
+        """Whether a file, by its normal path, or a folder above it was left out as hidden or ignored."""
+        return bool(self._unwanted) and any(hash(str(each)) in self._unwanted for each in (path, *Path(path).parents))
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -63,6 +71,7 @@ class Walk:
         self._files: set[int] = set()  # hashes of real paths: a run may have millions
         self._folders: set[str] = set()
         self._links: list[str] = []
+        self._rules: dict[str, Rules] = {}
         self.repeats = 0  # files and folders that were met once more
 
     def file(self, path: str) -> Iterator[Path]:
@@ -78,8 +87,10 @@ class Walk:
 
     def pattern(self, pattern: str) -> Iterator[Path]:
         """Yield the files that a pattern matches: ``*``, ``?`` and ``[…]`` in a name, ``**`` for any folders."""
-        for path in self._matching("", _parts(pattern)):
-            yield from self._admitted(path)
+        parts, self._rules = _parts(pattern), {}
+        base = os.path.join("", *itertools.takewhile(lambda part: not _MAGIC.search(part), parts))
+        for path in self._matching("", parts):
+            yield from self._admitted(path, base)
         while self._links:
             yield from self._linked(self._links.pop(0), files_only=True)
 
@@ -90,7 +101,7 @@ class Walk:
         return not known
 
     def _below(self, root: str) -> Iterator[Path]:
-        waiting: list[tuple[str, Rules]] = [(root, ())]
+        waiting: list[tuple[str, Rules]] = [(root, self._selection.around(root))]
         while waiting:
             folder, rules = waiting.pop()
             real = os.path.realpath(folder)
@@ -143,15 +154,25 @@ class Walk:
         elif self._first_time(real):
             yield Path(path)
 
-    def _admitted(self, path: str) -> Iterator[Path]:
+    def _admitted(self, path: str, base: str) -> Iterator[Path]:
         mode = os.lstat(path).st_mode
-        if stat.S_ISLNK(mode):
+        rules = self._rules_of(os.path.dirname(path), base)
+        if reason := self._selection.unselected(path, base, rules, folder=stat.S_ISDIR(mode)):
+            self._left_out.add(reason, path)
+        elif stat.S_ISLNK(mode):
             self._link(path)
         elif stat.S_ISREG(mode):
             if self._first_time(os.path.realpath(path)):
                 yield Path(path)
         elif not stat.S_ISDIR(mode):
             self._left_out.add(NOT_A_FILE, path)
+
+    def _rules_of(self, folder: str, base: str) -> Rules:
+        """Return what holds in a folder that a pattern has reached, from where the pattern begins."""
+        if folder not in self._rules:
+            outer = self._selection.around(base) if folder == base else self._rules_of(os.path.dirname(folder), base)
+            self._rules[folder] = self._selection.rules(folder, outer)
+        return self._rules[folder]
 
     def _matching(self, folder: str, parts: list[str]) -> Iterator[str]:
         """Yield what matches the parts of a pattern below a folder, also folders and links."""

@@ -12,9 +12,10 @@ def extract(data: bytes) -> dict[str, Any]:
     """Return the name of the calendar and its entries, parted by an empty line."""
     import icalendar
 
-    calendar = icalendar.Calendar.from_ical(data)
-    entries = [_entry(part) for kind in COMPONENTS for part in calendar.walk(kind)]
-    return {"title": str(calendar.get("X-WR-CALNAME", "")), "text": "\n\n".join(entries)}
+    calendars = icalendar.Calendar.from_ical(data, multiple=True)
+    entries = [_entry(part) for calendar in calendars for kind in COMPONENTS for part in calendar.walk(kind)]
+    titles = [str(calendar.get("X-WR-CALNAME", "")) for calendar in calendars]
+    return {"title": ", ".join(filter(None, titles)), "text": "\n\n".join(entries)}
 
 
 def _entry(part: Any) -> str:

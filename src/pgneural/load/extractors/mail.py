@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -14,13 +16,37 @@ def extract(data: bytes) -> dict[str, Any]:
     message = message_from_bytes(data, policy=policy.default)
     if not message.keys():
         return {"refused": "it is no mail: it has no headers; give it the suffix of what it is"}
-    body = message.get_body(("plain", "html"))
-    text = _text(body) if body is not None else ""
-    names = [name for part in message.walk() if (name := part.get_filename())]
-    attached = f"\n\nAttachments: {', '.join(names)}" if names else ""
-    metadata = {"from": message.get("From"), "to": message.get("To"), "date": _date(message.get("Date"))}
-    metadata = {name: value and str(value) for name, value in metadata.items()}
-    return {"title": str(message.get("Subject", "")), "text": text + attached, "metadata": metadata}
+    subject = _told(lambda: str(message.get("Subject") or "")) or ""
+    metadata = {
+        "from": _told(lambda: str(message.get("From") or "")),
+        "to": _told(lambda: str(message.get("To") or "")),
+        "date": _told(lambda: parsedate_to_datetime(str(message["Date"])).isoformat()),
+    }
+    names = [name for part in message.walk() if (name := _told(part.get_filename))]
+    attached = [f"Attachments: {', '.join(names)}"] if names else []
+    text = "\n\n".join(filter(str.strip, [*_texts(message), *attached]))
+    return {"title": subject, "text": text or subject, "metadata": metadata}
+
+
+def _told(read: Callable[[], Any]) -> Any:
+    """Return what a header says, None where it is broken: the text is more than that."""
+    with contextlib.suppress(Exception):
+        return read()
+    return None
+
+
+def _texts(part: Any) -> Iterator[str]:
+    """Yield the texts of a mail and of those that it forwards; of alternatives the plainest."""
+    if part.get_content_type() == "multipart/alternative":
+        body = part.get_body(("plain", "html"))
+        yield from [] if body is None else [_text(body)]
+    elif part.is_multipart():
+        if part.get_content_type() == "message/rfc822":
+            yield _told(lambda: str(part.get_payload(0).get("Subject") or "")) or ""
+        for inner in part.get_payload():
+            yield from _texts(inner)
+    elif part.get_content_maintype() == "text" and not _told(part.is_attachment) and not _told(part.get_filename):
+        yield _text(part)
 
 
 def _text(body: Any) -> str:
@@ -29,10 +55,3 @@ def _text(body: Any) -> str:
     except (LookupError, UnicodeError):  # a charset that nobody knows
         text = body.get_payload(decode=True).decode("latin-1")
     return without_tags(text) if body.get_content_type() == "text/html" else text
-
-
-def _date(written: Any) -> str | None:
-    try:
-        return parsedate_to_datetime(str(written)).isoformat() if written else None
-    except ValueError:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Any
 
@@ -14,8 +15,10 @@ def extract(data: bytes) -> dict[str, Any]:
     body, about = document.body, document.meta
     slides = body.get_elements("//draw:page")
     parts = ["\n\n".join(_blocks(part)) for part in slides or [body]]
-    created = about.creation_date
-    metadata: dict[str, Any] = {"author": about.creator, "created": created and created.date().isoformat()}
+    metadata = dict[str, Any]()
+    with contextlib.suppress(Exception):  # a broken date is no reason to lose the text
+        created = about.creation_date
+        metadata = {"author": about.creator, "created": created and created.date().isoformat()}
     if slides:
         metadata["pages"] = len(slides)
     return {"title": about.title or "", "text": "\f".join(parts), "metadata": metadata}
@@ -23,7 +26,9 @@ def extract(data: bytes) -> dict[str, Any]:
 
 def _blocks(part: Any) -> list[str]:
     blocks = []
-    for block in part.get_elements("descendant::text:h | descendant::text:p"):
+    for block in part.get_elements(
+        "(descendant::text:h | descendant::text:p)[not(ancestor::text:tracked-changes) and not(ancestor::text:p)]"
+    ):
         text = block.inner_text.strip()
         if block.tag == "text:h":
             text = f"{'#' * int(block.get_attribute('text:outline-level') or 1)} {text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -34,9 +35,9 @@ def _document(document: Any) -> dict[str, Any]:
     pages = [_page(document, at) for at in range(len(document))]
     if not any(page.strip() for page in pages):
         return {"refused": f"none of its {len(pages)} pages has a text: they are pictures; run OCR on the file first"}
-    about = document.get_metadata_dict(skip_empty=True)
-    metadata = {"author": about.get("Author"), "created": _day(about.get("CreationDate", "")), "pages": len(pages)}
-    return {"title": about.get("Title", ""), "text": "\f".join(pages), "metadata": metadata}
+    about = {name: _told(document, name) for name in ("Title", "Author", "CreationDate")}
+    metadata = {"author": about["Author"], "created": _day(about["CreationDate"]), "pages": len(pages)}
+    return {"title": about["Title"], "text": "\f".join(pages), "metadata": metadata}
 
 
 def _page(document: Any, at: int) -> str:
@@ -47,6 +48,13 @@ def _page(document: Any, at: int) -> str:
     except pypdfium2.PdfiumError:  # a broken page among good ones
         return ""
     return _HYPHEN.sub("", text).replace("\r\n", "\n").replace("\f", "\n")
+
+
+def _told(document: Any, name: str) -> str:
+    """Return what the file says about itself, nothing where that is broken."""
+    with contextlib.suppress(Exception):
+        return str(document.get_metadata_value(name))
+    return ""
 
 
 def _day(date: str) -> str | None:
