@@ -362,3 +362,24 @@ def test_what_is_stored_is_listed_shown_and_exported(run: Run, folder: Path, tmp
     exported.write_text(run("export", "mixed").stdout)
     run("index", exported, "--collection", "copy", "--encoder", "hash")
     assert printed(run("list", "copy", "--json")) == printed(run("list", "mixed", "--json"))
+
+
+def test_what_is_ignored_by_now_is_pruned_and_odd_values_stop_no_search(run: Run, folder: Path) -> None:
+    arguments = ("index", folder, "--collection", "mixed", "--encoder", "hash", "--json")
+    assert printed(run(*arguments))["inserted"] == 3
+    (folder / ".gitignore").write_text("*.py\n")
+    assert printed(run(*arguments, "--prune", "--exclude", "*.pdf"))["pruned"] == 1  # what is excluded stays
+    assert len(printed(run("list", "mixed", "--json"))) == 2
+    bad = "true) OR (true"
+    refused = run("delete", "mixed", "--where", bad, "--type", "py")
+    assert (refused.returncode, len(printed(run("list", "mixed", "--json")))) == (1, 2)
+    named = ("--where", "title = :pgneural_type_0", "--param", "pgneural_type_0=Foxes", "--type", "md")
+    assert [each["title"] for each in printed(run("list", "mixed", *named, "--json"))] == ["Foxes"]
+    assert [len(printed(run("list", "mixed", "--path", path, "--json"))) for path in ("./notes", "notes/", "no")] == [
+        2,
+        2,
+        0,
+    ]
+    odd = json.dumps({"id": "1", "text": "foxes", "uri": "file://[x"})
+    run("index", "-", "--collection", "odd", "--encoder", "hash", input=odd)
+    assert printed(run("search", "odd", "foxes", "--json"))["hits"][0]["place"] is None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pgneural.chunk import chunk, chunk_spans
 from pgneural.encoders.word_tokenizer import WordTokenizer
-from pgneural.types import Record
+from pgneural.types import Content, Modality, Record
 
 TOKENIZER = WordTokenizer()
 TEXTS = st.text(alphabet=st.sampled_from("ab .!?。\n\t#-ü疫1"), max_size=400)
@@ -75,3 +75,15 @@ def test_long_runs_of_one_character_take_no_time() -> None:
         spans = chunk_spans(text, TOKENIZER, max_tokens=1_000_000, overlap=0)
         assert spans[-1][1] == len(text)
     chunk_spans("." * 200_000, TOKENIZER, max_tokens=100, overlap=10)
+
+
+def test_pages_are_cut_each_for_itself_and_too_many_are_none() -> None:
+    text = "One page.\f\fThe third page."
+    content = Content(Modality.TEXT, text, "Title")
+    found = chunk(content, TOKENIZER, max_tokens=100, overlap=10)
+    assert [(text[slice(*each.locator["content"])], each.locator["page"]) for each in found] == [
+        ("One page.", 1),
+        ("The third page.", 3),
+    ]
+    many = Content(Modality.TEXT, "a\f" * 20_000)
+    assert all("page" not in each.locator for each in chunk(many, TOKENIZER, max_tokens=100, overlap=0))

@@ -15,6 +15,7 @@ import odfdo
 import pptx
 import pytest
 import xlsxwriter
+from docx.oxml import parse_xml
 
 from pgneural import load
 from pgneural.load import extraction
@@ -254,3 +255,79 @@ def test_what_a_file_says_about_itself_can_be_stored(tmp_path: Path) -> None:
     assert isinstance(record, Record)
     assert "\0" not in json.dumps(dict(record.metadata))
     assert not isinstance(load.check(record), BadRecord)
+
+
+def test_word_documents_lose_nothing(tmp_path: Path) -> None:
+    document, file = docx.Document(), io.BytesIO()
+    paragraph = document.add_paragraph("kept ")
+    namespace = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    for inner in (
+        "<w:ins {}><w:r><w:t>inserted </w:t></w:r></w:ins>",
+        "<w:del {}><w:r><w:delText>deleted </w:delText></w:r></w:del>",
+        "<w:sdt {}><w:sdtContent><w:r><w:t>controlled</w:t></w:r></w:sdtContent></w:sdt>",
+    ):
+        paragraph._p.append(parse_xml(inner.format(namespace)))
+    block = "<w:sdt {}><w:sdtContent><w:p><w:r><w:t>cover</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+    document.element.body.insert(0, parse_xml(block.format(namespace)))
+    table = document.add_table(1, 3)
+    for at, text in enumerate("557"):
+        table.cell(0, at).text = text
+    table.cell(0, 2).add_table(1, 1).cell(0, 0).text = "nested"
+    document.save(file)
+    record = read(tmp_path / "a.docx", file.getvalue())
+    assert isinstance(record, Record)
+    assert record.content == "cover\n\nkept inserted controlled\n\n5 | 5 | 7 nested"
+
+
+def rewritten(content: bytes, **files: bytes) -> bytes:
+    """Return an archive with other or further files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in {*old.namelist(), *files}:
+            new.writestr(name, files[name] if name in files else old.read(name))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("chapter", "text"),
+    [
+        (b"<html><body><div>One<p>two</p></div><table><tr><td>a</td><td>b</td></tr></table></body></html>",
+         "One\n\ntwo\n\na\n\nb"),
+        ("<?xml version='1.0' encoding='iso-8859-1'?><html><body>Größe</body></html>".encode("latin-1"), "Größe"),
+        ("<html><body>Größe</body></html>".encode("utf-16"), "Größe"),
+        (b"<html><body><p>a&nbsp;b<br>c</p></body></html>", "a b\n\nc"),
+        (b"", ""),
+    ],
+)  # fmt: skip
+def test_chapters_however_they_are_written(tmp_path: Path, chapter: bytes, text: str) -> None:
+    fonts = b"<encryption><EncryptedData><CipherReference URI='OEBPS/font.otf'/></EncryptedData></encryption>"
+    record = read(
+        tmp_path / "a.epub", rewritten(book(), **{"OEBPS/a.xhtml": chapter, "META-INF/encryption.xml": fonts})
+    )
+    assert isinstance(record, Record), record
+    assert record.content == f"{text}\fThe second tale."
+    locked = fonts.replace(b"font.otf", b"a.xhtml")
+    refused = read(tmp_path / "b.epub", rewritten(book(), **{"META-INF/encryption.xml": locked}))
+    assert "it is protected against copying" in str(refused)
+
+
+def test_mails_as_programs_write_them(tmp_path: Path) -> None:
+    message = EmailMessage()
+    message["Subject"] = "Plan"
+    message.set_content("first")
+    message.make_mixed()
+    for part in ("second", "third"):
+        more = EmailMessage()
+        more.set_content(part)
+        message.attach(more)
+    inner = EmailMessage()
+    inner["Subject"] = "Inner"
+    inner.set_content("forwarded")
+    message.add_attachment(inner)
+    record = read(tmp_path / "a.eml", message.as_bytes())
+    assert isinstance(record, Record), record
+    assert record.content.split() == ["first", "second", "third", "Inner", "forwarded"]
+    for header in (b"Date: Mon, 1 Jan 99999999999999999999 10:00:00 +0000", b"From: =?utf-16?b?2ADYAA==?=", b"To: <"):
+        record = read(tmp_path / "b.eml", header + b"\nSubject: only a subject\n\n")
+        assert isinstance(record, Record), record
+        assert (record.title, record.content) == ("only a subject", "only a subject")

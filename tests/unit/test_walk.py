@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -224,3 +226,34 @@ def test_a_strange_gitignore_stops_nothing(tmp_path: Path) -> None:
     assert len(records) == 7
     with pytest.raises(UnreadableInput, match=r"'!' is no pattern of \.gitignore; write one like \*\.md"):
         load.Selection(exclude=["!"])
+
+
+def test_rules_that_are_too_much_are_passed_over(tmp_path: Path) -> None:
+    rules = ["*a*a*a*a*a*a*a*a*a*a*b", "[z-a]", "x" * 100_000, "*.log"]
+    (tmp_path / ".gitignore").write_text("\n".join([*rules, *(f"n{n}" for n in range(50_000))]))
+    (tmp_path / ("a" * 60 + ".txt")).write_text("text")
+    (tmp_path / "b.log").write_text("text")
+    started = time.monotonic()
+    assert len(found(load.read([tmp_path]), tmp_path)) == 1
+    assert time.monotonic() - started < 10
+    with pytest.raises(UnreadableInput, match="is no pattern"):
+        load.Selection(include=["[z-a]"])
+
+
+def test_rules_hold_for_patterns_and_from_the_whole_repository(tmp_path: Path) -> None:
+    for name in (".git/config", "src/a.txt", "src/build/o.txt", "src/a.key", "build/p.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / ".gitignore").write_text("build/\n*.key\n")
+    for path in (tmp_path / "src", tmp_path / "src" / "**", tmp_path / "src" / "*"):
+        assert found(load.read([path]), tmp_path) == ["src/a.txt"], path
+    assert found(load.read([tmp_path / "build"]), tmp_path) == ["build/p.txt"]  # it is named
+    excluding = load.Selection(exclude=["*.txt"], ignored=True)
+    assert found(load.read([tmp_path / "src" / "*"], selection=excluding), tmp_path) == ["src/a.key"]
+
+
+def test_files_that_nobody_can_look_into_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "x.dat.gz").write_bytes(gzip.compress(b"text")[:10] + b"\xff" * 50)
+    (tmp_path / "a.txt").write_text("text")
+    os.utime(tmp_path / "a.txt", (0, 10**12))
+    assert found(load.read([tmp_path]), tmp_path) == ["a.txt"]
