@@ -331,3 +331,12 @@ def test_mails_as_programs_write_them(tmp_path: Path) -> None:
         record = read(tmp_path / "b.eml", header + b"\nSubject: only a subject\n\n")
         assert isinstance(record, Record), record
         assert (record.title, record.content) == ("only a subject", "only a subject")
+
+
+def test_a_broken_date_loses_itself_alone(tmp_path: Path) -> None:
+    record = read(tmp_path / "a.ics", calendar() + calendar().replace(b"DTSTART:20240102T090000Z", b"DTSTART:soon"))
+    assert isinstance(record, Record), record
+    assert record.content.split("\n\n") == [
+        "Talk about foxes\n2024-01-02 09:00:00+00:00\nRoom 7",
+        "Talk about foxes\nRoom 7",
+    ]

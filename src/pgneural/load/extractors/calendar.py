@@ -19,9 +19,12 @@ def extract(data: bytes) -> dict[str, Any]:
 
 
 def _entry(part: Any) -> str:
-    return "\n".join(_value(part[name]) for name in FIELDS if name in part)
+    return "\n".join(filter(None, (_value(part[name]) for name in FIELDS if name in part)))
 
 
 def _value(value: Any) -> str:
-    moment: Any = getattr(value, "dt", value)
+    try:
+        moment: Any = getattr(value, "dt", value)
+    except Exception:  # a broken date is no reason to lose the rest
+        return ""
     return str(moment.isoformat(sep=" ") if hasattr(moment, "hour") else moment)
