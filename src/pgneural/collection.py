@@ -109,7 +109,8 @@ class Collection:
         Args:
             items: Paths, records, mappings with the fields of a JSONL record, `Document` rows; one or many.
             bad_records: ``skip``, or ``refuse`` to raise after the good ones are stored.
-            prune: Delete documents that came from these paths and whose files, or records in a file, are gone.
+            prune: Delete documents that came from these paths and whose files, or records in a file, are gone, or are
+                hidden or ignored by now.
             follow_links: Read also what symbolic links in folders lead to.
             selection: What of folders is read: hidden files, what ``.gitignore`` names, patterns. By default neither
                 hidden files nor what is ignored.

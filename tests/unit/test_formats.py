@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -340,3 +341,14 @@ def test_a_broken_date_loses_itself_alone(tmp_path: Path) -> None:
         "Talk about foxes\n2024-01-02 09:00:00+00:00\nRoom 7",
         "Talk about foxes\nRoom 7",
     ]
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.pptx", "a.odt"])
+def test_a_broken_description_loses_itself_alone(tmp_path: Path, name: str) -> None:
+    make, _, text = FILES[name]
+    described = {"a.odt": "meta.xml"}.get(name, "docProps/core.xml")
+    with zipfile.ZipFile(io.BytesIO(make())) as archive:
+        written = archive.read(described)
+    record = read(tmp_path / name, rewritten(make(), **{described: re.sub(rb"\d{4}-\d\d-\d\dT", b"soon-", written)}))
+    assert isinstance(record, Record), record
+    assert (record.content, "created" in record.metadata) == (text, False)

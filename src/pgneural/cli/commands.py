@@ -234,8 +234,8 @@ def index(
     The command reads whatever has a text: PDF, office documents, mails, books, notebooks, HTML, Markdown, source code
     and plain text, CSV and JSONL (BEIR's corpus.jsonl, too), also compressed as .gz. Run it again to bring the
     collection up to date: it encodes only what has changed. It skips and counts hidden files, files that a .gitignore
-    names, symbolic links in folders, pipes and devices. With --prune, it deletes the documents of files that are gone,
-    and the records that are gone from a CSV or JSONL file. Documents from other paths stay.
+    names, symbolic links in folders, pipes and devices. With --prune, it deletes the documents of files that are gone
+    or skipped by now, and the records that are gone from a CSV or JSONL file. Documents from other paths stay.
     """
     fields = load.Fields(id_field, title_field, text_field)
     selection = load.Selection(hidden, no_ignore, include, exclude)

@@ -72,9 +72,9 @@ class Reading(Iterator[Record | BadRecord]):
             yield from reader(file, "stdin", self._fields, str(Path("stdin").absolute()))
         else:
             found, repeats = False, self._walk.repeats
-            for file_path in self._files(path):
+            for file_path, kind in self._files(path):
                 found = True
-                yield from self._of_file(file_path)
+                yield from self._of_file(file_path, kind)
             if not found and self._walk.repeats == repeats:
                 told = "".join(f"; {number:,} {reason}" for reason, number in self.left_out.counts.items())
                 raise UnreadableInput(_nothing(path) + told)
@@ -106,18 +106,20 @@ class Reading(Iterator[Record | BadRecord]):
         for path in paths:
             yield from self.of(path)
 
-    def _files(self, path: str) -> Iterator[Path]:
+    def _files(self, path: str) -> Iterator[tuple[Path, str]]:
+        """Yield the files that a path stands for, each with its format."""
         if os.path.isdir(path):
             self._root(normal(path), None)
             found = self._walk.folder(str(Path(path)))
         elif os.path.exists(path):
             self._root(normal(path), path)
-            if not self._format and not format_of(Path(path)) and os.path.isfile(path):
+            kind = self._format or format_of(Path(path))
+            if not kind and os.path.isfile(path):
                 raise UnreadableInput(
                     f"{path}: no reader for {Path(path).suffix or 'a name without a suffix'}, and it is no text; "
                     f"known are {', '.join(FORMATS)}: say --format if it is one of them"
                 )
-            yield from self._walk.file(str(Path(path)))
+            yield from ((file, kind or "text") for file in self._walk.file(str(Path(path))))
             return
         else:
             pattern = normal(path)
@@ -125,8 +127,8 @@ class Reading(Iterator[Record | BadRecord]):
             self.bases.append(re.split(r"[*?\[]", pattern)[0])
             found = self._walk.pattern(path)
         for file in found:
-            if self._format or format_of(file):
-                yield file
+            if kind := self._format or format_of(file):
+                yield file, kind
             else:
                 self.left_out.add(f"{UNKNOWN_KIND} ({shown(file.suffix.lower()) or 'no suffix'})", file)
 
@@ -135,8 +137,7 @@ class Reading(Iterator[Record | BadRecord]):
         self.bases.append(root)
         self.roots.append((lambda path: path == root) if file else lambda path: path.startswith(below))
 
-    def _of_file(self, path: Path) -> Iterator[Record | BadRecord]:
-        kind = self._format or format_of(path) or "text"
+    def _of_file(self, path: Path, kind: str) -> Iterator[Record | BadRecord]:
         name, full = shown(path), normal(path)
         whole = True
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import told
+
 FIELDS = ("SUMMARY", "DTSTART", "DTEND", "LOCATION", "ORGANIZER", "DESCRIPTION")
 COMPONENTS = ("VEVENT", "VTODO", "VJOURNAL")
 
@@ -23,8 +25,7 @@ def _entry(part: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    try:
-        moment: Any = getattr(value, "dt", value)
-    except Exception:  # a broken date is no reason to lose the rest
+    moment = told(lambda: getattr(value, "dt", value))
+    if moment is None:
         return ""
     return str(moment.isoformat(sep=" ") if hasattr(moment, "hour") else moment)

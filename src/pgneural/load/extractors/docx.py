@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from . import day_told, told
 
 SKIPPED = frozenset({"delText", "instrText", "Fallback"})
 """What was deleted, the codes of fields, and the second form of a drawing."""
@@ -20,10 +21,9 @@ def extract(data: bytes) -> dict[str, Any]:
     styles = {style.style_id: style.name or "" for style in document.styles}
     blocks = list(filter(None, _blocks(document.element.body, styles)))
     first = next((block.lstrip("# ") for block in blocks if block.startswith("#")), "")
-    about, metadata = document.core_properties, dict[str, Any]()
-    with contextlib.suppress(Exception):  # a broken part is no reason to lose the text
-        metadata = {"author": about.author, "created": about.created and about.created.date().isoformat()}
-    return {"title": about.title or first, "text": "\n\n".join(blocks), "metadata": metadata}
+    about = told(lambda: document.core_properties)
+    metadata = {"author": told(lambda: about.author), "created": day_told(lambda: about.created)}
+    return {"title": told(lambda: about.title) or first, "text": "\n\n".join(blocks), "metadata": metadata}
 
 
 def _name(element: Any) -> str:

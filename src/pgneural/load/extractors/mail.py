@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from . import told
 from .html import without_tags
 
 
@@ -16,23 +16,16 @@ def extract(data: bytes) -> dict[str, Any]:
     message = message_from_bytes(data, policy=policy.default)
     if not message.keys():
         return {"refused": "it is no mail: it has no headers; give it the suffix of what it is"}
-    subject = _told(lambda: str(message.get("Subject") or "")) or ""
+    subject = told(lambda: str(message.get("Subject") or "")) or ""
     metadata = {
-        "from": _told(lambda: str(message.get("From") or "")),
-        "to": _told(lambda: str(message.get("To") or "")),
-        "date": _told(lambda: parsedate_to_datetime(str(message["Date"])).isoformat()),
+        "from": told(lambda: str(message.get("From") or "")),
+        "to": told(lambda: str(message.get("To") or "")),
+        "date": told(lambda: parsedate_to_datetime(str(message["Date"])).isoformat()),
     }
-    names = [name for part in message.walk() if (name := _told(part.get_filename))]
+    names = [name for part in message.walk() if (name := told(part.get_filename))]
     attached = [f"Attachments: {', '.join(names)}"] if names else []
     text = "\n\n".join(filter(str.strip, [*_texts(message), *attached]))
     return {"title": subject, "text": text or subject, "metadata": metadata}
-
-
-def _told(read: Callable[[], Any]) -> Any:
-    """Return what a header says, None where it is broken: the text is more than that."""
-    with contextlib.suppress(Exception):
-        return read()
-    return None
 
 
 def _texts(part: Any) -> Iterator[str]:
@@ -42,10 +35,10 @@ def _texts(part: Any) -> Iterator[str]:
         yield from [] if body is None else [_text(body)]
     elif part.is_multipart():
         if part.get_content_type() == "message/rfc822":
-            yield _told(lambda: str(part.get_payload(0).get("Subject") or "")) or ""
+            yield told(lambda: str(part.get_payload(0).get("Subject") or "")) or ""
         for inner in part.get_payload():
             yield from _texts(inner)
-    elif part.get_content_maintype() == "text" and not _told(part.is_attachment) and not _told(part.get_filename):
+    elif part.get_content_maintype() == "text" and not told(part.is_attachment) and not told(part.get_filename):
         yield _text(part)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from typing import Any
+
+from . import day_told, told
 
 
 def extract(data: bytes) -> dict[str, Any]:
@@ -12,16 +13,13 @@ def extract(data: bytes) -> dict[str, Any]:
     import odfdo
 
     document = odfdo.Document(io.BytesIO(data))
-    body, about = document.body, document.meta
+    body, about = document.body, told(lambda: document.meta)
     slides = body.get_elements("//draw:page")
     parts = ["\n\n".join(_blocks(part)) for part in slides or [body]]
-    metadata = dict[str, Any]()
-    with contextlib.suppress(Exception):  # a broken date is no reason to lose the text
-        created = about.creation_date
-        metadata = {"author": about.creator, "created": created and created.date().isoformat()}
+    metadata = {"author": told(lambda: about.creator), "created": day_told(lambda: about.creation_date)}
     if slides:
         metadata["pages"] = len(slides)
-    return {"title": about.title or "", "text": "\f".join(parts), "metadata": metadata}
+    return {"title": told(lambda: about.title) or "", "text": "\f".join(parts), "metadata": metadata}
 
 
 def _blocks(part: Any) -> list[str]:

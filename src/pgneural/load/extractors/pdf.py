@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import re
 from typing import Any
+
+from . import told
 
 PAGES = 10_000
 """The most pages of a file: some twenty books."""
@@ -35,9 +37,11 @@ def _document(document: Any) -> dict[str, Any]:
     pages = [_page(document, at) for at in range(len(document))]
     if not any(page.strip() for page in pages):
         return {"refused": f"none of its {len(pages)} pages has a text: they are pictures; run OCR on the file first"}
-    about = {name: _told(document, name) for name in ("Title", "Author", "CreationDate")}
-    metadata = {"author": about["Author"], "created": _day(about["CreationDate"]), "pages": len(pages)}
-    return {"title": about["Title"], "text": "\f".join(pages), "metadata": metadata}
+    title, author, created = (
+        told(functools.partial(document.get_metadata_value, name)) or "" for name in ("Title", "Author", "CreationDate")
+    )
+    metadata = {"author": author, "created": _day(created), "pages": len(pages)}
+    return {"title": title, "text": "\f".join(pages), "metadata": metadata}
 
 
 def _page(document: Any, at: int) -> str:
@@ -48,13 +52,6 @@ def _page(document: Any, at: int) -> str:
     except pypdfium2.PdfiumError:  # a broken page among good ones
         return ""
     return _HYPHEN.sub("", text).replace("\r\n", "\n").replace("\f", "\n")
-
-
-def _told(document: Any, name: str) -> str:
-    """Return what the file says about itself, nothing where that is broken."""
-    with contextlib.suppress(Exception):
-        return str(document.get_metadata_value(name))
-    return ""
 
 
 def _day(date: str) -> str | None:

@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from . import day_told, told
+
 
 def extract(data: bytes) -> dict[str, Any]:
     """Return title, text with a form feed between slides, and who made it when."""
@@ -13,13 +15,10 @@ def extract(data: bytes) -> dict[str, Any]:
 
     presentation = pptx.Presentation(io.BytesIO(data))
     slides = ["\n\n".join(filter(None, _slide(slide))) for slide in presentation.slides]
-    about = presentation.core_properties
-    metadata = {
-        "author": about.author,
-        "created": about.created and about.created.date().isoformat(),
-        "pages": len(slides),
-    }
-    return {"title": about.title or _first_title(presentation.slides), "text": "\f".join(slides), "metadata": metadata}
+    about = told(lambda: presentation.core_properties)
+    metadata = {"author": told(lambda: about.author), "created": day_told(lambda: about.created), "pages": len(slides)}
+    title = told(lambda: about.title) or _first_title(presentation.slides)
+    return {"title": title, "text": "\f".join(slides), "metadata": metadata}
 
 
 def _slide(slide: Any) -> Iterator[str]:

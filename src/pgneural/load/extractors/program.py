@@ -63,7 +63,9 @@ def _know_extractors() -> None:
         "extractors", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     assert spec is not None
+    assert spec.loader is not None
     sys.modules["extractors"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["extractors"])
 
 
 def answer_to(kind: str, data: bytes) -> dict[str, Any]:
