@@ -119,13 +119,15 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH said AS (
-        SELECT pg_catalog.format('coalesce(r.title::text, '''')') AS title, pg_catalog.format('coalesce(r.content::text, '''')') AS content,
-               CASE WHEN s.source = 'neural.documents' THEN s.revision || ' ' ELSE '' END || s.max_tokens || ' ' || s.overlap AS how
+        SELECT 'coalesce(r.title::text, '''')' AS title, 'coalesce(r.content::text, '''')' AS content,
+               -- read by the statement that reads the chunks: a worker may store the revision and all chunks meanwhile
+               pg_catalog.format('(SELECT %se.max_tokens || '' '' || e.overlap FROM neural.spaces e WHERE e.id = %s)',
+                                 CASE WHEN s.source = 'neural.documents' THEN 'e.revision || '' '' || ' ELSE '' END, s.id) AS how
     )
     SELECT pg_catalog.format(  -- as pgneural.types.fingerprint; a row without text has no chunks
         'CASE WHEN btrim(%1$s || %2$s, %5$L) <> '''' THEN
-              substring(sha256(pg_catalog.convert_to(pg_catalog.format(''[%%s, %%s, %4$s%%s]'', octet_length(%1$s), octet_length(%2$s), octet_length(%3$L))
-                                          || %1$s || %2$s || %3$L, ''UTF8'')) FROM 1 FOR 16) END',
+              substring(sha256(pg_catalog.convert_to(pg_catalog.format(''[%%s, %%s, %4$s%%s]'', octet_length(%1$s), octet_length(%2$s), octet_length(%3$s))
+                                          || %1$s || %2$s || %3$s, ''UTF8'')) FROM 1 FOR 16) END',
         title, content, how, CASE WHEN s.source = 'neural.documents' THEN '0, ' ELSE '' END,
         E' \t\n\r\f\v\x1c\x1d\x1e\x1f\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000')
       FROM said

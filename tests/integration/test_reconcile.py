@@ -445,3 +445,15 @@ def test_many_sessions_make_switch_and_drop_spaces_at_once(notes: Execute, db: D
         thread.join()
     assert failed == []
     assert notes("SELECT count(*) FROM neural.spaces WHERE state = 'serving'") == [(1,)]
+
+
+def test_the_revision_that_a_worker_stores_meanwhile_makes_no_row_differ(db: Database, execute: Execute) -> None:
+    """What compares has read the catalog's row before, so its expression reads how rows are cut with their chunks."""
+    notes = db.collection("notes", encoder="hash")
+    notes.index([{"id": "a", "text": "an owl"}])
+    ((hashed, tables),) = execute(
+        'SELECT neural.source_hash(jsonb_populate_record(e, \'{"revision": "", "max_tokens": 1}\')), t.chunks'
+        f" FROM neural.spaces e, neural.space_tables(e.id) t WHERE e.id = {notes.space.id}"
+    )
+    same = f"SELECT {hashed} = c.source_hash FROM (SELECT '' AS title, 'an owl' AS content) r, {tables} c"
+    assert execute(same) == [(True,)]
