@@ -180,6 +180,8 @@ AS $$
 DECLARE
     s neural.spaces;
     waiting bigint;
+    chunks regclass;
+    indexable boolean;
 BEGIN
     SELECT * INTO STRICT s FROM neural.spaces WHERE id = space;
     waiting := (SELECT count(*) FROM (SELECT FROM neural.pending WHERE space_id = space LIMIT 1000000) p)
@@ -189,10 +191,15 @@ BEGIN
     ELSIF EXISTS (SELECT FROM neural.failed WHERE space_id = space) THEN
         RETURN format('%s rows of space %s failed', (SELECT count(*) FROM neural.failed WHERE space_id = space), s.name);
     ELSIF neural.index_definition(space) IS NOT NULL
-          AND neural.row_count((SELECT k.chunks FROM neural.space_tables(space) k)::regclass) >= 2000 /* = indexes.WORTH_INDEXING */
           AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indisvalid AND i.indexrelid =
                   to_regclass(format('%I.%I', (parse_ident(s.source))[1], s.chunk_table || '_embedding_idx'))) THEN
-        RETURN format('space %s has no vector index yet', s.name);
+        chunks := (SELECT to_regclass(k.chunks) FROM neural.space_tables(space) k);
+        IF has_table_privilege(chunks, 'SELECT') THEN  -- who may not read it may not switch to it
+            EXECUTE format('SELECT count(*) >= 2000 /* = indexes.WORTH_INDEXING */ FROM (SELECT FROM %s LIMIT 2000) c', chunks) INTO indexable;
+        END IF;
+        IF indexable THEN
+            RETURN format('space %s has no vector index yet', s.name);
+        END IF;
     END IF;
     RETURN NULL;
 END

@@ -20,9 +20,9 @@ from pgneural.evaluation import measured
 from pgneural.judgements import Qrels, Queries, read_qrels, read_queries
 from pgneural.store import spaces
 from pgneural.store.engine import translated
+from pgneural.store.monitoring import statuses
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space_tables import SpaceTables
-from pgneural.store.spaces import SearchName
 from pgneural.table import TableSearch, table_search
 from pgneural.types import Mode
 
@@ -79,7 +79,7 @@ class Comparison:
 
 def compare(
     engine: sa.Engine,
-    search: SearchName,
+    search: Space,
     name: str,
     queries: str | Path | Queries | None = None,
     qrels: str | Path | Qrels | None = None,
@@ -106,20 +106,20 @@ def compare(
     """
     with translated(), engine.begin() as connection:
         every = spaces.spaces_of(connection, search)
-        found = {info.name: info for info in spaces.described(connection, search)}
+        sizes = {status.name: status.bytes for status in statuses(connection, search)}
         other, serving = spaces.require(connection, search, name), every[0]
         if other.id == serving.id:
-            raise InvalidSpace(f"space {name} of {search} serves; compare another with it")
+            raise InvalidSpace(f"space {name} of {search.search} serves; compare another with it")
         texts = _queries(connection, every[0], queries)
     judged = read_qrels(qrels) if isinstance(qrels, (str, Path)) else qrels
     if not texts:
-        raise InvalidSpace(f"{search} has no rows to ask for; give queries")
+        raise InvalidSpace(f"{search.search} has no rows to ask for; give queries")
     runs = [_SpaceRun(engine, space, mode, k) for space in (serving, other)]
     for run in runs:
         run.ask(texts)
     overlap = float(np.mean([_overlap(*({*run.keys[id_][:k]} for run in runs)) for id_ in texts]))
-    results = [run.result(found[run.space.name].bytes, judged) for run in runs]
-    return Comparison(str(search), len(texts), k, overlap, (results[0], results[1]))
+    results = [run.result(sizes[run.space.name], judged) for run in runs]
+    return Comparison(search.search, len(texts), k, overlap, (results[0], results[1]))
 
 
 def _queries(connection: sa.Connection, space: Space, queries: str | Path | Queries | None) -> Queries:

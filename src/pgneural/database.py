@@ -18,12 +18,12 @@ from pgneural.encoders.permitted import permit
 from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.extra_vectors import encoder_of as extra_encoder
 from pgneural.opening import (
+    definition_of,
     encoder_of,
     encoder_of_space,
     require_same_encoder,
     require_same_keeping,
     require_same_wording,
-    usual_chunking,
 )
 from pgneural.store import catalog, queue, spaces
 from pgneural.store.embedded import EmbeddedServer
@@ -39,7 +39,6 @@ from pgneural.store.indexes import build, one_builder
 from pgneural.store.monitoring import SpaceStatus, WorkerStatus, statuses, workers
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, extra_spaces
-from pgneural.store.spaces import SearchName, SpaceInfo
 from pgneural.store.vectors import Storage, VectorIndex
 from pgneural.table import TableSearch, table_search
 from pgneural.types import Distance, Encoder, ExtraEncoder, Mode
@@ -177,22 +176,23 @@ class Database:
             space = catalog.find_space(connection, name)
         if space is None:
             loaded = encoder_of(encoder or encoders.DEFAULT, options)
-            identity = {name: options[name] for name in encoders.IDENTITY if name in options}
+            definition = definition_of(
+                name,
+                loaded,
+                options,
+                language="english" if language is None else language,
+                title_boost=1.0 if title_boost is None else title_boost,
+                language_by=language_by,
+                storage=storage,
+                index=index,
+            )
             with translated(), self.engine.begin() as connection:
-                boost = 1.0 if title_boost is None else title_boost
-                wording = catalog.Wording(language or "english", boost, language_by)
-                keeping = catalog.Keeping(storage, index)
-                space = catalog.create_collection(
-                    connection, name, loaded, usual_chunking(loaded), identity, wording, keeping
-                )
+                space = catalog.create_collection(connection, definition, loaded.revision)
             encoder = loaded
         else:
             require_same_keeping(space, storage, index)
         require_same_encoder(space, encoder, options)
-        boost = space.title_boost if title_boost is None else title_boost
-        require_same_wording(
-            space, catalog.Wording(language or space.language, boost, language_by or space.language_by)
-        )
+        require_same_wording(space, language, title_boost, language_by)
         extra = {"sparse": sparse, "tokens": late}
         self._add_extra(space, extra)
         return self._opened(space, encoder, options, extra)
@@ -227,8 +227,7 @@ class Database:
                 found = spaces.named(connection, name)
                 if found.source == DOCUMENTS.fullname:
                     raise UnknownSpace(f"{name!r} is a collection and not the search of a table; see existing()")
-                space = spaces.spaces_of(connection, found)[0]
-            return table_search(self.engine, space)
+            return table_search(self.engine, found)
 
     def find(self, name: str) -> Collection | TableSearch[Any]:
         """Return a collection, or the search of a table, that must exist.
@@ -244,7 +243,7 @@ class Database:
                 return self.table(name)
         return self.existing(name)
 
-    def spaces(self, search: str) -> list[SpaceInfo]:
+    def spaces(self, search: str) -> list[SpaceStatus]:
         """Return the spaces of a search, the one that serves first.
 
         Args:
@@ -254,7 +253,7 @@ class Database:
             UnknownSpace: There is no such search.
         """
         with translated(), self.engine.begin() as connection:
-            return spaces.described(connection, spaces.named(connection, search))
+            return statuses(connection, spaces.named(connection, search))
 
     def create_space(
         self,
@@ -387,7 +386,7 @@ class Database:
         """Drop the extra vectors of a search, of one kind; errors are those of `add_vectors`."""
         spaces.drop_vectors(self.engine, self._search(search), kind)
 
-    def _search(self, search: str) -> SearchName:
+    def _search(self, search: str) -> Space:
         with translated(), self.engine.begin() as connection:
             migrate.require_current(connection)
             return spaces.named(connection, search)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pgneural.store.monitoring import SpaceStatus, statuses
 from pgneural.worker import Worker
 
-LABELS = ("source", "attribute", "space", "state")
+LABELS = {"source": "source", "attribute": "attribute", "space": "name", "state": "state"}
 
 GAUGES = {
     "pending": "Rows that changed and are not encoded yet",
@@ -53,7 +53,7 @@ class Figures(Collector):
         else:
             yield GaugeMetricFamily("pgneural_up", "Whether the database can be reached", value=1)
         for name, description in GAUGES.items():
-            family = GaugeMetricFamily(f"pgneural_{name}", description, labels=LABELS)
+            family = GaugeMetricFamily(f"pgneural_{name}", description, labels=list(LABELS))
             for status in found:
                 family.add_metric(_labels(status), getattr(status, name) or 0)
             yield family
@@ -62,7 +62,7 @@ class Figures(Collector):
     def _counters(self) -> Iterator[Metric]:
         totals = self._worker.totals
         for name, description in COUNTERS.items():
-            family = CounterMetricFamily(f"pgneural_worker_{name}", description, labels=LABELS)
+            family = CounterMetricFamily(f"pgneural_worker_{name}", description, labels=list(LABELS))
             for space, total in totals.items():
                 if space in self._known:
                     family.add_metric(_labels(self._known[space]), getattr(total, name))
@@ -70,7 +70,7 @@ class Figures(Collector):
 
 
 def _labels(status: SpaceStatus) -> list[str]:
-    return [str(getattr(status, label)) for label in LABELS]
+    return [str(getattr(status, name)) for name in LABELS.values()]
 
 
 def serve(worker: Worker, port: int, address: str = "127.0.0.1") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from pgneural.chunk import CHUNK_TOKENS, OVERLAP_SHARE
 from pgneural.encoders.permitted import permit, permitted_options
 from pgneural.errors import EncoderMismatch, InvalidIndex, UnknownLanguage
 from pgneural.store import catalog
-from pgneural.store.schema import Space
-from pgneural.store.vectors import Storage, VectorIndex
-from pgneural.types import Encoder
+from pgneural.store.definition import SearchDefinition
+from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.vectors import Storage, VectorIndex, chosen, reason, required_storage
+from pgneural.types import Encoder, Sync
 
 
 def encoder_of(encoder: str | Path | Encoder, options: dict[str, Any]) -> Encoder:
@@ -31,10 +33,49 @@ def encoder_of_space(space: Space, encoder: str | Path | Encoder | None, options
     return encoders.get(space.encoder, **permitted_options(space.encoder, space.options), **options)
 
 
-def usual_chunking(encoder: Encoder) -> catalog.Chunking:
-    """Return how documents are cut for an encoder."""
+def definition_of(
+    name: str,
+    encoder: Encoder,
+    options: Mapping[str, Any],
+    *,
+    language: str = "english",
+    title_boost: float = 1.0,
+    language_by: str | None = None,
+    storage: Storage | str | None = None,
+    index: VectorIndex | None = None,
+) -> SearchDefinition:
+    """Return the search that a new collection is; the arguments are those of `Database.collection`.
+
+    Raises:
+        InvalidIndex: pgvector does not store or index these vectors in this way.
+        InvalidQuery: The language is no name, or the title boost no number that will do.
+    """
+    catalog.require_wording(language, title_boost)
     tokens = min(encoder.max_tokens or CHUNK_TOKENS, CHUNK_TOKENS)
-    return catalog.Chunking(tokens, tokens // OVERLAP_SHARE)
+    stored = required_storage(encoder.distance, encoder.dimensions, storage)
+    if index is None and (unusual := reason(stored, encoder.dimensions)):
+        warnings.warn(unusual, stacklevel=3)
+    definition = SearchDefinition(
+        source=DOCUMENTS.name,
+        schema=DOCUMENTS.schema,
+        attribute=name,
+        key=tuple(DOCUMENTS.primary_key),
+        reads=None,
+        encoder=encoder.name,
+        dimensions=encoder.dimensions,
+        options={name: options[name] for name in encoders.IDENTITY if name in options},
+        distance=encoder.distance,
+        storage=stored,
+        index=index or chosen(stored, encoder.distance, encoder.dimensions),
+        max_tokens=tokens,
+        overlap=tokens // OVERLAP_SHARE,
+        language=language,
+        title_boost=title_boost,
+        language_by=language_by,
+        sync=Sync.MANUAL,
+    )
+    definition.indexed.check()
+    return definition
 
 
 def require_same_encoder(space: Space, encoder: str | Path | Encoder | None, options: Mapping[str, Any]) -> None:
@@ -71,20 +112,29 @@ def require_same_keeping(space: Space, storage: Storage | str | None, index: Vec
         raise InvalidIndex(f"collection {space.attribute!r} is indexed in another way; call its reindex")
 
 
-def require_same_wording(space: Space, wording: catalog.Wording) -> None:
-    """Refuse another reading of words than that of the collection.
+def require_same_wording(
+    space: Space, language: str | None, title_boost: float | None, language_by: str | None
+) -> None:
+    """Refuse another reading of words than that of the collection; what is None is not asked for.
 
     Raises:
+        InvalidQuery: The language is no name, or the title boost no number that will do.
         UnknownLanguage: It is another.
     """
-    has = catalog.Wording(space.language, space.title_boost, space.language_by)
-    if wording != has:
+    has = (space.language, space.title_boost, space.language_by)
+    wanted = (
+        space.language if language is None else language,
+        space.title_boost if title_boost is None else title_boost,
+        language_by or space.language_by,
+    )
+    catalog.require_wording(*wanted[:2])
+    if wanted != has:
         raise UnknownLanguage(
-            f"collection {space.attribute!r} reads words as {_in_words(has)}, not as {_in_words(wording)}; "
+            f"collection {space.attribute!r} reads words as {_in_words(*has)}, not as {_in_words(*wanted)}; "
             "index into a new collection"
         )
 
 
-def _in_words(wording: catalog.Wording) -> str:
-    by = f", language by {wording.language_by}" if wording.language_by else ""
-    return f"language {wording.language}, title boost {wording.title_boost:g}{by}"
+def _in_words(language: str, title_boost: float, language_by: str | None) -> str:
+    by = f", language by {language_by}" if language_by else ""
+    return f"language {language}, title boost {title_boost:g}{by}"

@@ -302,7 +302,7 @@ class Worker:
         except (SQLAlchemyError, psycopg.Error) as error:
             if sqlstate(error) not in BUSY:
                 raise
-            logger.info("the vector index of %s.%s waits for other transactions", space.source, space.attribute)
+            logger.info("the vector index of %s waits for other transactions", space.search)
             return 0
 
     def _reconcile(self) -> int:
@@ -344,7 +344,7 @@ class Worker:
 
     def _pause(self, space: Space, error: Exception) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        message = f"{space.source}.{space.attribute} is let be for now: {' '.join(str(cause).split())[:500]}"
+        message = f"{space.search} is let be for now: {' '.join(str(cause).split())[:500]}"
         with self._shared.lock:
             self._shared.paused[space.id] = time.monotonic() + PAUSE_SECONDS
             self._shared.problems[space.id] = message

@@ -24,7 +24,7 @@ from pgneural.store import queue
 from pgneural.store.definition import change_statements
 from pgneural.store.space import extra_spaces
 from pgneural.store.space_tables import SpaceTables
-from pgneural.store.spaces import SearchName, patiently, spaces_of
+from pgneural.store.spaces import named, patiently
 from pgneural.types import Mode
 from pgneural.worker import Worker
 from tests.fixtures.tables import Execute
@@ -363,7 +363,7 @@ def test_rows_that_are_claimed_after_vectors_were_added_get_them(
     db: Database, filled: list[str], tiny_sparse: Path, execute: Execute
 ) -> None:
     with db.engine.begin() as connection:
-        (space,) = spaces_of(connection, SearchName("public.notes", "search"))
+        space = named(connection, "public.notes.search")
         tables = SpaceTables.of(connection, space)  # as of before
         queue.collect(connection, space.id)
     db.add_vectors("notes.search", sparse=tiny_sparse)
@@ -432,6 +432,6 @@ def test_vectors_of_a_table_that_had_the_name_before_are_not_taken(
         " VALUES ('public.notes', 'notes'::regclass, 'search', 'notes_search', 'hash', '', 256, 'cosine', 512, 64, '-')"
     )
     with db.engine.begin() as connection:
-        (space,) = spaces_of(connection, SearchName("public.notes", "search"))
+        space = named(connection, "public.notes.search")
         assert extra_spaces(connection, space) == {}
     assert execute("SELECT neural.extra_tables(%s)", space.id) == []

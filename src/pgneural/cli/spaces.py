@@ -282,7 +282,8 @@ def _show(spaces: Any, as_json: bool) -> None:
     columns = ["space", "state", "encoder", "dimensions", "pending", "failed", "MB", "ready"]
     extra = any(space.extra for space in spaces)
     rows = [
-        [s.name, s.state, s.encoder, s.dimensions, s.pending, s.failed, f"{s.bytes / 1e6:.1f}", s.problem or "yes"]
+        [s.name, s.state, s.encoder, s.dimensions, s.pending, s.failed, f"{s.bytes / 1e6:.1f}"]
+        + [s.readiness_problem or "yes"]
         + ([", ".join(s.extra)] if extra else [])
         for s in spaces
     ]

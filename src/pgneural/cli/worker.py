@@ -96,7 +96,7 @@ def worker(
     if once and (running.problems or left):
         problems = [
             *running.problems,
-            *(f"{counted(s.failed, 'row', 'rows')} of {s.source}.{s.attribute} failed" for s in left),
+            *(f"{counted(s.failed, 'row', 'rows')} of {s.search} failed" for s in left),
         ]
         raise UnfinishedWork(f"{'; '.join(problems)}; neural.failed says why")
 
@@ -157,8 +157,8 @@ def status(target: Target, as_json: bool) -> None:
     columns = ("search", "space", "state", "encoder", "pending", "oldest", "failed", "rows/s", "encoded/s")
     rows = [
         (
-            s.attribute if s.source == "neural.documents" else f"{s.source}.{s.attribute}",
-            s.space,
+            s.search,
+            s.name,
             s.state,
             s.encoder,
             s.pending,
@@ -172,5 +172,5 @@ def status(target: Target, as_json: bool) -> None:
     output.print_table(columns, rows)
     for s in spaces:
         if s.problem:
-            output.say(f"{s.source}.{s.attribute}: {s.problem}")
+            output.say(f"{s.search}: {s.problem}")
     output.print_table(("worker", "seen"), [(each.id, f"{each.seconds_ago:.0f} s ago") for each in workers])

@@ -364,6 +364,6 @@ def _build_index(engine: sa.Engine, space: Space) -> None:
         if sqlstate(error) not in BUSY:
             raise
         warn(
-            f"the vector index of {space.source}.{space.attribute} is not built yet, because another transaction is "
+            f"the vector index of {space.search} is not built yet, because another transaction is "
             "open; a worker, the next sync() or pgneural space index builds it"
         )

@@ -328,14 +328,13 @@ def _unlike_their_sources(connection: sa.Connection) -> list[str]:
     """Tell which tables differ from what is kept of them; those that the role may not read are left out."""
     found = []
     for space in searches_of_all(connection):
-        name = f"{space.source}.{space.attribute}"
         differing = Differences(followed=follow(Within(connection), space.id, repair=False))
         readable = sa.text("SELECT coalesce(has_table_privilege(CAST(:relation AS regclass), 'SELECT'), false)")
         if not differing.followed and connection.scalar(readable, {"relation": space.relation}):
             differing = compare(Within(connection), space.id, repair=False)
         if differing.number:
             by_hand = f"neural.reconcile('{space.source}')"
-            found.append(f"{name}: {differing}; a worker mends that, or in psql: SELECT * FROM {by_hand}")  # noqa: S608
+            found.append(f"{space.search}: {differing}; a worker mends that, or in psql: SELECT * FROM {by_hand}")  # noqa: S608
     return found
 
 

@@ -7,7 +7,6 @@ encoder revision, one chunk table) and a view of its rows. Making one is explici
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +26,13 @@ from pgneural.errors import (
 )
 from pgneural.filter import expression
 from pgneural.store.contained import require_contained
+from pgneural.store.definition import SearchDefinition
 from pgneural.store.engine import execute_script, literal, quoted
 from pgneural.store.schema import DOCUMENTS, SCHEMA, Document, Space
 from pgneural.store.space import chunks_of, extra_spaces, read_spaces, terms_of
 from pgneural.store.tables import NAME_BYTES
-from pgneural.store.vectors import Indexed, Storage, VectorIndex, chosen, reason, required_storage
 from pgneural.store.visibility import follow_row_security
-from pgneural.types import Distance, Encoder, ExtraEncoder
+from pgneural.types import Encoder, ExtraEncoder
 
 COLLECTION_BYTES = NAME_BYTES - len(f"{DOCUMENTS.name}_")
 """The longest name of a collection, which is part of that of its chunk table."""
@@ -62,27 +61,15 @@ MAX_TITLE_BOOST = 1000
 """More would only drown the content, and at some point the sums overflow; `neural.guard_space` knows it, too."""
 
 
-@dataclass(frozen=True)
-class Wording:
-    """How the words of a space are read.
+def require_wording(language: object, title_boost: object) -> None:
+    """Refuse what is no name or no number, before it is part of a statement.
 
-    Attributes:
-        language: A text search configuration, one of ``pg_ts_config``; ``simple`` for no stemming.
-        title_boost: How often a word of the title counts, against one of the content.
-        language_by: An SQL expression over the source that gives the language of a row, as a configuration or an ISO
-            639-1 code; where it is NULL, `language` holds.
+    Raises:
+        InvalidQuery: It is neither, or the boost is out of bounds.
     """
-
-    language: str = "english"
-    title_boost: float = 1.0
-    language_by: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what is no name or no number, before it is part of a statement."""
-        if not isinstance(self.language, str):
-            raise InvalidQuery(f"language is {self.language!r}, expected the name of a text search configuration")
-        require_title_boost(self.title_boost)
-        object.__setattr__(self, "title_boost", float(self.title_boost))
+    if not isinstance(language, str):
+        raise InvalidQuery(f"language is {language!r}, expected the name of a text search configuration")
+    require_title_boost(title_boost)
 
 
 def require_title_boost(boost: object) -> None:
@@ -93,40 +80,6 @@ def require_title_boost(boost: object) -> None:
     """
     if not 0 <= number("title_boost", boost) <= MAX_TITLE_BOOST:
         raise InvalidQuery(f"title_boost is {boost}, expected 0 to {MAX_TITLE_BOOST}; 1 counts titles as the content")
-
-
-@dataclass(frozen=True)
-class Chunking:
-    """How the rows of a space are cut: both numbers count the encoder's tokens."""
-
-    max_tokens: int
-    overlap: int
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """How the vectors of a space are kept.
-
-    Attributes:
-        storage: The type of their column; by default as the distance demands.
-        index: How they are indexed; by default as `vectors.chosen` says.
-    """
-
-    storage: Storage | str | None = None
-    index: VectorIndex | None = None
-
-    def of(self, distance: Distance, dimensions: int) -> Indexed:
-        """Return what is kept of vectors of this kind.
-
-        Raises:
-            InvalidIndex: pgvector does not index these in this way.
-        """
-        storage = required_storage(distance, dimensions, self.storage)
-        if self.index is None and (unusual := reason(storage, dimensions)):
-            warnings.warn(unusual, stacklevel=2)
-        indexed = Indexed(self.index or chosen(storage, distance, dimensions), storage, distance, dimensions)
-        indexed.check()
-        return indexed
 
 
 def collections(connection: sa.Connection) -> list[CollectionStatus]:
@@ -164,61 +117,30 @@ def require_space(connection: sa.Connection, collection: str) -> Space:
     return space
 
 
-def create_collection(
-    connection: sa.Connection,
-    name: str,
-    encoder: Encoder,
-    chunking: Chunking,
-    options: Mapping[str, Any] | None = None,
-    wording: Wording | None = None,
-    keeping: Keeping | None = None,
-) -> Space:
-    """Make the collection, with its chunk table and its view; the caller commits.
+def create_collection(connection: sa.Connection, definition: SearchDefinition, revision: str) -> Space:
+    """Make a collection, with its chunk table and its view; the caller commits. One that is there is returned.
 
     Args:
         connection: In a transaction.
-        name: The collection's name.
-        encoder: What will make its vectors.
-        chunking: How its documents are cut.
-        options: What the encoder was made with and would be needed to make it again.
-        wording: How its words are read.
-        keeping: How its vectors are kept.
+        definition: Its search: `pgneural.opening.definition_of`.
+        revision: Of the encoder that will make its vectors.
 
     Raises:
-        InvalidIndex: pgvector does not index these vectors in this way.
         InvalidName: The name is empty, too long, not printable or already that of something else.
         UnknownLanguage: The server has no such text search configuration.
     """
+    name = definition.attribute
     require_printable(name)
     _lock(connection, name)
     if existing := find_space(connection, name):
         return existing
     _require_free(connection, name)
-    table = f"{DOCUMENTS.name}_{name}"
-    wording = wording or Wording()
-    _require_language(connection, wording.language)
-    if wording.language_by is not None:
-        _require_expression(connection, wording.language_by)
-    indexed = (keeping or Keeping()).of(encoder.distance, encoder.dimensions)
-    connection.execute(
-        insert(Space).values(
-            source=SOURCE,
-            attribute=name,
-            chunk_table=table,
-            encoder=encoder.name,
-            revision=encoder.revision,
-            options=dict(options or {}),
-            dimensions=encoder.dimensions,
-            distance=encoder.distance,
-            max_tokens=chunking.max_tokens,
-            overlap=chunking.overlap,
-            language=wording.language,
-            title_boost=wording.title_boost,
-            language_by=wording.language_by,
-            storage=indexed.storage,
-            vector_index=indexed.index.as_json(),
-        )
-    )
+    _require_language(connection, definition.language)
+    if definition.language_by is not None:
+        _require_expression(connection, definition.language_by)
+    index = definition.index.as_json()
+    values = {**definition.catalog(), "language_by": definition.language_by, "vector_index": index}
+    connection.execute(insert(Space).values(source=SOURCE, revision=revision, **values))
     space = require_space(connection, name)
     connection.execute(_MAKE_TABLES, {"space": space.id})
     _create_view(connection, name)

@@ -1,4 +1,4 @@
-"""A search of a table of the user's own, as a value, and the statements that make and drop it.
+"""A search as a value, and the statements that make and drop that of a table of the user's own.
 
 `MetaData.create_all` and the operations of a migration execute the same statements, and none of them reads the
 database, so that Alembic can print them as a script.
@@ -34,14 +34,14 @@ Statement = sa.Executable | sa.schema.ExecutableDDLElement
 
 @dataclass(frozen=True)
 class SearchDefinition:
-    """A search of a table: what it reads, how it encodes that, and how it keeps the vectors.
+    """A search of a table, or of the documents: what it reads, how it encodes that, and how it keeps the vectors.
 
     Attributes:
         source: The table.
         attribute: The name of the search.
         key: The table's primary key, as columns.
         reads: The SELECT of what is searchable: the key as ``source_…``, ``title``, ``content``, and ``language``
-            where it goes by row. None for a search without words.
+            where it goes by row. None for a search without words, and for a collection, which stores what it is given.
         watched: The tables, and of each the columns, whose changes make a row pending.
         encoder: The name of the encoder.
         dimensions: The length of its vectors.
@@ -53,6 +53,8 @@ class SearchDefinition:
         overlap: How many tokens neighbouring chunks may share.
         language: The text search configuration of rows that say nothing else.
         title_boost: How often a word of the title counts, against one of the content.
+        language_by: Of a collection: an SQL expression over the documents that gives the language of each, as a
+            configuration or an ISO 639-1 code; where it is NULL, `language` holds. Elsewhere `reads` has it.
         sync: When changed rows are encoded.
         column: The column of the source that has its vectors, where they were made elsewhere.
         schema: The schema of the source; None for the default one.
@@ -73,6 +75,7 @@ class SearchDefinition:
     overlap: int = CHUNK_TOKENS // OVERLAP_SHARE
     language: str = "english"
     title_boost: float = 1.0
+    language_by: str | None = None
     sync: Sync = Sync.QUEUE
     column: str | None = None
     schema: str | None = None

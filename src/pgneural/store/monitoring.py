@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
-from pgneural.store.schema import SCHEMA, Space, Worker
+from pgneural.store.schema import Space, Worker, search_name
 from pgneural.store.space import read_spaces
 
 
 @dataclass(frozen=True)
 class SpaceStatus:
-    """One row of the view ``neural.status``.
+    """A space, what waits for it, and how far it is.
 
     Attributes:
         id: Of the space.
         source: The table, with its schema.
         attribute: The name of the search, or of the collection.
-        space: Tells the spaces of one search apart.
+        name: Tells the spaces of one search apart.
         state: ``serving``, ``building`` or ``standby``.
         encoder: What makes its vectors.
+        dimensions: Their length.
+        distance: How they are compared.
+        language: Of its words.
+        max_tokens: The longest chunk.
         sync: When changed rows are encoded.
         pending: Rows that changed and are not encoded yet.
         oldest_seconds: How long the oldest of them has waited; None if there is none.
@@ -30,21 +33,38 @@ class SpaceStatus:
         rows_per_second: What workers stored in the last five minutes.
         encoded_per_second: Chunks that they encoded for that.
         problem: Why workers leave it alone for now; None where they do not.
+        readiness_problem: Why it should not serve yet; None where it can.
+        chunks: About how many chunks there are, as the server's statistics know.
+        bytes: Of its tables, with their indexes.
+        extra: The extra vectors of its chunks: ``sparse``, ``tokens``.
     """
 
     id: int
     source: str
     attribute: str
-    space: str
+    name: str
     state: str
     encoder: str
+    dimensions: int
+    distance: str
+    language: str
+    max_tokens: int
     sync: str
     pending: int
     oldest_seconds: float | None
     failed: int
     rows_per_second: float
     encoded_per_second: float
-    problem: str | None = None
+    problem: str | None
+    readiness_problem: str | None
+    chunks: int
+    bytes: int
+    extra: Sequence[str]
+
+    @property
+    def search(self) -> str:
+        """The name of its search, as a person gives it."""
+        return search_name(self.source, self.attribute)
 
 
 @dataclass(frozen=True)
@@ -64,11 +84,10 @@ class WorkerStatus:
     seconds_ago: float
 
 
-def statuses(connection: sa.Connection) -> list[SpaceStatus]:
-    """Return the state of every space."""
-    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in SpaceStatus.__dataclass_fields__]
-    rows = connection.execute(sa.select(*columns).select_from(sa.table("status", schema=SCHEMA))).mappings()
-    return [SpaceStatus(**dict(row)) for row in rows]
+def statuses(connection: sa.Connection, search: Space | None = None) -> list[SpaceStatus]:
+    """Return the state of the spaces of a search, the one that serves first; of all searches by default."""
+    of = {"source": search and search.source, "attribute": search and search.attribute}
+    return [SpaceStatus(**row) for row in connection.execute(_STATUSES, of).mappings()]
 
 
 def workers(connection: sa.Connection) -> list[WorkerStatus]:
@@ -136,6 +155,23 @@ SELECT s.id FROM neural.spaces s
         OR EXISTS (SELECT FROM neural.pending p WHERE p.space_id = s.id AND p.due <= now()))
    AND (s.state = 'serving' OR coalesce(s.resumes_at, now()) <= now())
  ORDER BY s.state = 'serving' DESC, s.id""")  # noqa: S608
+
+_STATUSES = sa.text("""
+SELECT s.id, s.source, s.attribute, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s.max_tokens,
+       s.sync, t.pending, t.oldest_seconds, t.failed, t.rows_per_second, t.encoded_per_second, s.problem,
+       neural.readiness_problem(s.id) AS readiness_problem,
+       coalesce((SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(k.chunks)), 0) AS chunks,
+       coalesce(pg_total_relation_size(to_regclass(k.chunks)), 0)
+           + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0)
+           + coalesce((SELECT sum(pg_total_relation_size(to_regclass(e))) FROM neural.extra_tables(s.id) e), 0)::bigint
+           AS bytes,
+       ARRAY(SELECT e.kind FROM neural.spaces e
+              WHERE (e.source, e.attribute, e.name) = (s.source, s.attribute, s.name) AND e.kind <> 'dense'
+              ORDER BY 1) AS extra
+  FROM neural.spaces s JOIN neural.status t ON t.id = s.id
+ CROSS JOIN LATERAL neural.space_tables(s.id) k
+ WHERE CAST(:source AS text) IS NULL OR (s.source, s.attribute) = (:source, :attribute)
+ ORDER BY s.source, s.attribute, s.state <> 'serving', s.id""")
 
 _UNKNOWN = sa.text(f"""
 SELECT name FROM unnest(CAST(:only AS text[])) AS name

@@ -157,7 +157,7 @@ class Reconciling:
     @staticmethod
     def _say(space: Space, found: Differences) -> None:
         if found.number:
-            logger.info("%s.%s: %s", space.source, space.attribute, found)
+            logger.info("%s: %s", space.search, found)
 
 
 _SEARCHES = sa.text(f"""

@@ -183,6 +183,16 @@ class Space(Catalog):
         comment="Whether its vector index is made when the rows that wait are encoded: see neural.set_index_aside",
     )
 
+    @property
+    def search(self) -> str:
+        """The name of its search, as a person gives it."""
+        return search_name(self.source, self.attribute)
+
+
+def search_name(source: str, attribute: str) -> str:
+    """Return the name of a search, as a person gives it: a collection's, or ``schema.table.search``."""
+    return attribute if source == DOCUMENTS.fullname else f"{source}.{attribute}"
+
 
 class Worker(Catalog):
     """A worker that was seen of late."""

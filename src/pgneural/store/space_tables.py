@@ -228,7 +228,7 @@ def claim_revision(connection: sa.Connection, space: Space, encoder: str, revisi
     found = connection.scalar(sa.select(Space.revision).where(Space.id == space.id))
     if found != revision:
         raise EncoderMismatch(
-            f"the vectors of {space.source}.{space.attribute} were made by {space.encoder} revision {found}, but this "
+            f"the vectors of {space.search} were made by {space.encoder} revision {found}, but this "
             f"is {encoder} revision {revision}; use the same model files, or make another space: pgneural space create"
         )
     if not claimed:  # else it is so only if the transaction is committed

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -19,7 +18,7 @@ from pgneural.errors import InvalidSpace, UnknownSpace
 from pgneural.store.engine import translated
 from pgneural.store.failures import BUSY, sqlstate
 from pgneural.store.monitoring import NAMES
-from pgneural.store.schema import DOCUMENTS, Space
+from pgneural.store.schema import Space
 from pgneural.store.space import read_spaces
 from pgneural.types import ExtraEncoder
 
@@ -32,84 +31,29 @@ PATIENCE_SECONDS = 60.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class SearchName:
-    """A search, as a person names it.
+def named(connection: sa.Connection, name: str) -> Space:
+    """Return the space that serves a search.
 
-    Attributes:
-        source: The table, with its schema, quoted.
-        attribute: The name of the search, or of the collection.
-    """
-
-    source: str
-    attribute: str
-
-    def __str__(self) -> str:
-        return self.attribute if self.source == DOCUMENTS.fullname else f"{self.source}.{self.attribute}"
-
-
-@dataclass(frozen=True)
-class SpaceInfo:
-    """A space, and how far it is.
-
-    Attributes:
-        id: Of the space.
-        name: Tells the spaces of one search apart.
-        state: ``serving``, ``building`` or ``standby``.
-        encoder: What makes its vectors.
-        dimensions: Their length.
-        distance: How they are compared.
-        language: Of its words.
-        max_tokens: The longest chunk.
-        pending: Rows that are still to be encoded.
-        failed: Rows that were given up.
-        chunks: About how many chunks there are, as the server's statistics know.
-        bytes: Of its tables, with their indexes.
-        problem: Why it should not serve; None where it can.
-        extra: The extra vectors of its chunks: ``sparse``, ``tokens``.
-    """
-
-    id: int
-    name: str
-    state: str
-    encoder: str
-    dimensions: int
-    distance: str
-    language: str
-    max_tokens: int
-    pending: int
-    failed: int
-    chunks: int
-    bytes: int
-    problem: str | None
-    extra: Sequence[str] = ()
-
-
-def named(connection: sa.Connection, name: str) -> SearchName:
-    """Return the search of a name: a collection, ``table.search`` or ``schema.table.search``.
+    Args:
+        connection: Where.
+        name: A collection, ``table.search`` or ``schema.table.search``.
 
     Raises:
         UnknownSpace: There is none.
     """
-    found = connection.execute(sa.text(_NAMED), {"name": name}).first()
-    if found is None:
+    id_ = connection.scalar(sa.text(_NAMED), {"name": name})
+    if id_ is None:
         raise UnknownSpace(f"no search and no collection {name!r}; pgneural status lists them")
-    return SearchName(*found)
+    return read_spaces(connection, Space.id == id_)[0]
 
 
-def spaces_of(connection: sa.Connection, search: SearchName) -> list[Space]:
+def spaces_of(connection: sa.Connection, search: Space) -> list[Space]:
     """Return the spaces of a search, the one that serves first."""
     wanted = Space.source == search.source, Space.attribute == search.attribute, Space.kind == "dense"
     return read_spaces(connection, *wanted)
 
 
-def described(connection: sa.Connection, search: SearchName) -> list[SpaceInfo]:
-    """Return the spaces of a search with their figures."""
-    rows = connection.execute(sa.text(_DESCRIBED), {"source": search.source, "attribute": search.attribute})
-    return [SpaceInfo(*row) for row in rows]
-
-
-def require(connection: sa.Connection, search: SearchName, name: str) -> Space:
+def require(connection: sa.Connection, search: Space, name: str) -> Space:
     """Return a space of a search.
 
     Raises:
@@ -119,10 +63,10 @@ def require(connection: sa.Connection, search: SearchName, name: str) -> Space:
     for space in every:
         if space.name == name:
             return space
-    raise UnknownSpace(f"{search} has no space {name!r}; it has: {', '.join(space.name for space in every)}")
+    raise UnknownSpace(f"{search.search} has no space {name!r}; it has: {', '.join(space.name for space in every)}")
 
 
-def create(engine: sa.Engine, search: SearchName, name: str, changes: Mapping[str, Any]) -> int:
+def create(engine: sa.Engine, search: Space, name: str, changes: Mapping[str, Any]) -> int:
     """Make another space; what is not given is as in the one that serves. Return its id.
 
     Raises:
@@ -135,7 +79,7 @@ def create(engine: sa.Engine, search: SearchName, name: str, changes: Mapping[st
     return int(patiently(engine, statement, {**_values(search), "name": name, **values}))
 
 
-def switch(engine: sa.Engine, search: SearchName, name: str, *, force: bool = False) -> None:
+def switch(engine: sa.Engine, search: Space, name: str, *, force: bool = False) -> None:
     """Have another space answer from now on.
 
     Raises:
@@ -146,7 +90,7 @@ def switch(engine: sa.Engine, search: SearchName, name: str, *, force: bool = Fa
     patiently(engine, statement, {**_values(search), "name": name, "force": force})
 
 
-def rollback(engine: sa.Engine, search: SearchName) -> str:
+def rollback(engine: sa.Engine, search: Space) -> str:
     """Bring back the space that served before; return its name.
 
     Raises:
@@ -155,7 +99,7 @@ def rollback(engine: sa.Engine, search: SearchName) -> str:
     return str(patiently(engine, "SELECT neural.rollback_space(to_regclass(:source), :attribute)", _values(search)))
 
 
-def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
+def drop(engine: sa.Engine, search: Space, name: str) -> None:
     """Drop a space that does not serve.
 
     Raises:
@@ -166,7 +110,7 @@ def drop(engine: sa.Engine, search: SearchName, name: str) -> None:
     patiently(engine, statement, {**_values(search), "name": name})
 
 
-def add_vectors(engine: sa.Engine, search: SearchName, kind: str, encoder: ExtraEncoder) -> None:
+def add_vectors(engine: sa.Engine, search: Space, kind: str, encoder: ExtraEncoder) -> None:
     """Give a search extra vectors of its chunks, which workers make.
 
     Raises:
@@ -180,7 +124,7 @@ def add_vectors(engine: sa.Engine, search: SearchName, kind: str, encoder: Extra
     patiently(engine, statement, {**_values(search), "kind": kind, **described_encoder})
 
 
-def drop_vectors(engine: sa.Engine, search: SearchName, kind: str) -> None:
+def drop_vectors(engine: sa.Engine, search: Space, kind: str) -> None:
     """Drop the extra vectors of a kind.
 
     Raises:
@@ -229,7 +173,7 @@ def _again(do: Callable[[], T]) -> T:
             time.sleep(LOCK_MILLISECONDS / 1000)
 
 
-def _values(search: SearchName) -> dict[str, Any]:
+def _values(search: Space) -> dict[str, Any]:
     return {"source": search.source, "attribute": search.attribute}
 
 
@@ -248,22 +192,9 @@ _TYPES = {
 }
 
 _NAMED = f"""
-SELECT s.source, s.attribute FROM neural.spaces s
+SELECT s.id FROM neural.spaces s
  WHERE s.kind = 'dense' AND s.state = 'serving' AND :name = ANY ({NAMES})
  ORDER BY s.source = 'neural.documents' DESC, s.id LIMIT 1"""  # noqa: S608
-
-_DESCRIBED = """
-SELECT s.id, s.name, s.state, s.encoder, s.dimensions, s.distance, s.language, s.max_tokens, t.pending, t.failed,
-       coalesce((SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(k.chunks)), 0),
-       coalesce(pg_total_relation_size(to_regclass(k.chunks)), 0)
-           + coalesce(pg_total_relation_size(to_regclass(k.terms)), 0)
-           + coalesce((SELECT sum(pg_total_relation_size(to_regclass(e))) FROM neural.extra_tables(s.id) e), 0)::bigint,
-       neural.readiness_problem(s.id), ARRAY(SELECT e.kind FROM neural.spaces e
-            WHERE (e.source, e.attribute, e.name) = (s.source, s.attribute, s.name) AND e.kind <> 'dense' ORDER BY 1)
-  FROM neural.spaces s JOIN neural.status t ON t.id = s.id
- CROSS JOIN LATERAL neural.space_tables(s.id) k
- WHERE s.source = :source AND s.attribute = :attribute
- ORDER BY s.state <> 'serving', s.id"""
 
 _TO_BE_INDEXED = """
 SELECT s.id FROM neural.spaces s
