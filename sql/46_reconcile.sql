@@ -12,6 +12,7 @@ DECLARE
     keys text;
     typed text;
     hashed text;
+    untold text := '';
     narrowed boolean := false;
     above text := '';
     known text;
@@ -37,6 +38,9 @@ BEGIN
                       FROM pg_catalog.unnest(neural.key_columns(s.relation)) k);
     ELSIF tables.chunks IS NOT NULL AND s.revision <> 'given' THEN
         hashed := neural.source_hash(s);
+        IF s.source = 'neural.documents' THEN  -- what is no text is elsewhere: who indexes it again finds out whether it has changed
+            untold := ' AND NOT EXISTS (SELECT FROM neural.documents d WHERE d.id = r.source_id AND d.modality <> ''text'' AND c.source_hash IS NOT NULL)';
+        END IF;
     END IF;
     known := pg_catalog.format('NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = %1$s AND p.key = pg_catalog.jsonb_build_array(%2$s))
                      AND pg_catalog.jsonb_build_array(%2$s) NOT IN (SELECT jsonb_array_elements(c.keys) FROM neural.changes c WHERE c.space_id = %1$s)
@@ -51,7 +55,7 @@ BEGIN
         BEGIN
             EXECUTE pg_catalog.format(
                 'SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(%1$s)) FILTER (WHERE t."there" IS NULL),
-                        pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(%1$s)) FILTER (WHERE t."there" AND r."its hash" IS DISTINCT FROM c.source_hash)
+                        pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(%1$s)) FILTER (WHERE t."there" AND r."its hash" IS DISTINCT FROM c.source_hash%11$s)
                    FROM (SELECT r.*, %2$s AS "its hash" FROM (SELECT * FROM (%3$s) r %4$s ORDER BY %1$s LIMIT %5$s) r) r
                    LEFT JOIN (SELECT true AS "there", t.* FROM %6$s t) t ON %7$s
                    LEFT JOIN %8$s c ON %9$s
@@ -61,7 +65,7 @@ BEGIN
                 CASE WHEN hashed IS NULL THEN '(SELECT NULL::bytea AS source_hash)' ELSE tables.chunks END,
                 CASE WHEN hashed IS NULL THEN 'true'
                      ELSE neural.same_columns('c', 'r', tables.key_names, s.relation) || ' AND c.ordinal = 0' END,
-                pg_catalog.format(known, keys)) INTO found, beyond USING after;
+                pg_catalog.format(known, keys), CASE WHEN hashed IS NOT NULL THEN untold END) INTO found, beyond USING after;
             EXIT;
         EXCEPTION WHEN data_exception OR raise_exception THEN
             IF hashed IS NULL THEN

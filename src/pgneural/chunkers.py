@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from pgneural.chunk import chunk
 from pgneural.errors import UnsupportedContent
 from pgneural.types import Chunk, Content, Encoder, Modality
@@ -36,7 +38,20 @@ def text_chunks(content: Content, encoder: Encoder, lengths: Lengths) -> list[Ch
     return chunk(content, encoder.tokenizer, max_tokens=lengths.max_tokens, overlap=lengths.overlap)
 
 
-CHUNKERS: dict[Modality, Chunker] = {Modality.TEXT: text_chunks}
+def picture_chunks(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
+    """Return the one chunk of a picture.
+
+    Raises:
+        UnsupportedContent: The picture itself is not at hand.
+    """
+    if not isinstance(content.data, np.ndarray):
+        raise UnsupportedContent(
+            f"the picture {content.uri or content.title!r} is stored with its vector alone; index its file again"
+        )
+    return [Chunk("", {}, content.data, content.digest)]
+
+
+CHUNKERS: dict[Modality, Chunker] = {Modality.TEXT: text_chunks, Modality.IMAGE: picture_chunks}
 """The chunkers by modality."""
 
 

@@ -7,7 +7,7 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -21,7 +21,7 @@ from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition
 from pgneural.ingest.documents import Ingest
 from pgneural.ingest.records import Incoming, Indexable
-from pgneural.load import Selection
+from pgneural.load import Selection, read_question
 from pgneural.options import (
     QueryInput,
     SearchOptions,
@@ -128,7 +128,7 @@ class Collection:
         with self.searcher.existing():
             self.searcher.reopen()
             started = now(self.searcher.engine)
-            incoming = Incoming(items, follow_links=follow_links, selection=selection)
+            incoming = Incoming(items, follow_links=follow_links, selection=selection, accepts=self.searcher.accepts)
             extra = list(self.searcher.extra.values())
             ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress, extra)
             report = ingest.run(incoming)
@@ -164,9 +164,10 @@ class Collection:
         Never short: `limit` documents if so many pass the filter, otherwise all, and ``exhausted`` is true.
 
         Args:
-            query: A text, a vector of the collection's space, or several texts with weights, which may be
-                negative: ``{"jaguar": 1, "car": -0.5}``; or a `pgneural.Query`, whose filter `where` narrows
-                and whose other options those given here replace.
+            query: A text; a vector of the collection's space; a picture, as the `pathlib.Path` of a file, its bytes, a
+                Pillow image or an array, uint8, shape (height, width, 3); several of these with weights, which may
+                be negative: ``{"jaguar": 1, "car": -0.5}``; or a `pgneural.Query`, whose filter `where` narrows and
+                whose other options those given here replace. A text is never taken for the name of a file.
             where: A SQLAlchemy condition over `Document`, or an SQL predicate as text, alone or with parameters:
                 ``("metadata->>'lang' = :lang", {"lang": "en"})``. A text runs with your rights: write it yourself,
                 and pass what your users wrote as a parameter.
@@ -398,7 +399,7 @@ class Collection:
             narrowed = None if narrowed is None else contained(connection, narrowed)
             return delete(connection, self.name, [part for part in (named, narrowed) if part is not None])
 
-    def documents(self, *, where: Filter | None = None, limit: int | None = None) -> Iterator[Document]:
+    def documents(self, *, where: Filter | None = None, limit: int | None = None) -> Generator[Document]:
         """Yield the stored documents in the order of their ids, without reading all at once.
 
         Args:
@@ -424,7 +425,8 @@ class Collection:
         Raises:
             UnknownDocument: The collection has no document of this id.
         """
-        found = next(self.documents(where=Document.external_id == external_id, limit=1), None)
+        with contextlib.closing(self.documents(where=Document.external_id == external_id, limit=1)) as documents:
+            found = next(documents, None)
         if found is None:
             raise UnknownDocument(f"collection {self.name!r} has no document {external_id!r}; see its documents()")
         return found
@@ -436,7 +438,8 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
-        return self.searcher.encoded(query_of(query, options), query, options)
+        question = read_question(query)
+        return self.searcher.encoded(query_of(question, options), question, options)
 
     def _stored(self, external_ids: Sequence[str]) -> tuple[list[Vector], Iterable[tuple[int]]]:
         """Return the mean vectors of documents, and their keys."""

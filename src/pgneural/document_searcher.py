@@ -12,6 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from pgneural import encoders
 from pgneural.active_space import Preparation
 from pgneural.documents import DocumentRows, DocumentStatements, target_of
 from pgneural.encoders.permitted import permitted
@@ -31,7 +32,7 @@ from pgneural.store.engine import translated
 from pgneural.store.schema import Space
 from pgneural.store.space import chunks_of, extra_spaces, indexed_of
 from pgneural.store.vectors import Indexed
-from pgneural.types import Encoder, ExtraEncoder
+from pgneural.types import Encoder, ExtraEncoder, Modality
 
 RETRIED = (DBAPIError, psycopg.Error, PgneuralError)
 """Errors that a search may raise because its space is gone."""
@@ -89,6 +90,13 @@ class DocumentSearcher(Searcher):
             EncoderMismatch: The encoder of this name has another revision here.
         """
         return self._encoder_of(self.space)
+
+    def accepts(self, modality: Modality) -> bool:
+        """Whether the encoder accepts a kind of content; for texts, which nearly all accept, it is not loaded."""
+        if modality is not Modality.TEXT:
+            return modality in self.encoder.modalities
+        described = encoders.modalities(self.space.encoder)
+        return described is None or modality in described
 
     @property
     def indexed(self) -> Indexed:

@@ -202,8 +202,9 @@ def stored_documents(
     """Yield documents of a collection in the order of their ids, some read at a time."""
     rows = sa.select(*DOCUMENTS.c).where(DOCUMENTS.c.collection == collection)
     rows = (rows if where is None else rows.where(where)).order_by(DOCUMENTS.c.external_id).limit(limit)
-    for row in connection.execution_options(yield_per=READ_ROWS).execute(rows):
-        yield _document(row)
+    with connection.execution_options(yield_per=READ_ROWS).execute(rows) as found:  # who reads may stop anywhere
+        for row in found:
+            yield _document(row)
 
 
 def others(keys: Iterable[tuple[int]], where: Filter | None) -> sa.ColumnElement[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import sqlalchemy as sa
@@ -13,16 +13,29 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators, visitors
 
 from pgneural.amounts import number, whole
-from pgneural.errors import DimensionMismatch, EncoderUnavailable, InvalidQuery, MissingExtra, UnpermittedModel
+from pgneural.errors import (
+    DimensionMismatch,
+    EncoderUnavailable,
+    InvalidQuery,
+    MissingExtra,
+    UnpermittedModel,
+    UnsupportedContent,
+)
 from pgneural.filter import Expression, Filter, condition, expression, settled
 from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import LEXICAL, Aggregate, Boost, Fusion, Page, Query, Threshold
 from pgneural.store.vectors import Indexed
-from pgneural.types import Encoder, Mode, Vector
+from pgneural.types import Encoder, Modality, Mode, Picture, Pixels, Vector
 
-QueryInput: TypeAlias = str | Vector | Sequence[float] | Mapping[str, float]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QueryInput: TypeAlias = (
+    "str | Vector | Sequence[float] | Picture | Pixels | Image | Path | bytes "
+    "| Mapping[str, float] | Mapping[str | Picture | Image | Path | bytes, float]"
+)
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
 MAX_LIMIT = 1_000_000
@@ -187,20 +200,22 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
     if isinstance(rerank, Rerank | LateInteraction):
         rerank = replace(rerank, candidates=whole("candidates", rerank.candidates, 1))
     if rerank is not None and query.text is None:
-        raise InvalidQuery("rerank needs a text, but the query is a vector; leave one of them out")
+        raise InvalidQuery("rerank needs a text, but the query is none; leave one of them out")
     if rerank is not None and not isinstance(rerank, Rerank | LateInteraction):
         rerank = Rerank(rerank)
     grouped = None if by is None else settled(expression(by, "grouping"), "grouping")
     return Refinement(rerank, diversity, grouped, per_group)
 
 
-def text_of(query: QueryInput) -> str | None:
+def text_of(query: Any) -> str | None:
     """Return what the lexical leg reads: of weighted texts, those that are wanted."""
     for text in [query] if isinstance(query, str) else query if isinstance(query, Mapping) else ():
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, Picture) and (not isinstance(text, str) or not text.strip()):
             raise InvalidQuery(f"the query is {text!r}, expected a text with at least a word")
     if isinstance(query, Mapping):
-        query = " ".join(text for text, weight in query.items() if number(f"the weight of {text!r}", weight) > 0)
+        weights = {term: number(f"the weight of {term!r}", weight) for term, weight in query.items()}
+        texts = [term for term in weights if isinstance(term, str)]
+        query = " ".join(text for text in texts if weights[text] > 0) if texts or not weights else None
     if not isinstance(query, str):
         return None
     if "\0" in query or (not query.isascii() and query.encode("utf-8", "ignore").decode() != query):
@@ -258,12 +273,12 @@ def mode_of(name: Mode | str) -> Mode:
 
 
 def _mode(mode: Mode | str | None, query: QueryInput, inputs: Mapping[str, QueryInput]) -> Mode:
-    text = isinstance(query, (str, Mapping)) or LEXICAL in inputs
+    text = text_of(query) is not None or LEXICAL in inputs
     if mode is None:
         return Mode.HYBRID if text else Mode.SEMANTIC
     chosen = mode_of(mode)
     if not text and chosen is not Mode.SEMANTIC:
-        raise InvalidQuery(f"mode {mode} needs a text, but the query is a vector; search it with mode semantic")
+        raise InvalidQuery(f"mode {mode} needs a text, but the query is none; search it with mode semantic")
     return chosen
 
 
@@ -280,10 +295,11 @@ def with_vector(query: Query, leg: str, encode: Callable[[], Vector]) -> Query:
 
     Raises:
         MissingExtra: What the model needs is not installed, and the query is nothing without a vector.
+        UnsupportedContent: The encoder does not accept what is asked, and likewise.
     """
     try:
         return query.with_inputs(**{leg: encode()})
-    except MissingExtra as error:
+    except (MissingExtra, UnsupportedContent) as error:
         if query.mode is not Mode.HYBRID or query.threshold != Threshold() or query.aggregate != Aggregate():
             raise
         warn(f"the search goes on by words alone: {error}", stacklevel=2)
@@ -336,14 +352,24 @@ def vector_of(query: QueryInput, encoder: Callable[[], Encoder], indexed: Indexe
         DimensionMismatch: It has another length than the vectors that it is compared with.
         InvalidQuery: It has no direction, or there are no terms.
     """
-    if isinstance(query, str):
-        return encoder().encode_query(query)
+    if isinstance(query, (str, Picture)):
+        return _encoded(encoder(), query)
     if not isinstance(query, Mapping):
-        return checked(query, indexed, what)
+        return checked(query, indexed, what)  # type: ignore[arg-type]
     if not query:
-        raise InvalidQuery("the query has no terms; give texts with their weights")
-    encode = encoder().encode_query
-    return checked(np.sum([weight * encode(text) for text, weight in query.items()], axis=0), indexed, what)
+        raise InvalidQuery("the query has no terms; give texts or pictures with their weights")
+    terms: Mapping[Any, float] = query
+    weighted = [weight * _encoded(encoder(), term) for term, weight in terms.items()]
+    return checked(np.sum(weighted, axis=0), indexed, what)
+
+
+def _encoded(encoder: Encoder, term: str | Picture) -> Vector:
+    """Return the vector of a term, where the encoder accepts such."""
+    modality, item = (Modality.TEXT, term) if isinstance(term, str) else (Modality.IMAGE, term.pixels)
+    if modality not in encoder.modalities:
+        accepted = ", ".join(sorted(encoder.modalities))
+        raise UnsupportedContent(f"{encoder.name} does not accept {modality}; ask by {accepted}, or by a vector")
+    return encoder.encode_query(item)
 
 
 def checked(values: Vector | Sequence[float], indexed: Indexed, what: str) -> Vector:

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from pgneural.active_space import ActiveSpace
 from pgneural.errors import InvalidQuery
 from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
+from pgneural.load import read_question
 from pgneural.options import QueryInput, SearchOptions, inputs_of, vector_of, with_vectors
 from pgneural.rerank import LateInteraction
 from pgneural.search import Hits
@@ -190,7 +191,7 @@ class Searcher(abc.ABC):
 
     def vector(self, question: QueryInput) -> Vector:
         """Return the vector of a question, shape (d,): encoded, or checked where it was made elsewhere."""
-        return vector_of(question, lambda: self.encoder, self.indexed, self.name)
+        return vector_of(read_question(question), lambda: self.encoder, self.indexed, self.name)
 
 
 def _same(one: Space, other: Space) -> bool:

@@ -17,8 +17,23 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float32]
 """A float32 array, shape (d,) for one vector or (n, d) for many."""
 
+Pixels = NDArray[np.uint8]
+"""A picture: RGB values, shape (height, width, 3)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Picture:
+    """A picture that a search is asked by.
+
+    Attributes:
+        pixels: RGB values, uint8, shape (height, width, 3).
+    """
+
+    pixels: Pixels
+
+
 EncoderInput = str | bytes | NDArray[Any]
-"""What an encoder reads: text, encoded bytes (an image file), or a decoded array."""
+"""What an encoder reads: a text, the pixels of a picture, or what else it accepts."""
 
 
 def has_direction(vector: Vector) -> bool:
@@ -106,9 +121,12 @@ class Content:
 
     @property
     def digest(self) -> bytes:
-        """16 bytes that change whenever what is encoded of it does."""
-        data = self.data.tobytes() if isinstance(self.data, np.ndarray) else self.data
-        return fingerprint(self.modality, self.title, self.uri or "" if data is None else data)
+        """16 bytes that change whenever what is encoded of it does; a title is encoded with a text alone."""
+        data = self.data
+        if isinstance(data, np.ndarray):
+            return fingerprint(self.modality, f"{data.shape} {data.dtype}", data.tobytes())
+        title = self.title if self.modality is Modality.TEXT else ""
+        return fingerprint(self.modality, title, self.uri or "" if data is None else data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +135,13 @@ class Record:
 
     Attributes:
         external_id: The caller's own identifier, unique within a collection.
-        content: The text to be searched. May be empty where the title is not.
+        content: The text to be searched. May be empty where the title is not. Of what is no text: its words, as of a
+            caption, which are searched beside it.
         title: A short heading; it is put before every chunk when the chunk is encoded.
         metadata: A JSON object, for filters. Never encoded.
         uri: Where the document came from.
         modality: What kind of content this is.
+        data: What is encoded, where it is no text: of a picture, its RGB values, uint8, shape (height, width, 3).
         embedding: A vector made elsewhere, shape (d,); the document is then not encoded here.
         origin: File and line, for messages (``notes.jsonl:12``).
     """
@@ -134,11 +154,13 @@ class Record:
     modality: Modality = Modality.TEXT
     embedding: Vector | None = None
     origin: str = ""
+    data: NDArray[Any] | bytes | None = None
 
     @property
     def body(self) -> Content:
         """What it is found by."""
-        return Content(self.modality, self.content, self.title, self.uri)
+        data = self.content if self.modality is Modality.TEXT else self.data
+        return Content(self.modality, data, self.title, self.uri)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,39 +16,39 @@ from pgneural.types import Content, Encoder, EncoderInput, Modality, Vector, fin
 
 
 @dataclass(frozen=True)
-class Pictures(HashEncoder):
-    """An encoder of texts and of pictures, which it knows by their bytes."""
+class Shapes(HashEncoder):
+    """An encoder of texts and of meshes, which it knows by their bytes."""
 
-    modalities: frozenset[Modality] = frozenset({Modality.TEXT, Modality.IMAGE})
+    modalities: frozenset[Modality] = frozenset({Modality.TEXT, Modality.MESH})
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         texts = [item.decode() if isinstance(item, bytes) else item for item in items]
         return super().encode_documents(texts)
 
 
-def tiles(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
-    """Cut a picture into its halves."""
+def halves_of(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
+    """Cut a mesh into its halves."""
     data = (content.uri or "").encode()
     halves = [data[: len(data) // 2], data[len(data) // 2 :]]
     return [Chunk("", {"region": [n, 0, n + 1, 1]}, half, fingerprint(half)) for n, half in enumerate(halves)]
 
 
 def test_a_modality_is_added_by_a_chunker_and_an_encoder(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    mixed = db.collection("mixed", encoder=Pictures())
-    picture = Record("p", "", "A fox", uri="red fox grey owl", modality=Modality.IMAGE)
-    refused = mixed.index([picture, Record("t", "a red fox")])
+    mixed = db.collection("mixed", encoder=Shapes())
+    mesh = Record("p", "", "A fox", uri="red fox grey owl", modality=Modality.MESH)
+    refused = mixed.index([mesh, Record("t", "a red fox")])
     assert [str(bad) for bad in refused.bad] == [
-        "item 1: modality image cannot be encoded here, expected text; give a vector instead"
+        "item 1: modality mesh cannot be encoded here, expected image, text; give a vector instead"
     ]
-    monkeypatch.setitem(CHUNKERS, Modality.IMAGE, tiles)
-    assert mixed.index([picture]).chunks_encoded == 2
-    assert mixed.index([picture]).unchanged == 1
+    monkeypatch.setitem(CHUNKERS, Modality.MESH, halves_of)
+    assert mixed.index([mesh]).chunks_encoded == 2
+    assert mixed.index([mesh]).unchanged == 1
     (hit,) = mixed.search("grey owl", mode="semantic", where="external_id = 'p'")
     assert hit.chunk.locator == {"region": [1, 0, 2, 1]}
     assert hit.chunk.text == ""
     assert {hit.entity.external_id for hit in mixed.search("fox")} == {"p", "t"}
-    with pytest.raises(UnsupportedContent, match="hash does not accept image; it accepts text"):
-        cut(picture.body, HashEncoder(), Lengths(8, 0))
+    with pytest.raises(UnsupportedContent, match="hash does not accept mesh; it accepts text"):
+        cut(mesh.body, HashEncoder(), Lengths(8, 0))
 
 
 def test_a_vector_needs_no_chunker(db: Database) -> None:

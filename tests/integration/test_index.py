@@ -389,7 +389,7 @@ def test_records_made_in_python_are_checked(notes: Collection) -> None:
         "text is NoneType, expected str",
         "id is int, expected str",
         "embedding is list, expected a float32 array",
-        "embedding is an array of float64, expected a float32 array",
+        "embedding is an array of float64, shape (256,), expected a float32 array",
         "the id has 601 characters, at most 600 are indexable",
     ]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import click
@@ -17,6 +19,8 @@ from pgneural.cli.options import Option, Target, interactive, json_option, targe
 from pgneural.cli.quality_gate import QualityBar
 from pgneural.evaluation import evaluate as judge
 from pgneural.filter import Filter
+from pgneural.load.formats import SUFFIXES
+from pgneural.options import QueryInput
 from pgneural.query import Query
 from pgneural.rerank import LateInteraction
 from pgneural.types import Mode
@@ -108,14 +112,23 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     help="A file with a stored query (Query.to_json), or - for standard input. Its SQL is executed with your rights.",
     cls=Option,
 )
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="FILE",
+    help="A picture to search by, or - for standard input. With QUERY, or with several pictures, the search is for what"
+    " is like all of them.",
+    cls=Option,
+)
 @where_option
 @limit_option
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="The number of results to skip.", cls=Option)
 @click.option(
     "--mode",
     type=click.Choice([mode.value for mode in Mode]),
-    default="hybrid",
-    help="semantic searches by meaning, lexical by words (BM25), sparse by a learned sparse encoder, hybrid by all.",
+    help="semantic searches by meaning, lexical by words (BM25), sparse by a learned sparse encoder, hybrid by all."
+    "  [default: hybrid for a text, semantic for a picture]",
     cls=Option,
 )
 @click.option(
@@ -191,6 +204,7 @@ def search(
     searched: str,
     query: str | None,
     query_json: IO[str] | None,
+    images: tuple[str, ...],
     rerank: str | None,
     late: bool,
     explained: bool,
@@ -199,11 +213,12 @@ def search(
 ) -> None:
     """Search a collection, or a table by TABLE.SEARCH or SCHEMA.TABLE.SEARCH.
 
-    A text is searched by meaning and by words. In the query, "a phrase" comes first, -word excludes, and word* matches
-    all words that begin so. Options that are given with --query-json take the place of those that are stored.
+    QUERY is a text, or the name of a file with a picture. A text is searched by meaning and by words. In it, "a phrase"
+    comes first, -word excludes, and word* matches all words that begin so. Options that are given with --query-json
+    take the place of those that are stored.
     """
-    if (query is None) == (query_json is None):
-        raise click.UsageError("give either QUERY or --query-json")
+    if (query is None and not images) == (query_json is None):
+        raise click.UsageError("give either QUERY or --image, or --query-json")
     if late and rerank:
         raise click.UsageError("--rerank and --late cannot be combined; give one of them")
     again = LateInteraction() if late else rerank
@@ -212,7 +227,7 @@ def search(
             "--explain describes the statement alone; leave out --rerank, --late, --diversity and --group-by"
         )
     stored = None if query_json is None else _stored(query_json)
-    question = stored or query or ""
+    question = stored or _question(query, images)
     if stored is not None:
         options = {name: value for name, value in options.items() if _is_explicit(context, name)}
     if again or stored is None:
@@ -223,12 +238,23 @@ def search(
         hits = explanation.hits if explanation else asked.search(question, **options)
     if as_json:
         explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
-        value = query if stored is None else stored.input
+        value = (query or " ".join(images)) if stored is None else stored.input
         output.print_json({"collection": searched, "query": value, **output.hits_as_json(hits), **explained_as})
         return
     output.print_hits(hits)
     if explanation:
         output.print_explanation(explanation)
+
+
+def _question(query: str | None, images: tuple[str, ...]) -> QueryInput:
+    """Return what is asked: a text, a picture, or several of these that count alike."""
+    pictures: list[Path | bytes] = [sys.stdin.buffer.read() if name == "-" else Path(name) for name in images]
+    if query and SUFFIXES.get(Path(query).suffix.lower()) == "image" and Path(query).is_file():
+        pictures.append(Path(query))
+        query = None
+    terms: list[Any] = [*([] if query is None else [query]), *pictures]
+    question: QueryInput = terms[0] if len(terms) == 1 else dict.fromkeys(terms, 1.0)
+    return question
 
 
 def _stored(file: IO[str]) -> Query:

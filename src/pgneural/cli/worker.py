@@ -14,6 +14,7 @@ from pgneural.cli import output
 from pgneural.cli.options import Option, Target, json_option, target_options
 from pgneural.database import Database
 from pgneural.errors import DatabaseUnreachable, UnfinishedWork, UnknownSpace
+from pgneural.load.permitted_files import permit_files
 from pgneural.printable import PrintableFormatter, counted
 from pgneural.printable import logger as logger_of
 from pgneural.report import Report
@@ -56,6 +57,15 @@ PATIENCE_SECONDS = 60.0
 @click.option(
     "--metrics-address", default="127.0.0.1", help="The address on which Prometheus reads metrics.", cls=Option
 )
+@click.option(
+    "--files",
+    multiple=True,
+    metavar="FOLDER",
+    envvar="PGNEURAL_FILES",
+    help="A folder below which this worker may read the files that the database names, as pictures for another model."
+    " Repeat the option for several.",
+    cls=Option,
+)
 @json_option
 @target_options
 def worker(
@@ -67,6 +77,7 @@ def worker(
     as_superuser: bool,
     metrics_port: int | None,
     metrics_address: str,
+    files: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Encode changed rows as they come, until the worker is stopped (SIGTERM or Ctrl-C).
@@ -75,6 +86,7 @@ def worker(
     finishes the rows that it has begun.
     """
     _log()
+    permit_files(*files)
     with target.open() as database:
         _wait_for(database, 0.0 if once else PATIENCE_SECONDS)
         if missing := unknown_spaces(database.engine, spaces):

@@ -20,7 +20,7 @@ from pgneural.encoders.light import of_folder
 from pgneural.encoders.precomputed import PrecomputedVectors
 from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, MissingExtra, UnknownEncoder
-from pgneural.types import Distance, Encoder, ExtraEncoder, Kind
+from pgneural.types import Distance, Encoder, ExtraEncoder, Kind, Modality
 
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
@@ -104,6 +104,14 @@ def described(name: str, options: Mapping[str, Any]) -> tuple[int | None, Distan
     else:
         raise _unknown(name)
     return options.get("dimensions") or dimensions, distance
+
+
+def modalities(name: str) -> frozenset[Modality] | None:
+    """Return what a registered encoder accepts, without loading it; None where only loading would tell."""
+    if name.startswith("vectors:"):
+        return frozenset(Modality)
+    point = _registered().get(name)
+    return frozenset(_describe(point).modalities) if point else None
 
 
 def _unknown(name: str) -> UnknownEncoder:

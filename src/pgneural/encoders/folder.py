@@ -112,7 +112,7 @@ class ModelFolder:
             for key in ("out_features", "word_embedding_dimension", "embedding_dimension"):
                 if key in content:
                     return int(content[key])
-        hidden = self.config.get("hidden_size")
+        hidden = self.config.get("projection_dim") or self.config.get("hidden_size")
         return int(hidden) if hidden else None
 
     @property

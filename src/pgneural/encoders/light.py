@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -145,13 +145,17 @@ def of_folder(
     Arguments and errors are those of `pgneural.encoders.transformer.SentenceTransformerEncoder`.
     """
     prompts = {"query_prompt": query_prompt, "document_prompt": document_prompt}
-    rest = {"device": device, "dimensions": dimensions, "precision": precision, "trust_remote_code": trust_remote_code}
 
     def full() -> Encoder:
         with needed(f"encoder {name or str(model)!r}", "local"):
-            from pgneural.encoders.transformer import SentenceTransformerEncoder
+            from pgneural.encoders.multimodal import MultimodalEncoder, accepts_pictures
+            from pgneural.encoders.transformer import SentenceTransformerEncoder, load_model
 
-            return SentenceTransformerEncoder(model, name=name, **prompts, **rest)  # type: ignore[arg-type]
+            loaded = load_model(str(model), device, trust_remote_code)
+            if accepts_pictures(loaded):
+                return MultimodalEncoder(loaded, str(model), name or str(model), dimensions, **prompts)
+            known: dict[str, Any] = {"dimensions": dimensions, "precision": precision, "loaded": loaded, **prompts}
+            return SentenceTransformerEncoder(model, name=name, **known)
 
     usual = device is None and dimensions is None and precision == "auto" and not trust_remote_code
     if usual and Path(model).is_dir() and readable_without_torch(Path(model)):

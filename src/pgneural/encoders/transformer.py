@@ -60,6 +60,7 @@ class SentenceTransformerEncoder:
         query_prompt: Put before every query, instead of the model's own ``query`` prompt.
         document_prompt: Put before every document, instead of the model's own ``document`` prompt.
         trust_remote_code: Run code that comes with the model. Off, unless you have read it.
+        loaded: The model, where it is loaded already.
 
     Raises:
         EncoderUnavailable: The model's files are not here, or are not a text model's.
@@ -80,8 +81,9 @@ class SentenceTransformerEncoder:
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         trust_remote_code: bool = False,
+        loaded: SentenceTransformer | None = None,
     ) -> None:
-        self._model = _load(str(model), device, trust_remote_code)
+        self._model = loaded or load_model(str(model), device, trust_remote_code)
         self._tokenizing = threading.Lock()
         self.name = name or str(model)
         own: Mapping[str, str | None] = self._model.prompts
@@ -207,7 +209,13 @@ class SentenceTransformerEncoder:
         return changed_revision(revision_of(model, config), dimensions, prompts)
 
 
-def _load(model: str, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
+def load_model(model: str, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
+    """Load a model.
+
+    Raises:
+        EncoderUnavailable: Its files are not here, or are not those of such a model.
+        MissingExtra: Extra ``local`` is not installed.
+    """
     with needed(f"encoder {model!r}", "local"):
         from sentence_transformers import SentenceTransformer
 

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 
 from pgneural import chunkers
 from pgneural.extra_vectors import ExtraVectors, extra_vectors_of
+from pgneural.load.permitted_files import with_data
 from pgneural.report import Report
 from pgneural.store.owner import Transactions
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space_tables import EncodedRow, SourceRow, SpaceTables
 from pgneural.store.vector_cache import cached_vectors
-from pgneural.types import Chunk, Encoder, Vector, fingerprint
+from pgneural.types import Chunk, Encoder, Modality, Vector, fingerprint
 
 BATCH_ROWS = 512
 """Texts that are encoded at a time: enough for batches of like length, few enough to lose little when stopped."""
@@ -44,7 +45,7 @@ class Batch:
         """Read the first of these rows, as many as memory allows; cut those that changed outside of a transaction."""
         with where.begin() as connection:
             changed = tables.read(connection, keys)
-        batch = cls(tables, [cut(tables.space, row, encoder) for row in changed], extra_vectors_of(tables))
+        batch = cls(tables, [_cut_of_stored(tables.space, row, encoder) for row in changed], extra_vectors_of(tables))
         batch.look_up(where)
         return batch
 
@@ -105,6 +106,15 @@ def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> Encoded
     longest = min(space.max_tokens, loaded.max_tokens or space.max_tokens)
     overlap = space.overlap * longest // space.max_tokens  # the share of a chunk that was declared
     return EncodedRow(row, hash_, chunkers.cut(row.body, loaded, chunkers.Lengths(longest, overlap)))
+
+
+def _cut_of_stored(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> EncodedRow:
+    """Cut a row as the database has it; of what is no text, the file is read where there is no vector yet."""
+    if row.values is None or row.body.modality is Modality.TEXT:
+        return cut(space, row, encoder)
+    if row.source_hash is not None:  # whether the file has changed, who indexes it finds out
+        return EncodedRow(row, row.source_hash)
+    return cut(space, replace(row, body=with_data(row.body)), encoder)
 
 
 def source_hash(space: Space, row: SourceRow, vector: bytes = b"") -> bytes:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -47,6 +48,9 @@ otherwise wait the interpreter's 5 ms for every block it sends, longer than the 
 BATCH_CHARACTERS = 1_000_000
 """Closes a batch of long documents early."""
 
+BATCH_BYTES = 2**25
+"""Closes a batch of pictures early: some forty of the largest."""
+
 FORGET_EVERY = 50_000
 """Old vectors are looked for about once in so many chunks."""
 
@@ -61,12 +65,14 @@ class Compared:
     Attributes:
         documents: All of them.
         batch: Those that are new, or whose content has changed.
+        refused: Those that the encoder does not accept.
         found: The vectors that are there already, by the hash of what was read.
     """
 
     documents: list[IncomingDocument]
     batch: Batch
     found: Mapping[bytes, Vector]
+    refused: Sequence[BadRecord] = ()
 
 
 class Ingest:
@@ -111,6 +117,7 @@ class Ingest:
                 following = ahead.submit(self.compare, batch, reader) if batch else None
                 if compared:
                     documents = compared.result()
+                    self._refuse(documents.refused)
                     new = self.encode(documents)
                     self.report.add(documents.batch.count(new))
                     self._count(written)
@@ -120,6 +127,10 @@ class Ingest:
             writer.flush()
         self._forget()
         return self.report
+
+    def _refuse(self, refused: Sequence[BadRecord]) -> None:
+        for record in refused:
+            self.report.reject(record)
 
     def met(self, external_id: str) -> bool:
         """Whether a record of this run had this id, good or bad."""
@@ -146,6 +157,8 @@ class Ingest:
     def write(self, compared: Compared, new: Mapping[bytes, Vector], writer: Writer) -> Report:
         """Write documents, and keep what was made; where somebody else was quicker, compare and encode them again."""
         report = Report()
+        if not compared.documents:
+            return report
         for _ in range(MOST_ROUNDS):
             if compared.batch.rows:
                 with self.engine.begin() as connection:  # before they are stored: what is stopped between is not lost
@@ -177,7 +190,7 @@ class Ingest:
     def _batches(self, records: Iterable[Record | BadRecord]) -> Iterator[list[_Accepted]]:
         """Group good records; of several with one external id, the last of a batch wins."""
         batch: dict[str, _Accepted] = {}
-        to_encode = characters = 0
+        to_encode = characters = pictured = 0
         for position, record in enumerate(records, start=1):
             if position % YIELD_EVERY == 0:
                 time.sleep(0)
@@ -193,9 +206,11 @@ class Ingest:
             batch[record.external_id] = (record, metadata)
             to_encode += record.embedding is None
             characters += len(record.content) + len(record.title) + len(metadata)
-            if len(batch) >= BATCH_RECORDS or to_encode >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            pictured += 0 if record.data is None else _size(record.data)
+            full = characters >= BATCH_CHARACTERS or pictured >= BATCH_BYTES
+            if len(batch) >= BATCH_RECORDS or to_encode >= BATCH_ROWS or full:
                 yield list(batch.values())
-                batch, to_encode, characters = {}, 0, 0
+                batch, to_encode, characters, pictured = {}, 0, 0, 0
         if batch:
             yield list(batch.values())
 
@@ -225,14 +240,19 @@ class Ingest:
     def compare(self, accepted: Sequence[_Accepted], reader: Writer) -> Compared:
         """Cut the documents that are new or whose content changed; look up the vectors they can keep."""
         stored = reader.compared([record.external_id for record, _ in accepted])
-        documents = [self._document(record, metadata, *stored[record.external_id]) for record, metadata in accepted]
+        documents, refused = [], []
+        for record, metadata in accepted:
+            try:
+                documents.append(self._document(record, metadata, *stored[record.external_id]))
+            except UnsupportedContent as error:
+                refused.append(BadRecord(record.origin or record.external_id, str(error)))
         rows = [document.row for document in documents if document.row.chunks is not None]
         batch = Batch(reader.tables, rows, self._extra)
         batch.look_up(self.engine)
         if not any(batch.chunks):
-            return Compared(documents, batch, {})
+            return Compared(documents, batch, {}, refused)
         with self.engine.begin() as connection:
-            return Compared(documents, batch, cached_or_known(connection, self._encoder, [batch]))
+            return Compared(documents, batch, cached_or_known(connection, self._encoder, [batch]), refused)
 
     def _document(self, record: Record, metadata: str, id_: int, new: bool, stored: bytes | None) -> IncomingDocument:
         source = SourceRow(f"[{id_}]", (id_,), record.body, stored)
@@ -258,6 +278,10 @@ class Ingest:
         if random.random() < self.report.chunks_encoded / FORGET_EVERY:
             with self.engine.begin() as connection:
                 evict(connection)
+
+
+def _size(data: NDArray[Any] | bytes) -> int:
+    return len(data) if isinstance(data, bytes) else data.nbytes
 
 
 class SeenIds:

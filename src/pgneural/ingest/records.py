@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pgneural import load
-from pgneural.errors import RefusedRecords
+from pgneural.errors import PgneuralError, RefusedRecords
 from pgneural.ingest.documents import Ingest
 from pgneural.report import Report
 from pgneural.store.pruning import prune, stored_below
 from pgneural.store.schema import Document
-from pgneural.types import BadRecord, Record
+from pgneural.types import BadRecord, Modality, Picture, Record
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
 
@@ -24,6 +25,7 @@ class Incoming(Iterator[Record | BadRecord]):
         items: One of them, several, or what `load.read` returned.
         follow_links: Of paths: whether to read also what symbolic links lead to.
         selection: What of folders is read.
+        accepts: Tells which kinds of content the encoder accepts.
     """
 
     def __init__(
@@ -32,9 +34,11 @@ class Incoming(Iterator[Record | BadRecord]):
         *,
         follow_links: bool = False,
         selection: load.Selection | None = None,
+        accepts: Callable[[Modality], bool] = lambda _: True,
     ) -> None:
         own = items if isinstance(items, load.Reading) else None
         self._reading = own or load.read([], follow_links=follow_links, selection=selection)
+        self._reading.accepts = accepts
         self._records = items if isinstance(items, load.Reading) else self._of(items)
 
     def __next__(self) -> Record | BadRecord:
@@ -80,6 +84,26 @@ class Incoming(Iterator[Record | BadRecord]):
                 yield _record(item, f"item {position}")
 
 
+IMAGE_FIELD = Modality.IMAGE.value
+
+
+def _of_mapping(item: Mapping[str, Any], origin: str) -> Record | BadRecord:
+    """Read a mapping; a picture in field ``image`` is what it is found by, a text there is metadata like any other."""
+    image = item.get(IMAGE_FIELD)
+    if image is None or isinstance(image, str):
+        return load.from_mapping(item, origin)
+    record = load.from_mapping({name: value for name, value in item.items() if name != IMAGE_FIELD}, origin)
+    if isinstance(record, BadRecord):
+        return record
+    try:
+        read = load.read_question(image)
+    except PgneuralError as error:
+        return BadRecord(origin, f"image: {error}")
+    if not isinstance(read, Picture):
+        return BadRecord(origin, f"image is {type(image).__name__}, expected a path, bytes, a picture or an array")
+    return replace(record, data=read.pixels, modality=Modality.IMAGE)
+
+
 def _record(item: Any, origin: str) -> Record | BadRecord:
     if isinstance(item, Document):
         item = Record(
@@ -90,7 +114,7 @@ def _record(item: Any, origin: str) -> Record | BadRecord:
             uri=item.uri,
         )
     elif isinstance(item, Mapping):
-        item = load.from_mapping(item, origin)
+        item = _of_mapping(item, origin)
     if isinstance(item, (Record, BadRecord)):
         return item
     return BadRecord(origin, f"cannot index {type(item).__name__}; give a path, a mapping, a Record or a Document")

@@ -1,4 +1,4 @@
-"""The text of files that need a parser, read in a process apart that is ended when a file takes too much.
+"""The texts and pixels of files that need a parser, read in a process apart that is ended when a file takes too much.
 
 The process (`extractors.program`) is started at the first file, serves one file after another, and ends by itself when
 it is idle. It is a plain program that is spoken to over pipes, not a copy of this process: it knows no connection,
@@ -8,20 +8,24 @@ needs nothing of the main module of a program, and what it answers is JSON, what
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from pgneural.errors import UnreadableInput
 from pgneural.extras import require
 from pgneural.load.extractors.program import LENGTH
+from pgneural.types import Pixels
 
 SECONDS = 30.0
 """For one file. The slowest of real files, the whole text of a book with a million tags, takes a few seconds."""
@@ -56,6 +60,7 @@ EXTRACTORS: Mapping[str, Needs] = {
     "rtf": Needs("RTF", "striprtf", "office"),
     "calendar": Needs("a calendar", "icalendar", "office"),
     "mail": Needs("a mail"),
+    "image": Needs("a picture", "PIL", "image"),
 }
 """The modules of `extractors`."""
 
@@ -68,11 +73,13 @@ class Extracted:
         title: It may be empty.
         text: With a form feed between pages, slides, sheets or chapters; it may be empty.
         metadata: What the file says about itself: ``author``, ``created`` and the like.
+        pixels: Of a picture: its RGB values, uint8, shape (height, width, 3).
     """
 
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    pixels: Pixels | None = None
 
 
 class Unparsable(Exception):
@@ -97,7 +104,12 @@ def extract(kind: str, data: bytes) -> Extracted:
     if "refused" in answer:
         raise Unparsable(answer["refused"])
     metadata = {name: value for name, value in answer.get("metadata", {}).items() if value not in (None, "")}
-    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata)
+    pixels = _pixels(answer["pixels"], answer["shape"]) if "pixels" in answer else None
+    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata, pixels)
+
+
+def _pixels(encoded: str, shape: Sequence[int]) -> Pixels:
+    return np.frombuffer(base64.b64decode(encoded), dtype=np.uint8).reshape(shape)
 
 
 def _answer(request: bytes, module: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import IO
 from pgneural.load import csvfile, jsonl, prose
 from pgneural.load.lines import encoding_of, open_binary
 from pgneural.load.records import Fields
-from pgneural.types import BadRecord, Record
+from pgneural.types import BadRecord, Modality, Record
 
 Reader = Callable[[IO[bytes], str, Fields, str], Iterator[Record | BadRecord]]
 """Of a file, its name for messages, the fields, and what ids that are not in it begin with."""
@@ -30,11 +30,13 @@ class Format:
         suffixes: Of names of such files, without the point; none where it is only told by ``--format``.
         read: Yields the records of a file.
         many: Whether a file has many documents.
+        modality: Of which kind its content is.
     """
 
     suffixes: str
     read: Reader
     many: bool = False
+    modality: Modality = Modality.TEXT
 
 
 def _one(read: Callable[[IO[bytes], str], Iterator[Record | BadRecord]]) -> Reader:
@@ -66,6 +68,11 @@ FORMATS: dict[str, Format] = {
     "rtf": Format("rtf", _parsed("rtf")),
     "mail": Format("eml", _parsed("mail")),
     "calendar": Format("ics", _parsed("calendar")),
+    "image": Format(
+        "jpg jpeg jpe jfif png gif webp bmp tif tiff ppm pgm pbm avif jp2 ico",
+        _parsed("image"),
+        modality=Modality.IMAGE,
+    ),
 }
 """The formats by name; ``--format`` takes these."""
 
@@ -74,7 +81,10 @@ SUFFIXES = {f".{suffix}": name for name, format_ in FORMATS.items() for suffix i
 
 
 SNIFFED = 2**13
-"""From so many bytes it is told whether a file is text."""
+"""From so many bytes it is told what a file without a known suffix is."""
+
+MAGIC = {b"%PDF-": "pdf", b"\x89PNG\r\n": "image", b"\xff\xd8\xff": "image", b"GIF8": "image", b"II*\0": "image"}
+"""How files of some formats begin."""
 
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1a]")
 
@@ -85,17 +95,24 @@ def unpacked(path: Path) -> Path:
 
 
 def format_of(path: Path) -> str | None:
-    """Return the format of a file: by its suffix, below ``.gz``, else ``text`` where it begins as one."""
-    return SUFFIXES.get(unpacked(path).suffix.lower()) or ("text" if _is_text(path) else None)
-
-
-def _is_text(path: Path) -> bool:
-    """Whether the first bytes of a file are text: UTF-8 without control characters, or with a byte order mark."""
+    """Return the format of a file: by its suffix, below ``.gz``, else by how it begins; None where that is unknown."""
+    if known := SUFFIXES.get(unpacked(path).suffix.lower()):
+        return known
     try:
         with open_binary(path) as file:
-            head = file.read(SNIFFED) or b""
+            return sniffed(file.read(SNIFFED) or b"")
     except (OSError, EOFError, ValueError, zlib.error):
-        return False
+        return None
+
+
+def sniffed(head: bytes) -> str | None:
+    """Return the format that the first bytes of a file tell; None where they tell none."""
+    known = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+    return known or ("text" if _is_text(head[:SNIFFED]) else None)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are text: UTF-8 without control characters, or with a byte order mark."""
     if encoding_of(head):
         return True
     if not head or _BINARY.search(head):

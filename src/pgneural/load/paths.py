@@ -25,7 +25,7 @@ from pgneural.load.lines import NotAFile, open_binary
 from pgneural.load.records import Fields
 from pgneural.load.selection import Selection
 from pgneural.load.walk import UNKNOWN_KIND, LeftOut, Walk, covers, is_pattern, normal, shown
-from pgneural.types import BadRecord, Record
+from pgneural.types import BadRecord, Modality, Record
 
 
 class Reading(Iterator[Record | BadRecord]):
@@ -33,6 +33,7 @@ class Reading(Iterator[Record | BadRecord]):
 
     Attributes:
         left_out: What was not read, and why.
+        accepts: Tells which kinds of content are wanted; by default all are.
         roots: For each path that was given, whether it covers a file.
         bases: Their beginnings, in the normal form.
     """
@@ -46,6 +47,7 @@ class Reading(Iterator[Record | BadRecord]):
         follow_links: bool = False,
         selection: Selection | None = None,
     ) -> None:
+        self.accepts: Callable[[Modality], bool] = lambda _: True
         self._format, self._fields = format, fields or Fields()
         self.left_out = LeftOut()
         self.roots: list[Callable[[str], bool]] = []
@@ -54,10 +56,15 @@ class Reading(Iterator[Record | BadRecord]):
         self._to_the_end: set[int] = set()
         self._records = self._of_all([str(path) for path in paths])
         self._peeked: list[Record | BadRecord] = []
+        self._modality = Modality.TEXT  # of the file that is being read
 
     def __next__(self) -> Record | BadRecord:
         """Return the next record."""
-        return self._peeked.pop() if self._peeked else next(self._records)
+        while self._peeked:
+            record = self._peeked.pop()
+            if self._accepted(self._modality, record.origin):
+                return record
+        return next(self._records)
 
     def peek(self) -> Record | BadRecord | None:
         """Return the next record without taking it, None at the end."""
@@ -77,7 +84,7 @@ class Reading(Iterator[Record | BadRecord]):
                 yield from self._of_file(file_path, kind)
             if not found and self._walk.repeats == repeats:
                 told = "".join(f"; {number:,} {reason}" for reason, number in self.left_out.counts.items())
-                raise UnreadableInput(_nothing(path) + told)
+                raise UnreadableInput(f"{shown(path)}: nothing there can be read{told}" if told else _nothing(path))
 
     def gone(self, external_id: str, uri: str, seen: Callable[[str], bool]) -> bool:
         """Whether a stored document came from one of these paths and is not there any more, or is ignored by now.
@@ -127,10 +134,17 @@ class Reading(Iterator[Record | BadRecord]):
             self.bases.append(re.split(r"[*?\[]", pattern)[0])
             found = self._walk.pattern(path)
         for file in found:
-            if kind := self._format or format_of(file):
-                yield file, kind
-            else:
+            kind = self._format or format_of(file)
+            if not kind:
                 self.left_out.add(f"{UNKNOWN_KIND} ({shown(file.suffix.lower()) or 'no suffix'})", file)
+            elif self._accepted(FORMATS[kind].modality, file):
+                yield file, kind
+
+    def _accepted(self, modality: Modality, file: Path | str) -> bool:
+        accepted = self.accepts(modality)
+        if not accepted:
+            self.left_out.add(f"of a kind that the encoder does not accept ({modality})", file)
+        return accepted
 
     def _root(self, root: str, file: str | None) -> None:
         below = root.rstrip(os.sep) + os.sep
@@ -139,7 +153,7 @@ class Reading(Iterator[Record | BadRecord]):
 
     def _of_file(self, path: Path, kind: str) -> Iterator[Record | BadRecord]:
         name, full = shown(path), normal(path)
-        whole = True
+        whole, self._modality = True, FORMATS[kind].modality
         try:
             with open_binary(path) as file:
                 for record in FORMATS[kind].read(file, name, self._fields, full):

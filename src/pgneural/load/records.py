@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pgneural.types import BadRecord, Record, Vector
+from pgneural.types import BadRecord, Modality, Record, Vector
 
 ID_FIELDS = ("_id", "id", "external_id")
 TITLE_FIELDS = ("title",)
@@ -89,11 +89,18 @@ def mistyped(record: Record) -> BadRecord | None:
             return BadRecord(record.origin, f"{name} is {type(value).__name__}, expected str")
     if record.embedding is not None and getattr(record.embedding, "dtype", None) != np.float32:
         return BadRecord(record.origin, f"embedding is {_array(record.embedding)}, expected a float32 array")
+    if record.modality is Modality.IMAGE and record.data is not None and not is_picture(record.data):
+        return BadRecord(record.origin, f"data is {_array(record.data)}, expected uint8 of shape (height, width, 3)")
     return None
 
 
+def is_picture(value: object) -> bool:
+    """Whether a value is the pixels of a picture: uint8, shape (height, width, 3), at least one."""
+    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] == (3,) and value.size > 0
+
+
 def _array(value: Any) -> str:
-    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    return f"an array of {value.dtype}, shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def check(record: Record) -> str | BadRecord:
@@ -103,8 +110,9 @@ def check(record: Record) -> str | BadRecord:
     if len(record.external_id) > ID_CHARACTERS:
         length = len(record.external_id)
         return BadRecord(record.origin, f"the id has {length} characters, at most {ID_CHARACTERS} are indexable")
-    if record.embedding is None and not record.content.strip() and not record.title.strip():
-        return BadRecord(record.origin, f"document {record.external_id!r} has no text; give it a title or a text")
+    if record.embedding is None and record.body.empty:
+        remedy = "give it a title or a text" if record.modality is Modality.TEXT else "give it as data"
+        return BadRecord(record.origin, f"document {record.external_id!r} has no {record.modality}; {remedy}")
     try:
         metadata = _JSON.encode(record.metadata if type(record.metadata) is dict else dict(record.metadata))
     except TypeError as error:

@@ -19,6 +19,7 @@ from pgneural.errors import InvalidQuery, SchemaNotInstalled, TransactionConflic
 from pgneural.filter import Expression, Filter
 from pgneural.ingest.job import drain
 from pgneural.ingest.transaction import TransactionalSync
+from pgneural.load import read_question
 from pgneural.options import QueryInput
 from pgneural.orm.asynchronous import asynchronous
 from pgneural.orm.declaration import single_table_condition
@@ -89,7 +90,7 @@ class SearchBinding(Generic[E]):
             return query_of_class.where(*query.conditions)
         if isinstance(query, self.mapper.class_):
             return self.like(query)
-        return SearchQuery(self, query)  # type: ignore[arg-type]
+        return SearchQuery(self, read_question(query))
 
     def like(self, entity: E) -> SearchQuery[E]:
         """Return the search for rows near a stored one, which is not among them."""

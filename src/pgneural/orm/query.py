@@ -294,7 +294,7 @@ class SearchQuery(Generative, Generic[E]):
         return searcher.encoded(query, question, self.search_options)
 
     def _mode(self) -> Mode:
-        texts = isinstance(self.input, (str, Mapping)) or LEXICAL in inputs_of(self.search_options)
+        texts = text_of(self.input) is not None or LEXICAL in inputs_of(self.search_options)
         worded = texts and self.search.terms is not None
         return Mode.HYBRID if worded else Mode.SEMANTIC
 

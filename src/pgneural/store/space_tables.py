@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from pgneural.errors import EncoderMismatch
 from pgneural.store.copying import BYTEA, INTEGER, TEXT, copies, copy, has_binary_form
 from pgneural.store.engine import quoted, quoted_table
-from pgneural.store.schema import Space
+from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Storage
 from pgneural.types import Chunk, Content, Modality, Vector
@@ -118,6 +118,7 @@ class SpaceTables:
             "typed_keys": ", ".join(
                 f"(r.key::jsonb ->> {place})::{type_}" for place, (type_, _) in enumerate(types.values())
             ),
+            "elsewhere": _ELSEWHERE if space.source == DOCUMENTS.fullname else "NULL AS modality, NULL AS uri",
             "written": {"bit": "varbit"}.get(space.storage, space.storage),
             "read_keys": ", ".join(f"r.{quoted(name)}" for name in types),
             "of_read": _same("r", types, quoted),
@@ -152,8 +153,8 @@ class SpaceTables:
         with planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
-            SourceRow(key, tuple(values) if there else None, Content(Modality.TEXT, content or "", title or ""), hash_)
-            for key, there, title, content, hash_, *values in found
+            SourceRow(key, tuple(values) if there else None, _body(modality, title or "", content or "", uri), hash_)
+            for key, there, title, content, hash_, modality, uri, *values in found
         ]
 
     def known(self, connection: sa.Connection, rows: Sequence[SourceRow]) -> dict[bytes, Vector]:
@@ -310,11 +311,22 @@ _READ_AS_TEXT = sa.text("""
 SELECT bool_and(CAST(t.typreceive AS text) IN ('textrecv', 'varcharrecv', 'bpcharrecv', 'citextrecv', 'enum_recv'))
   FROM pg_catalog.pg_type t WHERE t.oid = ANY (CAST(:types AS oid[]))""")
 
+
+def _body(modality: str | None, title: str, content: str, uri: str | None) -> Content:
+    """Return what a row is found by; of what is no text, the database has but the uri."""
+    if modality in (None, Modality.TEXT) or modality not in tuple(Modality):
+        return Content(Modality.TEXT, content, title)
+    return Content(Modality(modality), None, title, uri)
+
+
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"
 
+_ELSEWHERE = """(SELECT d.modality FROM neural.documents d WHERE d.id = r.source_id),
+               (SELECT d.uri FROM neural.documents d WHERE d.id = r.source_id)"""
+
 _READ = """
-SELECT key::text, there, title, content, source_hash, {keys}
-  FROM (SELECT k.key, k.place, r.there, r.title::text, r.content::text, t.source_hash, {read_keys},
+SELECT key::text, there, title, content, source_hash, modality, uri, {keys}
+  FROM (SELECT k.key, k.place, r.there, r.title::text, r.content::text, t.source_hash, {elsewhere}, {read_keys},
                coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0) AS size,
                sum(coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0))
                    OVER (ORDER BY k.place) AS so_far

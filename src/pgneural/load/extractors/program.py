@@ -10,6 +10,7 @@ answer is JSON. It ends when standard input does, after `FILES`, or when nothing
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import importlib.util
@@ -87,9 +88,11 @@ _NO_TEXT = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff]")
 
 
 def _clean(value: Any) -> Any:
-    """Put a blank in place of each control character, which parts words, and of each half of a surrogate pair."""
+    """Put a blank for each control character, which parts words, and for half a surrogate pair; write bytes as text."""
     if isinstance(value, dict):
         return {name: _clean(each) for name, each in value.items()}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if not isinstance(value, str):
         return value
     whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

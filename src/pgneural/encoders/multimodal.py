@@ -1,0 +1,155 @@
+"""Sentence-transformers models that accept pictures: CLIP, SigLIP, DINOv2 and others, by name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pgneural.encoders.efficientnet import pixels_of
+from pgneural.encoders.folder import DISTANCES
+from pgneural.encoders.loading import changed_revision, revision_of
+from pgneural.encoders.readable import ReadableTokenizer
+from pgneural.encoders.word_tokenizer import WordTokenizer
+from pgneural.errors import DimensionMismatch, TextTooLong
+from pgneural.extras import needed
+from pgneural.types import Distance, EncoderInput, Kind, Modality, Tokenizer, Vector
+
+if TYPE_CHECKING:
+    import tokenizers
+    from sentence_transformers import SentenceTransformer
+
+BATCH = 16
+"""Items in a batch: a picture has hundreds of tokens."""
+
+
+class MultimodalEncoder:
+    """An encoder over a `sentence_transformers.SentenceTransformer` that accepts more than texts.
+
+    The library takes a text that is the path of a file, or a URL that ends as one, for that file. So it is never given
+    a text as it stands, but as ``{"text": …}``.
+
+    Args:
+        loaded: The model.
+        model: Its folder, or its name on the model hub.
+        name: The name under which its spaces are recorded.
+        dimensions: Keep only the first so many dimensions (Matryoshka models).
+        query_prompt: Put before every query that is a text, instead of the model's own.
+        document_prompt: Put before every document that is a text, instead of the model's own.
+
+    Raises:
+        DimensionMismatch: More dimensions are asked for than the model has.
+    """
+
+    kind = Kind.DENSE
+
+    def __init__(
+        self,
+        loaded: SentenceTransformer,
+        model: str,
+        name: str,
+        dimensions: int | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+    ) -> None:
+        self._model, self.name = loaded, name
+        self.modalities = frozenset(each for each in (Modality.TEXT, Modality.IMAGE) if each in loaded.modalities)
+        self.distance = DISTANCES.get(loaded.similarity_fn_name, Distance.COSINE)
+        prompts = loaded.prompts
+        self._prompts = (
+            prompts.get("query") or "" if query_prompt is None else query_prompt,
+            prompts.get("document") or prompts.get("passage") or "" if document_prompt is None else document_prompt,
+        )
+        self.tokenizer, self.max_tokens = self._text_side()
+        config = getattr(getattr(loaded[0], "auto_model", None), "config", None)
+        self.revision = changed_revision(revision_of(model, config), dimensions, (query_prompt, document_prompt))
+        full = int(loaded.get_embedding_dimension() or self._forward([self._example()]).shape[1])
+        if dimensions is not None and not 0 < dimensions <= full:
+            raise DimensionMismatch(f"{name} gives {full} dimensions, so {dimensions} cannot be kept; ask for fewer")
+        self.dimensions = dimensions or full
+
+    def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
+        """Return float32 vectors, shape (n, dimensions), of texts and pictures in any order.
+
+        Raises:
+            TextTooLong: A text has more than `max_tokens` tokens.
+        """
+        texts = [at for at, item in enumerate(items) if isinstance(item, str)]
+        pictures = [at for at, item in enumerate(items) if not isinstance(item, str)]
+        self._require_short([str(items[at]) for at in texts])
+        vectors = np.empty((len(items), self.dimensions), dtype=np.float32)
+        for places in (texts, pictures):  # a batch is of one kind
+            for begin in range(0, len(places), BATCH):
+                some = places[begin : begin + BATCH]
+                vectors[some] = self._vectors([self._input(items[at], self._prompts[1]) for at in some])
+        return vectors
+
+    def encode_query(self, item: EncoderInput) -> Vector:
+        """Return one float32 vector, shape (dimensions,), of a text or a picture; a long text is cut with a warning."""
+        if isinstance(item, str) and isinstance(self.tokenizer, ReadableTokenizer):
+            item = self.tokenizer.shortened(item, self.max_tokens, self.name)
+        vector: Vector = self._vectors([self._input(item, self._prompts[0])])[0]
+        return vector
+
+    def _vectors(self, inputs: list[dict[str, Any]]) -> Vector:
+        vectors = self._forward(inputs)[:, : self.dimensions]
+        if self.distance is Distance.COSINE:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _forward(self, inputs: list[dict[str, Any]]) -> Vector:
+        encoded: Vector = self._model.encode(
+            inputs,
+            batch_size=BATCH,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        return np.asarray(encoded, dtype=np.float32)
+
+    def _input(self, item: EncoderInput, prompt: str) -> dict[str, Any]:
+        if isinstance(item, str):
+            return {"text": prompt + item}
+        with needed(f"encoder {self.name!r}", "image"):
+            from PIL import Image
+        return {"image": Image.fromarray(pixels_of(item))}
+
+    def _example(self) -> dict[str, Any]:
+        blank = np.zeros((32, 32, 3), dtype=np.uint8)
+        return self._input("a" if Modality.TEXT in self.modalities else blank, "")
+
+    def _require_short(self, texts: Sequence[str]) -> None:
+        longest = max(self.tokenizer.counts(texts), default=0) if texts and self.max_tokens else 0
+        if self.max_tokens and longest > self.max_tokens:
+            raise TextTooLong(
+                f"a text has {longest} tokens, but {self.name} reads {self.max_tokens}; cut it into chunks first"
+            )
+
+    def _text_side(self) -> tuple[Tokenizer, int | None]:
+        """Return how texts are cut, and how many tokens of one are read."""
+        backend = _backend(self._model)
+        if backend is None:
+            return WordTokenizer(), None
+        tokenizer, limit = ReadableTokenizer(backend), _limit(self._model)
+        taken = backend.num_special_tokens_to_add(False) + max(tokenizer.counts(self._prompts))
+        return tokenizer, None if limit is None else limit - taken
+
+
+def _backend(model: SentenceTransformer) -> tokenizers.Tokenizer | None:
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    own: Any = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
+    found: tokenizers.Tokenizer | None = getattr(own, "backend_tokenizer", None)
+    return found
+
+
+def _limit(model: SentenceTransformer) -> int | None:
+    """Return how many tokens of a text the network has places for."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    places = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
+    limits = [limit for limit in (places, model.max_seq_length) if limit and limit < 1_000_000]
+    return min(limits, default=None)
+
+
+def accepts_pictures(model: SentenceTransformer) -> bool:
+    """Whether a model is for `MultimodalEncoder`."""
+    return "image" in model.modalities

@@ -1,0 +1,89 @@
+"""What a search can be asked besides texts and vectors: files, their bytes, and pictures of Pillow or as arrays.
+
+A text is never taken for the name of a file: who asks by a file says so, with a `pathlib.Path`.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgneural.errors import InvalidQuery
+from pgneural.extras import needed
+from pgneural.load.formats import FORMATS, format_of, sniffed
+from pgneural.load.lines import open_binary
+from pgneural.load.records import Fields, is_picture
+from pgneural.types import BadRecord, Picture
+
+
+def read_question(question: Any) -> Any:
+    """Return a question as encoders read it: files, bytes and pictures become texts and `Picture`; others stay.
+
+    Args:
+        question: What a search is asked; of a mapping of terms to weights, each term is read.
+
+    Raises:
+        InvalidQuery: A file or a picture cannot be read, or is of no kind that can be asked.
+    """
+    if isinstance(question, Mapping):
+        return {read_question(term): weight for term, weight in question.items()}
+    if isinstance(question, Path):
+        return _of_file(question)
+    if isinstance(question, (bytes, bytearray, memoryview)):
+        data = bytes(question)
+        return _of_bytes(data, sniffed(data), "what is given as bytes")
+    if _is_pillow(question):
+        return Picture(_normal(question))
+    if isinstance(question, np.ndarray) and question.ndim > 1:
+        return _of_array(question)
+    return question
+
+
+def _of_file(path: Path) -> str | Picture:
+    try:
+        kind = format_of(path)
+        with open_binary(path) as file:
+            return _of_bytes(file.read(), kind, str(path))
+    except (OSError, EOFError, ValueError) as error:
+        raise InvalidQuery(f"{path} cannot be read: {error}; give another file") from error
+
+
+def _of_bytes(data: bytes, kind: str | None, name: str) -> str | Picture:
+    if kind is None or FORMATS[kind].many:
+        raise InvalidQuery(f"{name} is of no kind that can be asked; give a picture, or a file with a text")
+    record = next(iter(FORMATS[kind].read(io.BytesIO(data), name, Fields(), name)))
+    if isinstance(record, BadRecord):
+        raise InvalidQuery(str(record))
+    return record.content if record.data is None else Picture(np.asarray(record.data))
+
+
+def _of_array(array: np.ndarray[Any, Any]) -> Picture:
+    if array.dtype == np.uint8 and array.ndim == 2:
+        array = np.stack([array] * 3, axis=2)
+    if not is_picture(array):
+        raise InvalidQuery(
+            f"the query is an array of {array.dtype}, shape {array.shape}; "
+            "a picture is uint8 of shape (height, width, 3), a vector has one axis"
+        )
+    with needed("a picture", "image"):
+        from PIL import Image
+    return Picture(_normal(Image.fromarray(array)))
+
+
+def _is_pillow(value: Any) -> bool:
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(value, module.Image)
+
+
+def _normal(image: Any) -> Any:
+    from pgneural.load.extractors.image import normal
+
+    try:
+        return np.asarray(normal(image))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InvalidQuery(f"the picture cannot be read: {error}; give another") from error
