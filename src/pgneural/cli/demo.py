@@ -1,4 +1,4 @@
-"""The main job on real text that is on every machine: the documentation of Python's standard library."""
+"""The main job on what every machine has: the documentation of Python's standard library, and pictures that we draw."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pgneural.cli import output
+from pgneural.cli import drawn, output
 from pgneural.cli.options import interactive
 from pgneural.database import Database
+from pgneural.errors import MissingExtra
 from pgneural.load import stdlib
 
 COLLECTION = "stdlib"
@@ -31,8 +32,21 @@ QUESTIONS = (
 )
 
 
+PICTURES = "pictures"
+
+PICTURE_QUESTIONS = ("what time is it", "made by bees", "a game of words")
+
+
 def run(database: Database) -> None:
-    """Index (a second run re-encodes nothing), then answer the questions."""
+    """Index (a second run re-encodes nothing), then answer the questions: of texts, then of pictures."""
+    _texts(database)
+    try:
+        _pictures(database)
+    except MissingExtra as error:
+        output.say(f"\npictures are left out: {error}")
+
+
+def _texts(database: Database) -> None:
     output.say("reading the docstrings of the standard library")
     records = list(stdlib.read())
     started = time.monotonic()
@@ -47,6 +61,21 @@ def run(database: Database) -> None:
             collection.search(question.text, where=question.where, limit=5), title=f"{question.text}{filtered}"
         )
     output.say(f"\nask your own: {_program()} search {COLLECTION} 'your question'")
+
+
+def _pictures(database: Database) -> None:
+    """Draw pictures, and find them by texts and by another drawing."""
+    output.say("\ndrawing pictures")
+    records = [{"id": name, "title": name, "image": image} for name, image in drawn.drawings()]
+    started = time.monotonic()
+    collection = database.collection(PICTURES, encoder="conse")
+    output.say(output.summary(collection.index(records), PICTURES, time.monotonic() - started))
+    for question in PICTURE_QUESTIONS:
+        output.say("")
+        output.print_hits(collection.search(question, mode="semantic", limit=2), title=question)
+    output.say("")
+    output.print_hits(collection.search(drawn.clock(7, 30), limit=2), title="a drawing of a clock at half past seven")
+    output.say(f"\nask your own: {_program()} search {PICTURES} photo.jpg")
 
 
 def _program() -> str:

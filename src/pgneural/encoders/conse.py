@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pgneural.encoders.cache_folder import cached_vectors
 from pgneural.encoders.efficientnet import EfficientNetEncoder
 from pgneural.encoders.info import EncoderInfo
 from pgneural.encoders.minilm import minilm
@@ -90,7 +91,8 @@ class ConseEncoder:
     def _class_vectors(self) -> Vector:
         with self._loading:
             if self._named is None:
-                self._named = self._encoded_names()
+                name = f"classes-{hashlib.sha256(self.revision.encode()).hexdigest()[:16]}"
+                self._named = cached_vectors(name, (len(self._names), self.dimensions), self._encoded_names)
         return self._named
 
     def _encoded_names(self) -> Vector:

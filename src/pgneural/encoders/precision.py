@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgneural.encoders import packed_linear
+from pgneural.encoders.cache_folder import cache_folder
 from pgneural.printable import logger as logger_of
 from pgneural.types import Vector, fingerprint
 
@@ -112,8 +113,7 @@ def _read() -> Mapping[str, Any]:
 
 
 def _path() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(folder).expanduser() / "pgneural" / "precision.json"
+    return cache_folder() / "precision.json"
 
 
 def _capabilities() -> dict[str, object]:

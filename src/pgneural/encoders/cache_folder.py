@@ -1,0 +1,41 @@
+"""What is worked out once on a machine, and kept in the user's cache folder for other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from pgneural.types import Vector
+
+
+def cache_folder() -> Path:
+    """Return the folder, which may not exist yet."""
+    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(folder).expanduser() / "pgneural"
+
+
+def cached_vectors(name: str, shape: tuple[int, int], make: Callable[[], Vector]) -> Vector:
+    """Return vectors that are kept under a name, which says all that decides them; make them where there are none.
+
+    Args:
+        name: Letters, digits and ``-``.
+        shape: Theirs.
+        make: Makes them.
+    """
+    path = cache_folder() / f"{name}.npy"
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == shape and kept.dtype == np.float32:
+            return np.asarray(kept)
+    made = make()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, made)
+        os.replace(file.name, path)
+    return made
