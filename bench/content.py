@@ -10,6 +10,7 @@ from statistics import median
 import click
 import pypdfium2
 
+from bench import pictures
 from bench.corpus import ROOT
 from pgneural import Record, load
 from pgneural.cli.output import print_table
@@ -19,8 +20,17 @@ DATA = ROOT.parent / "shared" / "data"
 
 @click.command("content")
 @click.option("--runs", default=3, show_default=True, help="Medians of so many.")
-def command(runs: int) -> None:
-    """Words and seconds of the PDF files of the data, against pypdfium2 in this process; each page of each is read."""
+@click.option("--part", type=click.Choice(["pdf", "pictures"]), help="Only this; all by default.")
+def command(runs: int, part: str | None) -> None:
+    """What is found in files of each kind, and how fast, against the libraries alone that read and encode them."""
+    if part in (None, "pdf"):
+        documents(runs)
+    if part in (None, "pictures"):
+        pictures.measure(runs)
+
+
+def documents(runs: int) -> None:
+    """Print words and seconds of the PDF files of the data, against pypdfium2; each page of each is read."""
     files = sorted((DATA / "pdf" / "files").glob("*.pdf"))
     if not files:
         raise click.ClickException(f"the data is not there: {DATA / 'pdf'}")

@@ -39,7 +39,7 @@ BEGIN
     ELSIF tables.chunks IS NOT NULL AND s.revision <> 'given' THEN
         hashed := neural.source_hash(s);
         IF s.source = 'neural.documents' THEN  -- what is no text is elsewhere: who indexes it again finds out whether it has changed
-            untold := ' AND NOT EXISTS (SELECT FROM neural.documents d WHERE d.id = r.source_id AND d.modality <> ''text'' AND c.source_hash IS NOT NULL)';
+            untold := ' AND NOT EXISTS (SELECT FROM neural.documents d WHERE d.id = r.source_id AND d.modality <> ''text'' AND c.text = '''')';
         END IF;
     END IF;
     known := pg_catalog.format('NOT EXISTS (SELECT FROM neural.pending p WHERE p.space_id = %1$s AND p.key = pg_catalog.jsonb_build_array(%2$s))

@@ -55,6 +55,10 @@ CHUNKERS: dict[Modality, Chunker] = {Modality.TEXT: text_chunks, Modality.IMAGE:
 """The chunkers by modality."""
 
 
+BY_DATA = frozenset({Modality.IMAGE})
+"""What is cut by its data alone, which the database does not have."""
+
+
 def cut(content: Content, encoder: Encoder, lengths: Lengths) -> list[Chunk]:
     """Cut a content into chunks by the chunker of its modality.
 

@@ -16,7 +16,7 @@ from pgneural import encoders
 from pgneural.active_space import Preparation
 from pgneural.documents import DocumentRows, DocumentStatements, target_of
 from pgneural.encoders.permitted import permitted
-from pgneural.errors import DatabaseError, InvalidFilter, PgneuralError
+from pgneural.errors import DatabaseError, EncoderUnavailable, InvalidFilter, MissingExtra, PgneuralError
 from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
 from pgneural.search import Hits, RefinedSearch, Refinement, run
 from pgneural.searcher import Searcher
@@ -93,10 +93,13 @@ class DocumentSearcher(Searcher):
 
     def accepts(self, modality: Modality) -> bool:
         """Whether the encoder accepts a kind of content; for texts, which nearly all accept, it is not loaded."""
-        if modality is not Modality.TEXT:
-            return modality in self.encoder.modalities
         described = encoders.modalities(self.space.encoder)
-        return described is None or modality in described
+        if modality is Modality.TEXT:
+            return described is None or modality in described
+        try:
+            return modality in self.encoder.modalities
+        except (EncoderUnavailable, MissingExtra):  # a run that finds nothing new needs no model
+            return modality in (described or ())
 
     @property
     def indexed(self) -> Indexed:

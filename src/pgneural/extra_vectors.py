@@ -140,8 +140,9 @@ def extra_vectors_of(tables: SpaceTables) -> list[ExtraVectors]:
 
 
 def unstored(key: str, title: str, chunks: Sequence[Chunk]) -> list[Lacking]:
-    """Return the chunks of a row that is about to be stored, as such that lack a vector."""
+    """Return the chunks of a row that is about to be stored, as such that lack a vector; what is no text gets none."""
     return [
         Lacking(key, ordinal, chunk.hash, chunk.text, "content" in chunk.locator, title)
         for ordinal, chunk in enumerate(chunks)
+        if isinstance(chunk.input, str)
     ]

@@ -22,6 +22,7 @@ from pgneural.errors import (
     UnsupportedContent,
 )
 from pgneural.filter import Expression, Filter, condition, expression, settled
+from pgneural.load import read_question
 from pgneural.printable import warn
 from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 QueryInput: TypeAlias = (
     "str | Vector | Sequence[float] | Picture | Pixels | Image | Path | bytes "
-    "| Mapping[str, float] | Mapping[str | Picture | Image | Path | bytes, float]"
+    "| Mapping[str, float] | Mapping[Any, float]"
 )
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
@@ -124,6 +125,7 @@ def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
     inputs = options.get("inputs") or {}
     if not isinstance(inputs, Mapping):
         raise InvalidQuery(f"inputs is {inputs!r}, expected a mapping of the names of legs to texts or vectors")
+    inputs = {leg: read_question(value) for leg, value in inputs.items()}
     for value in inputs.values():
         text_of(value)
     if LEXICAL in inputs and text_of(inputs[LEXICAL]) is None:
@@ -200,7 +202,7 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
     if isinstance(rerank, Rerank | LateInteraction):
         rerank = replace(rerank, candidates=whole("candidates", rerank.candidates, 1))
     if rerank is not None and query.text is None:
-        raise InvalidQuery("rerank needs a text, but the query is none; leave one of them out")
+        raise InvalidQuery("rerank needs a text, and the query is no text; leave one of them out")
     if rerank is not None and not isinstance(rerank, Rerank | LateInteraction):
         rerank = Rerank(rerank)
     grouped = None if by is None else settled(expression(by, "grouping"), "grouping")
@@ -278,7 +280,7 @@ def _mode(mode: Mode | str | None, query: QueryInput, inputs: Mapping[str, Query
         return Mode.HYBRID if text else Mode.SEMANTIC
     chosen = mode_of(mode)
     if not text and chosen is not Mode.SEMANTIC:
-        raise InvalidQuery(f"mode {mode} needs a text, but the query is none; search it with mode semantic")
+        raise InvalidQuery(f"mode {mode} needs a text, and the query is no text; search it with mode semantic")
     return chosen
 
 
@@ -368,7 +370,9 @@ def _encoded(encoder: Encoder, term: str | Picture) -> Vector:
     modality, item = (Modality.TEXT, term) if isinstance(term, str) else (Modality.IMAGE, term.pixels)
     if modality not in encoder.modalities:
         accepted = ", ".join(sorted(encoder.modalities))
-        raise UnsupportedContent(f"{encoder.name} does not accept {modality}; ask by {accepted}, or by a vector")
+        raise UnsupportedContent(
+            f"{encoder.name} does not accept {modality}; ask by {accepted}, or use an encoder that does"
+        )
     return encoder.encode_query(item)
 
 

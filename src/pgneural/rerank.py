@@ -16,7 +16,7 @@ import numpy as np
 
 from pgneural.encoders import canonical
 from pgneural.encoders.loading import load
-from pgneural.encoders.readable import reader_of
+from pgneural.encoders.readable import as_texts, reader_of
 from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import EncoderUnavailable, InvalidQuery
 from pgneural.extras import needed
@@ -107,7 +107,7 @@ class CrossEncoderReranker:
 
     def score(self, query: str, texts: Sequence[str]) -> Vector:
         """Return one score for each text, shape (n,)."""
-        query, *texts = self._read([query, *texts])
+        query, *texts = as_texts(self._model, self._read([query, *texts]))
         pairs = [(query, text) for text in texts]
         scores = self._model.predict(pairs, batch_size=BATCH, show_progress_bar=False)
         return np.asarray(scores, dtype=np.float32).reshape(-1)

@@ -120,6 +120,11 @@ class Content:
         return self.data is None and not self.uri
 
     @property
+    def size(self) -> int:
+        """How many bytes, or characters of a text, it has here."""
+        return self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data or "")
+
+    @property
     def digest(self) -> bytes:
         """16 bytes that change whenever what is encoded of it does; a title is encoded with a text alone."""
         data = self.data

@@ -101,7 +101,7 @@ def test_records_and_mappings_may_have_pictures(db: Database, tiny_dino: Path) -
         Record("e", "", data=pixels.astype(np.float32), modality=Modality.IMAGE),
         Record("f", "", modality=Modality.IMAGE),
         {"id": "g", "image": b"\0\1"},
-        {"id": "h", "image": 7},
+        {"id": "h", "image": {"url": "a.png"}},
     ]
     reasons = [str(each) for each in shapes.index(bad).bad]
     assert len(reasons) == 5
@@ -109,8 +109,8 @@ def test_records_and_mappings_may_have_pictures(db: Database, tiny_dino: Path) -
         "does not accept text; it accepts image",
         "data is an array of float32, shape (40, 60, 3), expected uint8 of shape (height, width, 3)",
         "document 'f' has no image; give it as data",
-        "image: what is given as bytes is of no kind that can be",
-        "image is int, expected a path, bytes, a picture or an array",
+        "image: what is given as bytes: it is no picture",
+        "document 'h' has no text",
     ):
         assert any(expected in reason for reason in reasons), (expected, reasons)
 
@@ -118,7 +118,9 @@ def test_records_and_mappings_may_have_pictures(db: Database, tiny_dino: Path) -
 def test_an_input_that_nothing_can_take_is_refused(db: Database, tiny_dino: Path, folder: Path) -> None:
     texts = db.collection("texts", encoder="hash")
     texts.index([{"id": "1", "text": "a red fox"}])
-    with pytest.raises(UnsupportedContent, match="hash does not accept image; ask by text, or by a vector"):
+    with pytest.raises(
+        UnsupportedContent, match="hash does not accept image; ask by text, or use an"
+    ):
         texts.search(folder / "red.png")
     with pytest.raises(InvalidQuery, match="needs a text"):
         texts.search(folder / "red.png", mode="lexical")
@@ -171,7 +173,8 @@ def test_a_uri_outside_of_the_permitted_folders_is_not_opened(
     (folder / "text.png").write_text("a text")
     names = ["link.png", "../photos-secret/grey.png", "pipe.png", "text.png", "gone.png", "%00.png"]
     rows = [(f"x{n}", f"{folder.as_uri()}/{name}") for n, name in enumerate(names)]
-    rows += [("y", secret.as_uri()), ("z", "http://127.0.0.1:1/a.png"), ("w", str(secret))]
+    rows += [("y", secret.as_uri()), ("z", "http://127.0.0.1:1/a.png"), ("w", str(secret)), ("v", "file://[x")]
+    rows += [("u", (folder / "red.png").as_uri().replace("file://", "file://other.host"))]
     for id_, uri in rows:
         execute(
             "INSERT INTO neural.documents (collection, external_id, title, content, metadata, uri, modality)"
@@ -204,3 +207,71 @@ def test_the_command_line_searches_by_a_picture(
     assert found("--image", "-", "--limit", "1", stdin=path.read_bytes()) == ["blue.png"]
     assert found("blue", "--image", str(path), "--limit", "1") == ["blue.png"]
     assert len(found("no such file.png")) == 3
+
+
+def test_a_picture_that_changes_changes_in_every_space(
+    db: Database, photos: Collection, folder: Path, tiny_dino: Path, execute: Execute
+) -> None:
+    permitted_files.permit_files(folder)
+    db.create_space("photos", "dino", encoder=str(tiny_dino), dimensions=16)
+    work(db)
+    (folder / "red.png").write_bytes(encoded(picture("grey")))
+    assert photos.index([folder]).updated == 1
+    work(db)
+    db.switch_space("photos", "dino")
+    again = db.existing("photos")
+    assert again.search(picture("grey"), limit=1)[0].entity.title == "red.png"
+    green = (folder / "green.png").as_uri()
+    execute("UPDATE neural.documents SET uri = %s, updated_at = now(), title = 'moved' WHERE title = 'blue.png'", green)
+    work(db)
+    assert {hit.entity.title for hit in again.search(picture("green"), limit=2)} == {"green.png", "moved"}
+    assert db.check().differences == ()
+
+
+def test_a_text_that_becomes_a_picture_loses_the_vector_of_the_text(
+    db: Database, photos: Collection, folder: Path, tiny_dino: Path, execute: Execute
+) -> None:
+    photos.index([Record("t", "an owl hunts at night")])
+    db.create_space("photos", "dino", encoder=str(tiny_dino), dimensions=16)
+    execute("UPDATE neural.documents SET modality = 'image', uri = '/gone.png', content = '' WHERE external_id = 't'")
+    work(db)
+    assert ("t",) in execute(
+        "SELECT d.external_id FROM neural.failed f JOIN neural.documents d ON f.key = jsonb_build_array(d.id)"
+    )
+
+
+def test_the_words_of_a_picture_follow_its_caption(photos: Collection) -> None:
+    drawn = picture("grey")
+    photos.index({"id": "c", "image": drawn, "text": "a green square"})
+    assert photos.index({"id": "c", "image": drawn, "text": "a yellow submarine"}).updated == 1
+    assert photos.search("square", mode="lexical") == []
+    assert [hit.entity.external_id for hit in photos.search("submarine", mode="lexical")] == ["c"]
+
+
+def test_pictures_that_are_read_back_stay_pictures(db: Database, photos: Collection, folder: Path, url: str) -> None:
+    documents = list(photos.documents())
+    assert photos.index(documents).unchanged == 3
+    assert photos.search(picture("blue"), limit=1)[0].score == pytest.approx(1, abs=1e-3)
+    exported = CliRunner().invoke(main, ["export", "photos", "--database", url])
+    assert [json.loads(line)["modality"] for line in exported.stdout.splitlines()] == ["image"] * 3
+    path = folder.parent / "export.jsonl"
+    path.write_text(exported.stdout)
+    copied = db.collection("copy", encoder=photos.encoder)
+    assert copied.index([path]).bad[0].reason.startswith("the database names file")
+    permitted_files.permit_files(folder)
+    assert copied.index([path]).inserted == 3
+    assert copied.search(picture("blue"), limit=1)[0].entity.title == "blue.png"
+
+
+def test_sparse_vectors_are_of_texts_alone(db: Database, tiny_clip: Path, tiny_sparse: Path, execute: Execute) -> None:
+    mixed = db.collection("mixed", encoder=tiny_clip, sparse=tiny_sparse)
+    mixed.index([{"id": "p", "image": picture()}, {"id": "t", "text": "the quick brown fox"}])
+    assert [hit.entity.external_id for hit in mixed.search("fox", mode="sparse")] == ["t"]
+    assert {hit.entity.external_id for hit in mixed.search("fox")} == {"p", "t"}
+    assert mixed.index([{"id": "p", "image": picture()}]).unchanged == 1
+
+
+def test_a_long_text_that_ends_as_a_picture_is_a_text(url: str, photos: Collection, tiny_clip: Path) -> None:
+    text = "owl " * 17 + "x" * 300 + " photo.png"
+    shown = CliRunner().invoke(main, ["search", "photos", text, "--mode", "lexical", "--database", url])
+    assert shown.exit_code == 0, shown.output

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pgneural import encoders, load
-from pgneural.errors import InvalidQuery, TextTooLong
-from pgneural.load import read_question
+from pgneural.errors import InvalidQuery, TextTooLong, UnreadableInput
+from pgneural.load import permitted_files, read_question
 from pgneural.types import BadRecord, EncoderInput, Modality, Picture, Record
 from tests.fixtures.pictures import declared, encoded, picture
 from tests.unit.test_formats import broken
@@ -97,8 +97,8 @@ def test_a_large_picture_is_made_small_and_set_upright(tmp_path: Path) -> None:
         (declared(40_000, 40_000), "40,000 x 40,000 pixels, expected at most 200,000,000; make it smaller"),
         (declared(16_000, 12_000), "cannot be read"),
         (encoded(picture())[:60], "cannot be read: .*; is it what its name says?"),
-        (b"an ordinary text", "cannot be read: UnidentifiedImageError"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read: UnidentifiedImageError"),
+        (b"an ordinary text", "no picture of a known kind"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known kind"),
     ],
 )
 def test_what_is_no_picture_is_refused_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -145,8 +145,8 @@ def test_a_question_may_be_a_picture_and_a_text_is_a_text(tmp_path: Path) -> Non
     ("question", "said"),
     [
         (Path("/nowhere/a.png"), "cannot be read"),
-        (b"\0\1\2\3", "of no kind that can be asked"),
-        (b"\x89PNG\r\n\x1a\n", "cannot be read"),
+        (b"\0\1\2\3", "what is given as bytes: it is no picture of a known kind"),
+        (b"\x89PNG\r\n\x1a\n", "it is no picture of a known kind"),
         (np.zeros((2, 2, 2)), r"an array of float64, shape \(2, 2, 2\)"),
         (np.zeros((0, 2, 3), dtype=np.uint8), r"shape \(0, 2, 3\)"),
     ],
@@ -209,3 +209,68 @@ def test_photos_share_a_space_with_texts() -> None:
     assert np.allclose(mixed[0], encoders.get("minilm").encode_documents(["a fox"])[0], atol=1e-3)
     assert np.allclose(mixed[1], conse.encode_query(drawn[1]), atol=1e-4)
     assert lite.encode_documents([]).shape == (0, 1280)
+
+
+def test_siglip_pads_every_text_to_one_length(tiny_siglip: Path) -> None:
+    siglip = encoders.get(tiny_siglip)
+    alone = siglip.encode_query("a fox")
+    assert np.allclose(
+        siglip.encode_documents(["a fox", "the quick brown fox jumps over the lazy dog"])[0], alone, atol=1e-5
+    )
+    assert siglip.modalities == {Modality.TEXT, Modality.IMAGE}
+    assert siglip.encode_query(np.asarray(picture())).shape == alone.shape
+
+
+def test_a_prompt_is_put_before_a_text_once(tiny_clip: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(
+        str(tiny_clip), device="cpu", prompts={"query": "find ", "document": "doc "}, default_prompt_name="query"
+    ).save(str(tmp_path))
+    plain, prompted = encoders.get(tiny_clip), encoders.get(tmp_path)
+    assert np.allclose(prompted.encode_query("a fox"), plain.encode_query("find a fox"), atol=1e-5)
+    assert np.allclose(prompted.encode_documents(["a fox"])[0], plain.encode_query("doc a fox"), atol=1e-5)
+
+
+def test_a_picture_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(picture(size=(3000, 2000)), "JPEG"))
+    with Image.open(path) as image:
+        assert read_question(image).pixels.shape == (341, 512, 3)
+        assert image.size == (3000, 2000)
+    with pytest.raises(InvalidQuery, match="has 0 x 5 pixels"):
+        read_question(Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO"])
+def test_a_picture_is_known_by_how_it_begins(kind: str) -> None:
+    assert isinstance(read_question(encoded(picture(), kind)), Picture)
+
+
+def test_what_a_picture_says_of_itself_has_bounds(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x010F] = "x" * 1_000_000, "y" * 100_000
+    record = read(tmp_path / "a.tiff", encoded(picture(), "TIFF", exif=exif))
+    assert isinstance(record, Record)
+    assert (len(record.content), len(record.metadata["camera"])) == (10_000, 200)
+    from PIL import PngImagePlugin
+
+    told = PngImagePlugin.PngInfo()
+    told.add_text("Comment", "z" * 3_000_000, zip=True)
+    assert isinstance(read(tmp_path / "b.png", encoded(picture(), pnginfo=told)), Record)
+    big_endian = Image.fromarray(np.array([[0, 60_000]], dtype=">u2").astype(np.uint16))
+    assert isinstance(read(tmp_path / "c.tiff", encoded(big_endian, "TIFF")), Record)
+
+
+def test_files_of_one_text_add_their_weights(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("an owl")
+    assert read_question({tmp_path / "a.txt": 1.0, tmp_path / "b.txt": 0.5}) == {"an owl": 1.5}
+    (tmp_path / "c.txt.gz").write_bytes(b"\x1f\x8b\x08\x00broken beyond words")
+    with pytest.raises(InvalidQuery, match="cannot be read"):
+        read_question(tmp_path / "c.txt.gz")
+
+
+def test_folders_that_are_permitted_have_names(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableInput, match="is empty"):
+        permitted_files.permit_files("")

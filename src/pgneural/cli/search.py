@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -249,7 +250,7 @@ def search(
 def _question(query: str | None, images: tuple[str, ...]) -> QueryInput:
     """Return what is asked: a text, a picture, or several of these that count alike."""
     pictures: list[Path | bytes] = [sys.stdin.buffer.read() if name == "-" else Path(name) for name in images]
-    if query and SUFFIXES.get(Path(query).suffix.lower()) == "image" and Path(query).is_file():
+    if query and SUFFIXES.get(Path(query).suffix.lower()) == "image" and os.path.isfile(query):
         pictures.append(Path(query))
         query = None
     terms: list[Any] = [*([] if query is None else [query]), *pictures]

@@ -17,12 +17,14 @@ from pgneural.filter import Filter
 from pgneural.load.walk import normal
 from pgneural.printable import printable_json
 from pgneural.store.schema import Document
+from pgneural.types import Modality
 
 
 def as_record(document: Document) -> dict[str, Any]:
     """Return a document with the fields of a JSONL record."""
     record = {"id": document.external_id, "title": document.title, "text": document.content, "uri": document.uri}
-    return {**record, "metadata": document.metadata_}
+    kind = {"modality": document.modality} if document.modality != Modality.TEXT else {}
+    return {**record, **kind, "metadata": document.metadata_}
 
 
 def as_listed(document: Document) -> dict[str, Any]:

@@ -60,6 +60,7 @@ PATIENCE_SECONDS = 60.0
 @click.option(
     "--files",
     multiple=True,
+    type=click.Path(exists=True, file_okay=False),
     metavar="FOLDER",
     envvar="PGNEURAL_FILES",
     help="A folder below which this worker may read the files that the database names, as pictures for another model."

@@ -59,7 +59,7 @@ class ConseEncoder:
     def describe(cls) -> EncoderInfo:
         """Describe it for `pgneural.encoders.available`."""
         texts, _ = minilm.describe(), EfficientNetEncoder.describe()  # type: ignore[attr-defined]
-        note = "minilm, and photos by the 1,000 nouns of ImageNet; installed with extra image"
+        note = "texts by minilm, photos by the 1,000 nouns of ImageNet"
         return EncoderInfo(NAME, texts.dimensions, texts.max_tokens, (Modality.TEXT, Modality.IMAGE), note=note)
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:

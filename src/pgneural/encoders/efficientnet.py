@@ -60,7 +60,7 @@ class EfficientNetEncoder:
     def describe(cls) -> EncoderInfo:
         """Describe it for `pgneural.encoders.available`."""
         _weights()
-        return EncoderInfo(NAME, cls.dimensions, None, (Modality.IMAGE,), note="pictures; installed with extra image")
+        return EncoderInfo(NAME, cls.dimensions, None, (Modality.IMAGE,), note="pictures that look alike")
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         """Return float32 vectors, shape (n, 1280), of pictures: uint8, shape (height, width, 3)."""

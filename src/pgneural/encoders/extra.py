@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pgneural.encoders.loading import load, revision_of
-from pgneural.encoders.readable import reader_of
+from pgneural.encoders.readable import as_texts, reader_of
 from pgneural.extras import needed
 from pgneural.types import Distance, Kind, Modality, Vector
 
@@ -56,13 +56,14 @@ class SparseTransformerEncoder(_Loaded):
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
         """Return for each text its weights, shape (dimensions,), most of them 0."""
-        texts = self._read(items)
+        texts = as_texts(self._model, self._read(items))
         found = self._model.encode_document(texts, show_progress_bar=False, convert_to_sparse_tensor=False)
         return [weights.float().cpu().numpy() for weights in found]
 
     def encode_query(self, item: str) -> Vector:
         """Return weights, shape (dimensions,), most of them 0."""
-        found = self._model.encode_query(self._read([item]), show_progress_bar=False, convert_to_sparse_tensor=False)
+        texts = as_texts(self._model, self._read([item]))
+        found = self._model.encode_query(texts, show_progress_bar=False, convert_to_sparse_tensor=False)
         weights: Vector = found[0].float().cpu().numpy()
         return weights
 
@@ -84,7 +85,7 @@ class MultiVectorTransformerEncoder(_Loaded):
 
     def encode_documents(self, items: Sequence[str]) -> list[Vector]:
         """Return for each text its tokens, shape (tokens, dimensions), each of length 1."""
-        texts = self._read(items)
+        texts = as_texts(self._model, self._read(items))
         found = self._model.encode_document(
             texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
         )
@@ -93,7 +94,10 @@ class MultiVectorTransformerEncoder(_Loaded):
     def encode_query(self, item: str) -> Vector:
         """Return the tokens of a query, shape (tokens, dimensions), each of length 1."""
         (found,) = self._model.encode_query(
-            self._read([item]), show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+            as_texts(self._model, self._read([item])),
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
         )
         return np.asarray(found, dtype=np.float32)
 

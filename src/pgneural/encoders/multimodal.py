@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import tokenizers
     from sentence_transformers import SentenceTransformer
 
+PADDED = ("siglip", "siglip2")
+"""Networks that read a text by its last place, which is padding: all texts have one length."""
+
 BATCH = 16
 """Items in a batch: a picture has hundreds of tokens."""
 
@@ -54,6 +57,8 @@ class MultimodalEncoder:
         document_prompt: str | None = None,
     ) -> None:
         self._model, self.name = loaded, name
+        if _config(loaded).get("model_type") in PADDED:
+            _pad_to_the_end(loaded)
         self.modalities = frozenset(each for each in (Modality.TEXT, Modality.IMAGE) if each in loaded.modalities)
         self.distance = DISTANCES.get(loaded.similarity_fn_name, Distance.COSINE)
         prompts = loaded.prompts
@@ -101,6 +106,7 @@ class MultimodalEncoder:
     def _forward(self, inputs: list[dict[str, Any]]) -> Vector:
         encoded: Vector = self._model.encode(
             inputs,
+            prompt="",  # it is in the texts already
             batch_size=BATCH,
             show_progress_bar=False,
             convert_to_numpy=True,
@@ -133,6 +139,17 @@ class MultimodalEncoder:
         tokenizer, limit = ReadableTokenizer(backend), _limit(self._model)
         taken = backend.num_special_tokens_to_add(False) + max(tokenizer.counts(self._prompts))
         return tokenizer, None if limit is None else limit - taken
+
+
+def _config(model: SentenceTransformer) -> dict[str, Any]:
+    config: Any = getattr(getattr(model[0], "auto_model", None), "config", None)
+    return {} if config is None else dict(config.to_dict())
+
+
+def _pad_to_the_end(model: SentenceTransformer) -> None:
+    """Have texts padded to the length that the network was trained with, by whose last place it reads them."""
+    module: Any = model[0]
+    module.processing_kwargs = {**(module.processing_kwargs or {}), "text": {"padding": "max_length"}}
 
 
 def _backend(model: SentenceTransformer) -> tokenizers.Tokenizer | None:

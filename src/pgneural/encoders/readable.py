@@ -162,6 +162,15 @@ def reader_of(tokenizer: Any) -> Callable[[Sequence[str]], list[str]]:
     return lambda texts: [text for text, _ in readable.read(texts)]
 
 
+def as_texts(model: Any, texts: Sequence[str]) -> list[Any]:
+    """Return texts so that a model of sentence-transformers takes them for such.
+
+    One that accepts pictures would open a text that is the path of a file, or a URL that ends as one.
+    """
+    accepted = getattr(model, "modalities", ("text",))
+    return list(texts) if set(accepted) <= {"text"} else [{"text": text} for text in texts]
+
+
 def _unknown_token(backend: tokenizers.Tokenizer) -> int | None:
     """Return the number of the token for what is not known; None where every byte is."""
     model = json.loads(backend.to_str())["model"]

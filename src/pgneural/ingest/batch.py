@@ -22,6 +22,10 @@ BATCH_ROWS = 512
 """Texts that are encoded at a time: enough for batches of like length, few enough to lose little when stopped."""
 
 
+BATCH_BYTES = 2**25
+"""Of what is no text: some forty of the largest pictures."""
+
+
 @dataclass
 class Batch:
     """Rows of one space.
@@ -45,7 +49,7 @@ class Batch:
         """Read the first of these rows, as many as memory allows; cut those that changed outside of a transaction."""
         with where.begin() as connection:
             changed = tables.read(connection, keys)
-        batch = cls(tables, [_cut_of_stored(tables.space, row, encoder) for row in changed], extra_vectors_of(tables))
+        batch = cls(tables, list(_cut_in_bounds(tables.space, changed, encoder)), extra_vectors_of(tables))
         batch.look_up(where)
         return batch
 
@@ -108,13 +112,16 @@ def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> Encoded
     return EncodedRow(row, hash_, chunkers.cut(row.body, loaded, chunkers.Lengths(longest, overlap)))
 
 
-def _cut_of_stored(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> EncodedRow:
-    """Cut a row as the database has it; of what is no text, the file is read where there is no vector yet."""
-    if row.values is None or row.body.modality is Modality.TEXT:
-        return cut(space, row, encoder)
-    if row.source_hash is not None:  # whether the file has changed, who indexes it finds out
-        return EncodedRow(row, row.source_hash)
-    return cut(space, replace(row, body=with_data(row.body)), encoder)
+def _cut_in_bounds(space: Space, rows: Sequence[SourceRow], encoder: Callable[[], Encoder]) -> Iterator[EncodedRow]:
+    """Cut the first rows, as many as memory allows; of what is no text, the file is read."""
+    read = 0
+    for row in rows:
+        if row.values is not None and row.body.modality is not Modality.TEXT:
+            row = replace(row, body=with_data(row.body))
+            read += row.body.size
+        yield cut(space, row, encoder)
+        if read >= BATCH_BYTES:
+            return
 
 
 def source_hash(space: Space, row: SourceRow, vector: bytes = b"") -> bytes:

@@ -15,18 +15,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from pgneural.chunkers import require_chunker
+from pgneural.chunkers import BY_DATA, require_chunker
 from pgneural.encoders.precomputed import REVISION
 from pgneural.errors import InvalidFilter, TransactionConflict, UnsupportedContent
 from pgneural.extra_vectors import ExtraVectors
-from pgneural.ingest.batch import BATCH_ROWS, Batch, cached_or_known, cut, encoded, source_hash
+from pgneural.ingest.batch import BATCH_BYTES, BATCH_ROWS, Batch, cached_or_known, cut, encoded, source_hash
 from pgneural.load import check, mistyped
+from pgneural.load.permitted_files import with_data
 from pgneural.report import REPORTED, Progress, Report
 from pgneural.store.schema import Space
 from pgneural.store.space import indexed_of
@@ -47,9 +47,6 @@ otherwise wait the interpreter's 5 ms for every block it sends, longer than the 
 
 BATCH_CHARACTERS = 1_000_000
 """Closes a batch of long documents early."""
-
-BATCH_BYTES = 2**25
-"""Closes a batch of pictures early: some forty of the largest."""
 
 FORGET_EVERY = 50_000
 """Old vectors are looked for about once in so many chunks."""
@@ -206,7 +203,7 @@ class Ingest:
             batch[record.external_id] = (record, metadata)
             to_encode += record.embedding is None
             characters += len(record.content) + len(record.title) + len(metadata)
-            pictured += 0 if record.data is None else _size(record.data)
+            pictured += 0 if record.data is None else record.body.size
             full = characters >= BATCH_CHARACTERS or pictured >= BATCH_BYTES
             if len(batch) >= BATCH_RECORDS or to_encode >= BATCH_ROWS or full:
                 yield list(batch.values())
@@ -256,6 +253,10 @@ class Ingest:
 
     def _document(self, record: Record, metadata: str, id_: int, new: bool, stored: bytes | None) -> IncomingDocument:
         source = SourceRow(f"[{id_}]", (id_,), record.body, stored)
+        if record.embedding is None and record.data is None and record.modality in BY_DATA:
+            if stored is not None:  # as it was read back from a collection
+                return IncomingDocument(record, metadata, new, EncodedRow(source, stored))
+            source = replace(source, body=with_data(record.body))
         if record.embedding is None:
             return IncomingDocument(record, metadata, new, cut(self._space, source, self._encoder))
         row = EncodedRow(source, source_hash(self._space, source, record.embedding.tobytes()), precomputed=True)
@@ -278,10 +279,6 @@ class Ingest:
         if random.random() < self.report.chunks_encoded / FORGET_EVERY:
             with self.engine.begin() as connection:
                 evict(connection)
-
-
-def _size(data: NDArray[Any] | bytes) -> int:
-    return len(data) if isinstance(data, bytes) else data.nbytes
 
 
 class SeenIds:

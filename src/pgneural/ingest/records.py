@@ -88,9 +88,9 @@ IMAGE_FIELD = Modality.IMAGE.value
 
 
 def _of_mapping(item: Mapping[str, Any], origin: str) -> Record | BadRecord:
-    """Read a mapping; a picture in field ``image`` is what it is found by, a text there is metadata like any other."""
+    """Read a mapping; a picture in field ``image`` is what it is found by, anything else there is metadata."""
     image = item.get(IMAGE_FIELD)
-    if image is None or isinstance(image, str):
+    if not load.is_readable(image):
         return load.from_mapping(item, origin)
     record = load.from_mapping({name: value for name, value in item.items() if name != IMAGE_FIELD}, origin)
     if isinstance(record, BadRecord):
@@ -100,7 +100,7 @@ def _of_mapping(item: Mapping[str, Any], origin: str) -> Record | BadRecord:
     except PgneuralError as error:
         return BadRecord(origin, f"image: {error}")
     if not isinstance(read, Picture):
-        return BadRecord(origin, f"image is {type(image).__name__}, expected a path, bytes, a picture or an array")
+        return BadRecord(origin, "image is a file with a text, expected a picture")
     return replace(record, data=read.pixels, modality=Modality.IMAGE)
 
 
@@ -112,6 +112,7 @@ def _record(item: Any, origin: str) -> Record | BadRecord:
             title=item.title or "",
             metadata=item.metadata_ or {},
             uri=item.uri,
+            modality=Modality(item.modality),
         )
     elif isinstance(item, Mapping):
         item = _of_mapping(item, origin)

@@ -13,8 +13,19 @@ never hides the rest.
 
 from pgneural.load.formats import FORMATS
 from pgneural.load.paths import Reading, read
-from pgneural.load.question import read_question
+from pgneural.load.question import is_readable, read_question
 from pgneural.load.records import Fields, check, from_mapping, mistyped
 from pgneural.load.selection import Selection
 
-__all__ = ["FORMATS", "Fields", "Reading", "Selection", "check", "from_mapping", "mistyped", "read", "read_question"]
+__all__ = [
+    "FORMATS",
+    "Fields",
+    "Reading",
+    "Selection",
+    "check",
+    "from_mapping",
+    "is_readable",
+    "mistyped",
+    "read",
+    "read_question",
+]

@@ -123,13 +123,13 @@ def _answer(request: bytes, module: str | None) -> dict[str, Any]:
             process.end()
             if used:  # it may have ended before the file came
                 continue
-            raise Unparsable("the parser crashed on it; mend the file, or give its text as .txt") from None
+            raise Unparsable("the parser crashed on it; mend the file, or save it in another format") from None
         except BaseException:  # also Ctrl-C: what is in the pipe by now nobody knows
             process.end()
             raise
         if "error" in answer:
             process.end()
-            raise Unparsable(f"the parser needs more than {MEMORY / 2**30:g} GiB for it; split the file")
+            raise Unparsable(f"the parser needs more than {MEMORY / 2**30:g} GiB for it; make it smaller")
         _keep(process)
         return answer
 
@@ -180,7 +180,7 @@ class _Process:
         if answer is None and self._late:
             raise Unparsable(
                 f"it took longer to parse than {SECONDS:g} s, the limit for one file; "
-                "split the file, or give its text as .txt"
+                "split the file, or make it smaller"
             )
         if not isinstance(answer, dict):
             raise _Ended

@@ -83,7 +83,14 @@ SUFFIXES = {f".{suffix}": name for name, format_ in FORMATS.items() for suffix i
 SNIFFED = 2**13
 """From so many bytes it is told what a file without a known suffix is."""
 
-MAGIC = {b"%PDF-": "pdf", b"\x89PNG\r\n": "image", b"\xff\xd8\xff": "image", b"GIF8": "image", b"II*\0": "image"}
+MAGIC = {
+    "pdf": re.compile(rb"%PDF-"),
+    "image": re.compile(
+        rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|II\*\0\x08\0|MM\0\*\0\0|RIFF.{4}WEBP|BM.{4}\0{4}|.{4}ftypavi[fs]"
+        rb"|\0\0\0\x0cjP  |P[1-6]\s+\d+\s+\d+\s",
+        re.DOTALL,
+    ),
+}
 """How files of some formats begin."""
 
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1a]")
@@ -107,8 +114,8 @@ def format_of(path: Path) -> str | None:
 
 def sniffed(head: bytes) -> str | None:
     """Return the format that the first bytes of a file tell; None where they tell none."""
-    known = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
-    return known or ("text" if _is_text(head[:SNIFFED]) else None)
+    known = next((name for name, magic in MAGIC.items() if magic.match(head)), None)
+    return known or ("text" if _is_text(head) else None)
 
 
 def _is_text(head: bytes) -> bool:

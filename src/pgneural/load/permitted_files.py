@@ -8,11 +8,12 @@ alone that the host says.
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from pgneural.errors import UnsupportedContent
+from pgneural.errors import UnreadableInput, UnsupportedContent
 from pgneural.load.formats import FORMATS, format_of
 from pgneural.load.lines import open_binary
 from pgneural.load.records import Fields
@@ -24,9 +25,14 @@ _folders: set[str] = set()
 def permit_files(*folders: str | Path) -> None:
     """Let this process read files below folders where a database names them.
 
+    Raises:
+        UnreadableInput: A name is empty, which would be the working directory.
+
     Example:
         >>> permit_files("/srv/photos")
     """
+    if not all(str(folder) for folder in folders):
+        raise UnreadableInput("the name of a permitted folder is empty; give a folder, . for the working directory")
     _folders.update(os.path.realpath(folder) for folder in folders)
 
 
@@ -43,7 +49,9 @@ def with_data(content: Content) -> Content:
             raise UnsupportedContent(f"{path} is no {content.modality} any more; index it again")
         with open_binary(path) as file:
             record = next(iter(FORMATS[kind].read(file, str(path), Fields(), str(path))))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        if isinstance(error, UnsupportedContent):
+            raise
         raise UnsupportedContent(f"{path} cannot be read: {error}; index it again") from error
     if isinstance(record, BadRecord):
         raise UnsupportedContent(str(record))
@@ -51,16 +59,26 @@ def with_data(content: Content) -> Content:
 
 
 def _permitted(content: Content) -> Path:
-    parts = urlsplit(content.uri or "")
-    path = os.fsdecode(unquote_to_bytes(parts.path))
-    real = os.path.realpath(path)
-    if parts.scheme != "file" or not path or "\0" in path:
+    path = _path(content.uri or "")
+    if not path:
         raise UnsupportedContent(
             f"the {content.modality} {content.title!r} has no file, uri is {content.uri!r}; index it again"
         )
+    real = os.path.realpath(path)
     if not any(os.path.commonpath([real, folder]) == folder for folder in _folders):
         raise UnsupportedContent(
             f"the database names file {path}, which this host does not permit; permit its folder with --files "
             "(PGNEURAL_FILES), or with pgneural.load.permitted_files.permit_files, or index the file again"
         )
     return Path(real)
+
+
+def _path(uri: str) -> str:
+    """Return the path of a uri that names a file of this host; empty where it names none."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return ""
+    path = os.fsdecode(unquote_to_bytes(parts.path))
+    own = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    return path if own and "\0" not in path else ""

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from pgneural.errors import InvalidQuery
 from pgneural.extras import needed
-from pgneural.load.formats import FORMATS, format_of, sniffed
+from pgneural.load.formats import FORMATS, SNIFFED, format_of, sniffed
 from pgneural.load.lines import open_binary
 from pgneural.load.records import Fields, is_picture
 from pgneural.types import BadRecord, Picture
+
+BYTES = (bytes, bytearray, memoryview)
+
+
+def is_readable(value: Any) -> bool:
+    """Whether a value is what only `read_question` can read: a path, bytes, a picture of Pillow or as an array."""
+    return isinstance(value, (Path, *BYTES)) or _is_pillow(value) or (isinstance(value, np.ndarray) and value.ndim > 1)
 
 
 def read_question(question: Any) -> Any:
@@ -31,32 +39,41 @@ def read_question(question: Any) -> Any:
         InvalidQuery: A file or a picture cannot be read, or is of no kind that can be asked.
     """
     if isinstance(question, Mapping):
-        return {read_question(term): weight for term, weight in question.items()}
+        return _weighted(question)
     if isinstance(question, Path):
         return _of_file(question)
-    if isinstance(question, (bytes, bytearray, memoryview)):
+    if isinstance(question, BYTES):
         data = bytes(question)
-        return _of_bytes(data, sniffed(data), "what is given as bytes")
+        return _of_bytes(io.BytesIO(data), sniffed(data[:SNIFFED]) or "image", "what is given as bytes")
     if _is_pillow(question):
-        return Picture(_normal(question))
+        return _normal(question)
     if isinstance(question, np.ndarray) and question.ndim > 1:
         return _of_array(question)
     return question
+
+
+def _weighted(terms: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Read each term; where two files have one text, their weights are added."""
+    read: dict[Any, Any] = {}
+    for term, weight in terms.items():
+        found = read_question(term)
+        read[found] = read[found] + weight if found in read else weight
+    return read
 
 
 def _of_file(path: Path) -> str | Picture:
     try:
         kind = format_of(path)
         with open_binary(path) as file:
-            return _of_bytes(file.read(), kind, str(path))
-    except (OSError, EOFError, ValueError) as error:
+            return _of_bytes(file, kind, str(path))
+    except (OSError, EOFError, zlib.error) as error:
         raise InvalidQuery(f"{path} cannot be read: {error}; give another file") from error
 
 
-def _of_bytes(data: bytes, kind: str | None, name: str) -> str | Picture:
+def _of_bytes(file: IO[bytes], kind: str | None, name: str) -> str | Picture:
     if kind is None or FORMATS[kind].many:
         raise InvalidQuery(f"{name} is of no kind that can be asked; give a picture, or a file with a text")
-    record = next(iter(FORMATS[kind].read(io.BytesIO(data), name, Fields(), name)))
+    record = next(iter(FORMATS[kind].read(file, name, Fields(), name)))
     if isinstance(record, BadRecord):
         raise InvalidQuery(str(record))
     return record.content if record.data is None else Picture(np.asarray(record.data))
@@ -72,7 +89,7 @@ def _of_array(array: np.ndarray[Any, Any]) -> Picture:
         )
     with needed("a picture", "image"):
         from PIL import Image
-    return Picture(_normal(Image.fromarray(array)))
+    return _normal(Image.fromarray(array))
 
 
 def _is_pillow(value: Any) -> bool:
@@ -80,10 +97,13 @@ def _is_pillow(value: Any) -> bool:
     return module is not None and isinstance(value, module.Image)
 
 
-def _normal(image: Any) -> Any:
+def _normal(image: Any) -> Picture:
     from pgneural.load.extractors.image import normal
 
     try:
-        return np.asarray(normal(image))
-    except (OSError, ValueError, SyntaxError) as error:
+        pixels: Any = np.asarray(normal(image)) if all(image.size) else None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InvalidQuery(f"the picture cannot be read: {error}; give another") from error
+    if not is_picture(pixels):
+        raise InvalidQuery(f"the picture has {image.width} x {image.height} pixels; give another")
+    return Picture(pixels)

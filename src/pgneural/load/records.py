@@ -17,6 +17,7 @@ TITLE_FIELDS = ("title",)
 TEXT_FIELDS = ("text", "content", "body")
 EMBEDDING_FIELD = "embedding"
 METADATA_FIELD = "metadata"
+MODALITY_FIELD = "modality"
 
 ID_CHARACTERS = 600
 """A B-tree entry holds 2,704 bytes: the collection's name and four bytes a character."""
@@ -60,7 +61,9 @@ def from_mapping(
     embedding = _embedding(row.get(EMBEDDING_FIELD) if EMBEDDING_FIELD not in chosen else None, origin)
     if isinstance(embedding, BadRecord):
         return embedding
+    modality = _modality(row)
     taken = {*chosen, METADATA_FIELD, "uri", EMBEDDING_FIELD}
+    taken |= {MODALITY_FIELD} if modality is not Modality.TEXT else set()
     rest = {key: value for key, value in row.items() if key not in taken}
     for named in (fields.title, fields.text) if fields else ():
         if named and named not in row:
@@ -77,9 +80,18 @@ def from_mapping(
         content=content or "",
         metadata={**metadata, **rest},
         uri=uri,
+        modality=modality,
         embedding=embedding,
         origin=origin,
     )
+
+
+def _modality(row: Mapping[str, Any]) -> Modality:
+    """Return of which kind a document is that was exported: what is no text has its uri; else it is metadata."""
+    told = row.get(MODALITY_FIELD)
+    if isinstance(told, str) and told in tuple(Modality) and isinstance(row.get("uri"), str):
+        return Modality(told)
+    return Modality.TEXT
 
 
 def mistyped(record: Record) -> BadRecord | None:
@@ -89,6 +101,8 @@ def mistyped(record: Record) -> BadRecord | None:
             return BadRecord(record.origin, f"{name} is {type(value).__name__}, expected str")
     if record.embedding is not None and getattr(record.embedding, "dtype", None) != np.float32:
         return BadRecord(record.origin, f"embedding is {_array(record.embedding)}, expected a float32 array")
+    if record.modality is Modality.TEXT and record.data is not None:
+        return BadRecord(record.origin, "it has data, but its modality is text; say modality=Modality.IMAGE")
     if record.modality is Modality.IMAGE and record.data is not None and not is_picture(record.data):
         return BadRecord(record.origin, f"data is {_array(record.data)}, expected uint8 of shape (height, width, 3)")
     return None

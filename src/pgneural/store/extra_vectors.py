@@ -112,13 +112,13 @@ def _sql(tables: SpaceTables, extra: Space, statement: str) -> sa.TextClause:
 _LACKING = """
 SELECT k.key::text, t.ordinal, t.hash, t.text, jsonb_exists(t.locator, 'content')
   FROM jsonb_array_elements((:keys)::jsonb) AS k(key) JOIN {chunks} t ON {of_kept}
- WHERE NOT EXISTS (SELECT FROM {extra} e WHERE {same})"""
+ WHERE t.text <> '' AND NOT EXISTS (SELECT FROM {extra} e WHERE {same})"""
 
 _LACKING_AFTER = """
 SELECT t.source_id, jsonb_build_array(t.source_id)::text, t.ordinal, t.hash, t.text,
        jsonb_exists(t.locator, 'content'), d.title
   FROM {chunks} t JOIN neural.documents d ON d.id = t.source_id
- WHERE (t.source_id, t.ordinal) > (:id, :ordinal) AND NOT EXISTS (SELECT FROM {extra} e WHERE {same})
+ WHERE (t.source_id, t.ordinal) > (:id, :ordinal) AND t.text <> '' AND NOT EXISTS (SELECT FROM {extra} e WHERE {same})
  ORDER BY t.source_id, t.ordinal LIMIT :limit"""
 
 _INSERT = """

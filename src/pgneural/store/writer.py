@@ -28,7 +28,7 @@ from pgneural.store.lexical import LanguageFails, Words
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, terms_of
 from pgneural.store.space_tables import EncodedRow, SpaceTables
-from pgneural.types import BadRecord, Record
+from pgneural.types import BadRecord, Modality, Record
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -191,6 +191,7 @@ class Writer:
             rows = [document.row for document in batch if document.row.chunks is not None]
             store_rows(self._transactions, self.tables, rows)
             rechunked = {document.id for document in batch if document.row.chunks is not None}
+            rechunked |= {each.id for each in batch if each.id in changed and each.record.modality is not Modality.TEXT}
             touched = rechunked | changed.keys()
             reread = touched if self._space.language_by else rechunked  # the language may be in the metadata
             self._replace_words(sorted(reread), mean_length)
