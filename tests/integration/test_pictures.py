@@ -118,9 +118,7 @@ def test_records_and_mappings_may_have_pictures(db: Database, tiny_dino: Path) -
 def test_an_input_that_nothing_can_take_is_refused(db: Database, tiny_dino: Path, folder: Path) -> None:
     texts = db.collection("texts", encoder="hash")
     texts.index([{"id": "1", "text": "a red fox"}])
-    with pytest.raises(
-        UnsupportedContent, match="hash does not accept image; ask by text, or use an"
-    ):
+    with pytest.raises(UnsupportedContent, match="hash does not accept image; ask by text, or use an"):
         texts.search(folder / "red.png")
     with pytest.raises(InvalidQuery, match="needs a text"):
         texts.search(folder / "red.png", mode="lexical")

@@ -112,7 +112,7 @@ def _record(item: Any, origin: str) -> Record | BadRecord:
             title=item.title or "",
             metadata=item.metadata_ or {},
             uri=item.uri,
-            modality=Modality(item.modality),
+            modality=Modality(item.modality or Modality.TEXT),
         )
     elif isinstance(item, Mapping):
         item = _of_mapping(item, origin)
