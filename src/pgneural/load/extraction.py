@@ -8,7 +8,6 @@ needs nothing of the main module of a program, and what it answers is JSON, what
 from __future__ import annotations
 
 import atexit
-import base64
 import contextlib
 import json
 import os
@@ -104,12 +103,7 @@ def extract(kind: str, data: bytes) -> Extracted:
     if "refused" in answer:
         raise Unparsable(answer["refused"])
     metadata = {name: value for name, value in answer.get("metadata", {}).items() if value not in (None, "")}
-    pixels = _pixels(answer["pixels"], answer["shape"]) if "pixels" in answer else None
-    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata, pixels)
-
-
-def _pixels(encoded: str, shape: Sequence[int]) -> Pixels:
-    return np.frombuffer(base64.b64decode(encoded), dtype=np.uint8).reshape(shape)
+    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata, answer.get("pixels"))
 
 
 def _answer(request: bytes, module: str | None) -> dict[str, Any]:
@@ -210,7 +204,16 @@ class _Process:
         self.process.stdin.flush()
         header = self._read(LENGTH.size)
         length = LENGTH.unpack(header)[0] if len(header) == LENGTH.size else ANSWER_BYTES
-        return json.loads(self._read(length)) if length < ANSWER_BYTES else None
+        answer = json.loads(self._read(length)) if length < ANSWER_BYTES else None
+        if isinstance(answer, dict) and "shape" in answer:
+            answer["pixels"] = self._pixels(answer.pop("shape"))
+        return answer
+
+    def _pixels(self, shape: Sequence[int]) -> Pixels:
+        height, width = (int(side) for side in shape[:2])
+        if not 0 < height * width < ANSWER_BYTES // 3:
+            raise ValueError("the picture is too large for an answer")
+        return np.frombuffer(self._read(height * width * 3), dtype=np.uint8).reshape(height, width, 3)
 
     def _read(self, length: int) -> bytes:
         assert self.process.stdout is not None

@@ -5,12 +5,12 @@ or the process with it. `pgneural.load.extraction` starts this program and says 
 
 It reads requests from standard input and answers on standard output: a length of 8 bytes and that many bytes. A request
 is the name of an extractor, a line end and the bytes of the file; without a name, that of a module to import. An
-answer is JSON. It ends when standard input does, after `FILES`, or when nothing came for a while.
+answer is JSON; where it has a ``shape``, so many bytes follow it, which are the pixels of a picture. The program ends
+when standard input does, after `FILES`, or when nothing came for a while.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib
 import importlib.util
@@ -51,8 +51,10 @@ def main(memory: int, seconds: int) -> None:
         _alarm(seconds)
         answer = answer_to(kind.decode(), data)
         _alarm(0)
+        pixels = answer.pop("pixels", b"")
         encoded = json.dumps(answer).encode()
         _write(answers, LENGTH.pack(len(encoded)) + encoded)
+        _write(answers, pixels)
         if "error" in answer:
             return
 
@@ -88,11 +90,9 @@ _NO_TEXT = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff]")
 
 
 def _clean(value: Any) -> Any:
-    """Put a blank for each control character, which parts words, and for half a surrogate pair; write bytes as text."""
+    """Put a blank for each control character, which parts words, and for each half of a surrogate pair."""
     if isinstance(value, dict):
         return {name: _clean(each) for name, each in value.items()}
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
     if not isinstance(value, str):
         return value
     whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
