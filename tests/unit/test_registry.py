@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgneural import Database, Searchable, encoders
+from pgneural.encoders.loading import load
 from pgneural.encoders.permitted import permit
 from pgneural.encoders.registry import MODELS, Registry, key_of
 from pgneural.rerank import cross_encoder
@@ -116,3 +117,22 @@ def test_an_error_is_for_who_asks_and_is_tried_again() -> None:
         assert time.monotonic() < deadline
     assert registry.get("model", load) == "there"
     assert MODELS is not registry
+
+
+def test_models_are_loaded_one_at_a_time() -> None:
+    """Transformers replaces functions of its own meanwhile, and two threads would leave them replaced."""
+    inside, most = [0], [0]
+
+    def slow(*_: object, **__: object) -> object:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.05)
+        inside[0] -= 1
+        return object()
+
+    threads = [threading.Thread(target=load, args=(slow, "a", None, False)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
