@@ -26,6 +26,7 @@ from pgneural.options import (
     QueryInput,
     SearchOptions,
     checked,
+    inputs_of,
     page_of,
     patience_of,
     query_of,
@@ -439,6 +440,8 @@ class Collection:
 
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
         question = read_question(query)
+        if options.get("inputs"):
+            options = {**options, "inputs": inputs_of(options)}  # files are read once
         return self.searcher.encoded(query_of(question, options), question, options)
 
     def _stored(self, external_ids: Sequence[str]) -> tuple[list[Vector], Iterable[tuple[int]]]:

@@ -33,10 +33,7 @@ from pgneural.types import Encoder, Modality, Mode, Picture, Pixels, Vector
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-QueryInput: TypeAlias = (
-    "str | Vector | Sequence[float] | Picture | Pixels | Image | Path | bytes "
-    "| Mapping[str, float] | Mapping[Any, float]"
-)
+QueryInput: TypeAlias = "str | Vector | Sequence[float] | Picture | Pixels | Image | Path | bytes | Mapping[Any, float]"
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
 MAX_LIMIT = 1_000_000

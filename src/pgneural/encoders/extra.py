@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pgneural.encoders.loading import load, revision_of
+from pgneural.encoders.loading import config_of, load, revision_of
 from pgneural.encoders.readable import as_texts, reader_of
 from pgneural.extras import needed
 from pgneural.types import Distance, Kind, Modality, Vector
@@ -31,7 +31,7 @@ class _Loaded(abc.ABC):
 
         self._model: Any = load(getattr(sentence_transformers, self._class), model, device, trust_remote_code)
         self._read = reader_of(self._model.tokenizer)
-        self.name, self.revision = str(model), revision_of(model, _config(self._model))
+        self.name, self.revision = str(model), revision_of(model, config_of(self._model))
         self.dimensions = int(self.encode_query("a").shape[-1])  # some models state the width of a layer before
 
     @abc.abstractmethod
@@ -100,8 +100,3 @@ class MultiVectorTransformerEncoder(_Loaded):
             normalize_embeddings=True,
         )
         return np.asarray(found, dtype=np.float32)
-
-
-def _config(model: Any) -> Any:
-    """Return the configuration of a model's transformer, which knows the commit that it was loaded from."""
-    return getattr(getattr(model[0], "auto_model", None), "config", None)

@@ -42,6 +42,11 @@ def load(kind: Callable[..., Model], model: str | Path, device: str | None, trus
                 theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def config_of(model: Any) -> Any:
+    """Return the configuration of the network of a model, which knows the commit that it was loaded from; or None."""
+    return getattr(getattr(model[0], "auto_model", None), "config", None)
+
+
 def revision_of(model: str | Path, config: Any = None) -> str:
     """Return what identifies a model's weights: a hash of its folder, or its commit on the model hub."""
     if Path(model).is_dir():

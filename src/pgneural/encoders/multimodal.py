@@ -9,7 +9,7 @@ import numpy as np
 
 from pgneural.encoders.efficientnet import pixels_of
 from pgneural.encoders.folder import DISTANCES
-from pgneural.encoders.loading import changed_revision, revision_of
+from pgneural.encoders.loading import changed_revision, config_of, revision_of
 from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.errors import DimensionMismatch, TextTooLong
@@ -57,7 +57,8 @@ class MultimodalEncoder:
         document_prompt: str | None = None,
     ) -> None:
         self._model, self.name = loaded, name
-        if _config(loaded).get("model_type") in PADDED:
+        config = config_of(loaded)
+        if getattr(config, "model_type", None) in PADDED:
             _pad_to_the_end(loaded)
         self.modalities = frozenset(each for each in (Modality.TEXT, Modality.IMAGE) if each in loaded.modalities)
         self.distance = DISTANCES.get(loaded.similarity_fn_name, Distance.COSINE)
@@ -67,7 +68,6 @@ class MultimodalEncoder:
             prompts.get("document") or prompts.get("passage") or "" if document_prompt is None else document_prompt,
         )
         self.tokenizer, self.max_tokens = self._text_side()
-        config = getattr(getattr(loaded[0], "auto_model", None), "config", None)
         self.revision = changed_revision(revision_of(model, config), dimensions, (query_prompt, document_prompt))
         full = int(loaded.get_embedding_dimension() or self._forward([self._example()]).shape[1])
         if dimensions is not None and not 0 < dimensions <= full:
@@ -141,11 +141,6 @@ class MultimodalEncoder:
         return tokenizer, None if limit is None else limit - taken
 
 
-def _config(model: SentenceTransformer) -> dict[str, Any]:
-    config: Any = getattr(getattr(model[0], "auto_model", None), "config", None)
-    return {} if config is None else dict(config.to_dict())
-
-
 def _pad_to_the_end(model: SentenceTransformer) -> None:
     """Have texts padded to the length that the network was trained with, by whose last place it reads them."""
     module: Any = model[0]
@@ -161,7 +156,7 @@ def _backend(model: SentenceTransformer) -> tokenizers.Tokenizer | None:
 
 def _limit(model: SentenceTransformer) -> int | None:
     """Return how many tokens of a text the network has places for."""
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    config = config_of(model)
     places = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
     limits = [limit for limit in (places, model.max_seq_length) if limit and limit < 1_000_000]
     return min(limits, default=None)

@@ -18,7 +18,7 @@ import numpy as np
 
 from pgneural.encoders import cpu_batches
 from pgneural.encoders.folder import DISTANCES
-from pgneural.encoders.loading import changed_revision, load, revision_of
+from pgneural.encoders.loading import changed_revision, config_of, load, revision_of
 from pgneural.encoders.precision import (
     PRECISIONS,
     PROBE,
@@ -205,8 +205,7 @@ class SentenceTransformerEncoder:
         return self._limit - backend.num_special_tokens_to_add(False) - self.tokenizer.counts([prompt])[0]
 
     def _revision(self, model: str, dimensions: int | None, prompts: tuple[str | None, str | None]) -> str:
-        config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
-        return changed_revision(revision_of(model, config), dimensions, prompts)
+        return changed_revision(revision_of(model, config_of(self._model)), dimensions, prompts)
 
 
 def load_model(model: str, device: str | None, trust_remote_code: bool) -> SentenceTransformer:
