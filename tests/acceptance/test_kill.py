@@ -6,7 +6,7 @@ from bench.kill import trials
 
 
 def test_kills_leave_nothing_that_the_next_run_does_not_mend() -> None:
-    outcomes = trials(documents=1500, processes=4, servers=2, seed=7)
+    outcomes = trials(documents=600, processes=3, servers=2, seed=7)
     assert {victim: outcome.differences for victim, outcome in outcomes.items()} == {"process": 0, "server": 0}
     assert {victim: outcome.without_words for victim, outcome in outcomes.items()} == {"process": 0, "server": 0}
     assert sum(outcome.in_the_middle for outcome in outcomes.values()) >= 3

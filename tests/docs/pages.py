@@ -38,7 +38,7 @@ from psycopg import sql
 from pgneural import Database
 from pgneural.store.embedded import EmbeddedServer
 from tests.docs.forking import ForkingServer
-from tests.fixtures.postgres import throw_away
+from tests.fixtures.postgres import folder_for_servers, throw_away
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(```+)([^\s`]*)(?: (\S+))?\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
@@ -197,7 +197,7 @@ class Homes:
 
     def __init__(self) -> None:
         self._programs = ExitStack()
-        self._folder = Path(tempfile.mkdtemp(prefix="pgneural-homes-"))
+        self._folder = folder_for_servers()
         self._home = self._folder / "home"
         self._server = EmbeddedServer(data_of(self._home))
         self._fresh: list[Path] = []

@@ -25,7 +25,7 @@ def test_titles_find_their_abstracts_and_the_index_finds_what_the_scan_finds(db:
     with gzip.open(data / "corpus-arxiv" / "corpus.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in islice(lines, WORTH_INDEXING + 500)]
     papers = db.collection("papers", encoder=encoder)
-    papers.index(Record(row["_id"], row["text"].partition(". ")[0][:200], metadata=row["metadata"]) for row in rows)
+    papers.index(Record(row["_id"], row["text"].partition(". ")[0][:100], metadata=row["metadata"]) for row in rows)
     found = wanted = first = 0
     sample = rows[:: len(rows) // 60]
     for row in sample:
