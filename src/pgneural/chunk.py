@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from pgneural.types import Chunk, Content, Tokenizer, below
 
@@ -56,12 +57,28 @@ def chunk(content: Content, tokenizer: Tokenizer, *, max_tokens: int, overlap: i
     """
     heading, text = content.title.strip(), content.data
     assert isinstance(text, str)
+    titles: list[Chunk] = []
     if heading:
         taken = tokenizer.counts([heading + "\n"])[0]
         if taken * HEADING_SHARE > max_tokens or not text.strip():
-            titles = _field("title", content.title, "", tokenizer, max_tokens, overlap)
-            return [*titles, *_field("content", text, "", tokenizer, max_tokens, overlap)]
-    return _field("content", text, heading, tokenizer, max_tokens, overlap)
+            titles, heading = _field("title", content.title, "", tokenizer, max_tokens, overlap), ""
+    chunks = _field("content", text, heading, tokenizer, max_tokens, overlap)
+    return [*titles, *(_timed(chunks, text, content.seconds) if content.seconds else chunks)]
+
+
+def _timed(chunks: list[Chunk], text: str, seconds: Sequence[Sequence[float]]) -> list[Chunk]:
+    """Add to the place of each chunk when it was spoken, where that is known for each line."""
+    ends = [at for at, character in enumerate(text) if character == "\n"]
+    if len(seconds) != len(ends) + 1:
+        return chunks
+
+    def timed(chunk: Chunk) -> Chunk:
+        start, stop = chunk.locator["content"]
+        stop = start + len(text[start:stop].rstrip())
+        first, last = bisect_left(ends, start), bisect_left(ends, max(start, stop - 1))
+        return replace(chunk, locator={**chunk.locator, "seconds": [seconds[first][0], seconds[last][1]]})
+
+    return [timed(chunk) for chunk in chunks]
 
 
 def _field(name: str, text: str, heading: str, tokenizer: Tokenizer, max_tokens: int, overlap: int) -> list[Chunk]:

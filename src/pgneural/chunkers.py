@@ -6,14 +6,15 @@ nothing else asks of which kind a content is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pgneural.chunk import chunk
 from pgneural.errors import UnsupportedContent
-from pgneural.types import Chunk, Content, Encoder, Modality
+from pgneural.types import SAMPLING_RATE, SOUND_SECONDS, Chunk, Content, Encoder, Modality, Samples, fingerprint
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,57 @@ def text_chunks(content: Content, encoder: Encoder, lengths: Lengths) -> list[Ch
 
 
 def picture_chunks(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
-    """Return the one chunk of a picture.
+    """Return the one chunk of a picture."""
+    return [Chunk("", {}, _array_of(content), content.digest)]
+
+
+def sound_chunks(content: Content, encoder: Encoder, _: Lengths) -> list[Chunk]:
+    """Cut a sound into pieces as long as the encoder hears at a time; neighbours share half, the last ends with it."""
+    samples = _array_of(content)
+    length = round(getattr(encoder, "max_seconds", SOUND_SECONDS) * SAMPLING_RATE)
+    starts = [*range(0, max(1, len(samples) - length), max(1, length // 2))]
+    if len(samples) > length:
+        starts.append(len(samples) - length)
+    return [_piece(samples, start, min(start + length, len(samples))) for start in starts]
+
+
+def _piece(samples: Samples, start: int, stop: int) -> Chunk:
+    piece = samples[start:stop]
+    seconds = [round(start / SAMPLING_RATE, 2), round(stop / SAMPLING_RATE, 2)]
+    return Chunk("", {"seconds": seconds}, piece, fingerprint(Modality.AUDIO, piece.tobytes()))
+
+
+def _array_of(content: Content) -> np.ndarray[Any, Any]:
+    """Return what is cut.
 
     Raises:
-        UnsupportedContent: The picture itself is not at hand.
+        UnsupportedContent: It is not at hand.
     """
     if not isinstance(content.data, np.ndarray):
         raise UnsupportedContent(
-            f"the picture {content.uri or content.title!r} is stored with its vector alone; index its file again"
+            f"the {content.modality} {content.uri or content.title!r} is stored with its vectors alone; "
+            "index its file again"
         )
-    return [Chunk("", {}, content.data, content.digest)]
+    return content.data
 
 
-CHUNKERS: dict[Modality, Chunker] = {Modality.TEXT: text_chunks, Modality.IMAGE: picture_chunks}
+CHUNKERS: dict[Modality, Chunker] = {
+    Modality.TEXT: text_chunks,
+    Modality.IMAGE: picture_chunks,
+    Modality.AUDIO: sound_chunks,
+}
 """The chunkers by modality."""
 
 
-BY_DATA = frozenset({Modality.IMAGE})
+BY_DATA = frozenset({Modality.IMAGE, Modality.AUDIO})
 """What is cut by its data alone, which the database does not have."""
+
+
+def read_by(content: Content, accepted: Collection[Modality]) -> Content:
+    """Return what of a content an encoder reads that accepts these: itself, or else what is told of it in words."""
+    if content.modality in accepted or Modality.TEXT not in accepted or not content.words.strip():
+        return content
+    return content.in_words
 
 
 def cut(content: Content, encoder: Encoder, lengths: Lengths) -> list[Chunk]:

@@ -7,12 +7,15 @@ first text has to become a vector, so that a run that finds nothing new costs no
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
 import sqlalchemy as sa
 
+from pgneural import transcribers
 from pgneural.counting import Counting
 from pgneural.document_searcher import DocumentSearcher
 from pgneural.documents import contained, others, stored_documents, stored_keys
@@ -21,6 +24,7 @@ from pgneural.explain import Explanation, explain
 from pgneural.filter import Expression, Filter, condition
 from pgneural.ingest.documents import Ingest
 from pgneural.ingest.records import Incoming, Indexable
+from pgneural.ingest.speech import with_transcripts
 from pgneural.load import Selection, read_question
 from pgneural.options import (
     QueryInput,
@@ -48,7 +52,9 @@ from pgneural.store.space import indexed_of
 from pgneural.store.vectors import VectorIndex
 from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
-from pgneural.types import Encoder, Mode, Vector
+from pgneural.transcribers import Transcriber
+from pgneural.transcribers.question import in_words
+from pgneural.types import BadRecord, Encoder, Modality, Mode, Record, Vector
 
 
 class Collection:
@@ -102,6 +108,7 @@ class Collection:
         prune: bool = False,
         follow_links: bool = False,
         selection: Selection | None = None,
+        transcriber: str | Path | Transcriber | None = None,
         progress: Progress | None = None,
         build_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Report:
@@ -115,6 +122,8 @@ class Collection:
             follow_links: Read also what symbolic links in folders lead to.
             selection: What of folders is read: hidden files, what ``.gitignore`` names, patterns. By default neither
                 hidden files nor what is ignored.
+            transcriber: What turns speech into words: a name as of `pgneural.transcribers.get`. By default, that is
+                done with ``whisper-tiny.en`` where the encoder does not accept sounds.
             progress: Called after every batch with the report so far.
             build_progress: Called while the vector index is built.
 
@@ -129,10 +138,10 @@ class Collection:
         with self.searcher.existing():
             self.searcher.reopen()
             started = now(self.searcher.engine)
-            incoming = Incoming(items, follow_links=follow_links, selection=selection, accepts=self.searcher.accepts)
+            incoming = Incoming(items, follow_links=follow_links, selection=selection, accepts=self._reads)
             extra = list(self.searcher.extra.values())
             ingest = Ingest(self.searcher.engine, self._space, lambda: self.encoder, progress, extra)
-            report = ingest.run(incoming)
+            report = ingest.run(self._transcribed(incoming, transcriber))
             complete(self.searcher.engine, self._space, report.rows)
             with self.searcher.engine.begin() as connection:
                 follow_row_security(connection)
@@ -141,6 +150,20 @@ class Collection:
                 extra_vectors.complete(self.searcher.engine, self._space)
             self.searcher.forget_statements()  # the statistics are old now
             return incoming.finish(ingest, started if prune else None, refuse=bad_records == "refuse")
+
+    def _reads(self, modality: Modality) -> bool:
+        """Whether files of a kind can be read: by the encoder, or what is spoken in them."""
+        return self.searcher.accepts(modality) or (modality is Modality.AUDIO and self.searcher.accepts(Modality.TEXT))
+
+    def _transcribed(
+        self, records: Incoming, transcriber: str | Path | Transcriber | None
+    ) -> Iterator[Record | BadRecord]:
+        """Return records with what is spoken in them, where that is wanted."""
+        if transcriber is not None:
+            model = transcribers.get(transcriber)  # what is no transcriber is refused before anything is stored
+            return with_transcripts(records, lambda: model, unless=lambda: False)
+        hears = functools.cache(lambda: self.searcher.accepts(Modality.AUDIO))
+        return with_transcripts(records, transcribers.get, unless=hears)
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.
@@ -439,7 +462,7 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
-        question = read_question(query)
+        question = in_words(read_question(query), self.searcher.accepts)
         if options.get("inputs"):
             options = {**options, "inputs": inputs_of(options)}  # files are read once
         return self.searcher.encoded(query_of(question, options), question, options)

@@ -28,12 +28,12 @@ from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import LEXICAL, Aggregate, Boost, Fusion, Page, Query, Threshold
 from pgneural.store.vectors import Indexed
-from pgneural.types import Encoder, Modality, Mode, Picture, Pixels, Vector
+from pgneural.types import Encoder, Media, Modality, Mode, Pixels, Vector
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-QueryInput: TypeAlias = "str | Vector | Sequence[float] | Picture | Pixels | Image | Path | bytes | Mapping[Any, float]"
+QueryInput: TypeAlias = "str | Vector | Sequence[float] | Media | Pixels | Image | Path | bytes | Mapping[Any, Any]"
 Boosts: TypeAlias = "Sequence[Boost] | Mapping[str, float]"
 
 MAX_LIMIT = 1_000_000
@@ -209,7 +209,7 @@ def refinement_of(query: Query, options: SearchOptions) -> Refinement | None:
 def text_of(query: Any) -> str | None:
     """Return what the lexical leg reads: of weighted texts, those that are wanted."""
     for text in [query] if isinstance(query, str) else query if isinstance(query, Mapping) else ():
-        if not isinstance(text, Picture) and (not isinstance(text, str) or not text.strip()):
+        if not isinstance(text, Media) and (not isinstance(text, str) or not text.strip()):
             raise InvalidQuery(f"the query is {text!r}, expected a text with at least a word")
     if isinstance(query, Mapping):
         weights = {term: number(f"the weight of {term!r}", weight) for term, weight in query.items()}
@@ -351,20 +351,20 @@ def vector_of(query: QueryInput, encoder: Callable[[], Encoder], indexed: Indexe
         DimensionMismatch: It has another length than the vectors that it is compared with.
         InvalidQuery: It has no direction, or there are no terms.
     """
-    if isinstance(query, (str, Picture)):
+    if isinstance(query, (str, Media)):
         return _encoded(encoder(), query)
     if not isinstance(query, Mapping):
         return checked(query, indexed, what)  # type: ignore[arg-type]
     if not query:
-        raise InvalidQuery("the query has no terms; give texts or pictures with their weights")
+        raise InvalidQuery("the query has no terms; give texts, pictures or sounds with their weights")
     terms: Mapping[Any, float] = query
     weighted = [weight * _encoded(encoder(), term) for term, weight in terms.items()]
     return checked(np.sum(weighted, axis=0), indexed, what)
 
 
-def _encoded(encoder: Encoder, term: str | Picture) -> Vector:
+def _encoded(encoder: Encoder, term: str | Media) -> Vector:
     """Return the vector of a term, where the encoder accepts such."""
-    modality, item = (Modality.TEXT, term) if isinstance(term, str) else (Modality.IMAGE, term.pixels)
+    modality, item = (Modality.TEXT, term) if isinstance(term, str) else (term.modality, term.data)
     if modality not in encoder.modalities:
         accepted = ", ".join(sorted(encoder.modalities))
         raise UnsupportedContent(

@@ -32,6 +32,7 @@ from pgneural.statement import Query
 from pgneural.store.schema import Space
 from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Indexed
+from pgneural.transcribers.question import in_words
 from pgneural.types import Encoder, ExtraEncoder, Mode, Vector
 
 E = TypeVar("E")
@@ -191,7 +192,8 @@ class Searcher(abc.ABC):
 
     def vector(self, question: QueryInput) -> Vector:
         """Return the vector of a question, shape (d,): encoded, or checked where it was made elsewhere."""
-        return vector_of(read_question(question), lambda: self.encoder, self.indexed, self.name)
+        read = in_words(read_question(question), lambda modality: modality in self.encoder.modalities)
+        return vector_of(read, lambda: self.encoder, self.indexed, self.name)
 
 
 def _same(one: Space, other: Space) -> bool:

@@ -20,20 +20,17 @@ Vector = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 """A picture: RGB values, shape (height, width, 3)."""
 
+Samples = NDArray[np.int16]
+"""A sound of one channel, shape (n,), `SAMPLING_RATE` values a second."""
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Picture:
-    """A picture that a search is asked by.
+SAMPLING_RATE = 16_000
+"""In hertz: what networks for speech read."""
 
-    Attributes:
-        pixels: RGB values, uint8, shape (height, width, 3).
-    """
-
-    pixels: Pixels
-
+SOUND_SECONDS = 10.0
+"""So much of a sound is heard at a time by encoders that do not say it: the clips that such networks are trained on."""
 
 EncoderInput = str | bytes | NDArray[Any]
-"""What an encoder reads: a text, the pixels of a picture, or what else it accepts."""
+"""What an encoder reads: a text, the pixels of a picture, the samples of a sound, or what else it accepts."""
 
 
 def has_direction(vector: Vector) -> bool:
@@ -50,6 +47,19 @@ class Modality(enum.StrEnum):
     VIDEO = "video"
     PDF = "pdf"
     MESH = "mesh"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Media:
+    """A picture or a sound that a search is asked by.
+
+    Attributes:
+        modality: Of which kind it is.
+        data: `Pixels` of a picture, `Samples` of a sound.
+    """
+
+    modality: Modality
+    data: NDArray[Any]
 
 
 class Mode(enum.StrEnum):
@@ -105,12 +115,16 @@ class Content:
         data: Itself: a text, the bytes of a file, or a decoded array; None where only `uri` says where it is.
         title: A short text that stands above it.
         uri: Where it came from, or is.
+        words: Of what is no text: what is told of it in words, as by a caption or a transcript.
+        seconds: When each line of its text was spoken, from and to; empty where it was not.
     """
 
     modality: Modality
     data: EncoderInput | None
     title: str = ""
     uri: str | None = None
+    words: str = ""
+    seconds: Sequence[Sequence[float]] = ()
 
     @property
     def empty(self) -> bool:
@@ -118,6 +132,11 @@ class Content:
         if isinstance(self.data, str):
             return not self.title.strip() and not self.data.strip()
         return self.data is None and not self.uri
+
+    @property
+    def in_words(self) -> Content:
+        """What is told of it in words, as a text."""
+        return Content(Modality.TEXT, self.words, self.title, self.uri, seconds=self.seconds)
 
     @property
     def size(self) -> int:
@@ -141,12 +160,13 @@ class Record:
     Attributes:
         external_id: The caller's own identifier, unique within a collection.
         content: The text to be searched. May be empty where the title is not. Of what is no text: its words, as of a
-            caption, which are searched beside it.
+            caption or a transcript, which are searched beside it.
         title: A short heading; it is put before every chunk when the chunk is encoded.
-        metadata: A JSON object, for filters. Never encoded.
+        metadata: A JSON object, for filters. Never encoded. ``seconds`` may say when each line of the content was
+            spoken, in pairs of from and to; its chunks then say so.
         uri: Where the document came from.
         modality: What kind of content this is.
-        data: What is encoded, where it is no text: of a picture, its RGB values, uint8, shape (height, width, 3).
+        data: What is encoded, where it is no text: `Pixels` of a picture, `Samples` of a sound.
         embedding: A vector made elsewhere, shape (d,); the document is then not encoded here.
         origin: File and line, for messages (``notes.jsonl:12``).
     """
@@ -164,8 +184,23 @@ class Record:
     @property
     def body(self) -> Content:
         """What it is found by."""
-        data = self.content if self.modality is Modality.TEXT else self.data
-        return Content(self.modality, data, self.title, self.uri)
+        seconds = seconds_of(self.metadata.get(SECONDS_FIELD))
+        if self.modality is Modality.TEXT:
+            return Content(self.modality, self.content, self.title, self.uri, seconds=seconds)
+        return Content(self.modality, self.data, self.title, self.uri, self.content, seconds)
+
+
+SECONDS_FIELD = "seconds"
+"""Where the metadata of a document says when each line of its content was spoken."""
+
+
+def seconds_of(value: Any) -> Sequence[Sequence[float]]:
+    """Return when each line of a text was spoken, from and to, in seconds; nothing where a value does not say so."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return ()
+    pairs = [each for each in value if isinstance(each, Sequence) and len(each) == 2]
+    numbers = all(isinstance(number, (int, float)) for pair in pairs for number in pair)
+    return pairs if numbers and len(pairs) == len(value) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,13 @@ def test_a_collection_changes_its_model(db: Database, notes: Collection) -> None
         notes.search("fox")
 
 
+def test_the_first_documents_of_another_space_are_as_they_should_be(db: Database, notes: Collection) -> None:
+    """They were kept as of a revision that the space had not yet, so that a comparison had them made anew."""
+    db.create_space("notes", "small", encoder="hash", options={"dimensions": 64})
+    work(db)
+    assert db.check().differences == ()
+
+
 def test_what_cannot_be(db: Database, notes: Collection) -> None:
     for do, error, said in (
         (lambda: db.create_space("cats", "b"), UnknownSpace, "no search and no collection 'cats'"),

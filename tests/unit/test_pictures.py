@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from pgneural import encoders, load
 from pgneural.errors import InvalidQuery, TextTooLong, UnreadableInput
 from pgneural.load import permitted_files, read_question
-from pgneural.types import BadRecord, EncoderInput, Modality, Picture, Record
+from pgneural.types import BadRecord, EncoderInput, Media, Modality, Record
 from tests.fixtures.pictures import declared, encoded, picture
 from tests.unit.test_formats import broken
 
@@ -126,18 +126,18 @@ def test_a_question_may_be_a_picture_and_a_text_is_a_text(tmp_path: Path) -> Non
     drawn = picture()
     questions = [path, path.read_bytes(), drawn, np.asarray(drawn)]
     read_all = [read_question(question) for question in questions]
-    assert all(isinstance(each, Picture) for each in read_all)
-    assert len({each.pixels.tobytes() for each in read_all}) == 1
+    assert all(isinstance(each, Media) for each in read_all)
+    assert len({each.data.tobytes() for each in read_all}) == 1
     assert read_question(str(path)) == str(path)
     assert read_question([1.0, 2.0]) == [1.0, 2.0]
-    assert read_question(np.zeros((9, 9), dtype=np.uint8)).pixels.shape == (9, 9, 3)
+    assert read_question(np.zeros((9, 9), dtype=np.uint8)).data.shape == (9, 9, 3)
     (tmp_path / "a.md").write_text("# Owls\n\nThey hunt.\n")
     assert read_question(tmp_path / "a.md") == "# Owls\n\nThey hunt.\n"
     weighted = read_question({path: 1, "at night": 0.5})
-    assert [type(term) for term in weighted] == [Picture, str]
+    assert [type(term) for term in weighted] == [Media, str]
     large = Image.new("RGB", (2000, 1000))
     ImageDraw.Draw(large).rectangle((0, 0, 9, 9))
-    assert read_question(large).pixels.shape == (256, 512, 3)
+    assert read_question(large).data.shape == (256, 512, 3)
     assert large.size == (2000, 1000)
 
 
@@ -236,7 +236,7 @@ def test_a_picture_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded(picture(size=(3000, 2000)), "JPEG"))
     with Image.open(path) as image:
-        assert read_question(image).pixels.shape == (341, 512, 3)
+        assert read_question(image).data.shape == (341, 512, 3)
         assert image.size == (3000, 2000)
     with pytest.raises(InvalidQuery, match="has 0 x 5 pixels"):
         read_question(Image.new("RGB", (0, 5)))
@@ -244,7 +244,7 @@ def test_a_picture_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO"])
 def test_a_picture_is_known_by_how_it_begins(kind: str) -> None:
-    assert isinstance(read_question(encoded(picture(), kind)), Picture)
+    assert isinstance(read_question(encoded(picture(), kind)), Media)
 
 
 def test_what_a_picture_says_of_itself_has_bounds(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import click
 
 from pgneural import encoders as encoder_registry
-from pgneural import load
+from pgneural import load, transcribers
 from pgneural.cli import demo as demonstration
 from pgneural.cli import output, spaces, stored
 from pgneural.cli import search as searching
@@ -171,6 +171,13 @@ def stop(target: Target) -> None:
 @click.option("--title-field", help="The CSV column or JSON key that holds the title.", cls=Option)
 @click.option("--text-field", help="The CSV column or JSON key that holds the text.", cls=Option)
 @click.option(
+    "--transcriber",
+    metavar="NAME",
+    help="What turns the speech of recordings into text: a registered name, or a folder with a speech recognition"
+    " model.  [default: whisper-tiny.en, where the encoder does not accept sounds]",
+    cls=Option,
+)
+@click.option(
     "--bad-records",
     type=click.Choice(["skip", "refuse"]),
     default="skip",
@@ -219,6 +226,7 @@ def index(
     id_field: str | None,
     title_field: str | None,
     text_field: str | None,
+    transcriber: str | None,
     bad_records: Literal["skip", "refuse"],
     prune: bool,
     follow_links: bool,
@@ -232,10 +240,11 @@ def index(
     """Index files, folders and glob patterns, or - for standard input.
 
     The command reads whatever has a text: PDF, office documents, mails, books, notebooks, HTML, Markdown, source code
-    and plain text, CSV and JSONL (BEIR's corpus.jsonl, too), also compressed as .gz. Run it again to bring the
-    collection up to date: it encodes only what has changed. It skips and counts hidden files, files that a .gitignore
-    names, symbolic links in folders, pipes and devices. With --prune, it deletes the documents of files that are gone
-    or skipped by now, and the records that are gone from a CSV or JSONL file. Documents from other paths stay.
+    and plain text, CSV and JSONL (BEIR's corpus.jsonl, too), also compressed as .gz. It transcribes the speech of
+    recordings. Run it again to bring the collection up to date: it encodes only what has changed. It skips and counts
+    hidden files, files that a .gitignore names, symbolic links in folders, pipes and devices. With --prune, it deletes
+    the documents of files that are gone or skipped by now, and the records that are gone from a CSV or JSONL file.
+    Documents from other paths stay.
     """
     fields = load.Fields(id_field, title_field, text_field)
     selection = load.Selection(hidden, no_ignore, include, exclude)
@@ -250,7 +259,12 @@ def index(
         chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **settings)
         try:
             report = chosen.index(
-                reading, bad_records=bad_records, prune=prune, progress=bar.documents, build_progress=bar.build
+                reading,
+                bad_records=bad_records,
+                prune=prune,
+                transcriber=transcriber,
+                progress=bar.documents,
+                build_progress=bar.build,
             )
         except RefusedRecords as refused:
             report = cast(Report, refused.report)
@@ -374,6 +388,10 @@ def encoders(as_json: bool) -> None:
     output.print_table(("name", "dimensions", "max tokens", "modalities", "ready offline", "note"), rows)
     output.say(
         "also: any sentence-transformers model, by folder or name; vectors:<dimensions> for vectors made elsewhere"
+    )
+    output.say(
+        f"transcribers of speech: {', '.join(transcribers.available())}; "
+        "also: any speech recognition model, by folder or name"
     )
 
 

@@ -20,7 +20,7 @@ from pgneural.cli.options import Option, Target, interactive, json_option, targe
 from pgneural.cli.quality_gate import QualityBar
 from pgneural.evaluation import evaluate as judge
 from pgneural.filter import Filter
-from pgneural.load.formats import SUFFIXES
+from pgneural.load.formats import MEDIA, SUFFIXES
 from pgneural.options import QueryInput
 from pgneural.query import Query
 from pgneural.rerank import LateInteraction
@@ -122,6 +122,15 @@ def _weighted(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     " is like all of them.",
     cls=Option,
 )
+@click.option(
+    "--audio",
+    "sounds",
+    multiple=True,
+    metavar="FILE",
+    help="A sound to search by, or - for standard input. Where the encoder does not accept sounds, the search is for"
+    " what is spoken in it.",
+    cls=Option,
+)
 @where_option
 @limit_option
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="The number of results to skip.", cls=Option)
@@ -206,6 +215,7 @@ def search(
     query: str | None,
     query_json: IO[str] | None,
     images: tuple[str, ...],
+    sounds: tuple[str, ...],
     rerank: str | None,
     late: bool,
     explained: bool,
@@ -214,12 +224,13 @@ def search(
 ) -> None:
     """Search a collection, or a table by TABLE.SEARCH or SCHEMA.TABLE.SEARCH.
 
-    QUERY is a text, or the name of a file with a picture. A text is searched by meaning and by words. In it, "a phrase"
-    comes first, -word excludes, and word* matches all words that begin so. Options that are given with --query-json
-    take the place of those that are stored.
+    QUERY is a text, or the name of a file with a picture or a sound. A text is searched by meaning and by words. In it,
+    "a phrase" comes first, -word excludes, and word* matches all words that begin so. Options that are given with
+    --query-json take the place of those that are stored.
     """
-    if (query is None and not images) == (query_json is None):
-        raise click.UsageError("give either QUERY or --image, or --query-json")
+    media = (*images, *sounds)
+    if (query is None and not media) == (query_json is None):
+        raise click.UsageError("give either QUERY, --image or --audio, or --query-json")
     if late and rerank:
         raise click.UsageError("--rerank and --late cannot be combined; give one of them")
     again = LateInteraction() if late else rerank
@@ -228,7 +239,7 @@ def search(
             "--explain describes the statement alone; leave out --rerank, --late, --diversity and --group-by"
         )
     stored = None if query_json is None else _stored(query_json)
-    question = stored or _question(query, images)
+    question = stored or _question(query, media)
     if stored is not None:
         options = {name: value for name, value in options.items() if _is_explicit(context, name)}
     if again or stored is None:
@@ -239,7 +250,7 @@ def search(
         hits = explanation.hits if explanation else asked.search(question, **options)
     if as_json:
         explained_as = {"explanation": output.explanation_as_json(explanation)} if explanation else {}
-        value = (query or " ".join(images)) if stored is None else stored.input
+        value = (query or " ".join(media)) if stored is None else stored.input
         output.print_json({"collection": searched, "query": value, **output.hits_as_json(hits), **explained_as})
         return
     output.print_hits(hits)
@@ -247,13 +258,13 @@ def search(
         output.print_explanation(explanation)
 
 
-def _question(query: str | None, images: tuple[str, ...]) -> QueryInput:
-    """Return what is asked: a text, a picture, or several of these that count alike."""
-    pictures: list[Path | bytes] = [sys.stdin.buffer.read() if name == "-" else Path(name) for name in images]
-    if query and SUFFIXES.get(Path(query).suffix.lower()) == "image" and os.path.isfile(query):
-        pictures.append(Path(query))
+def _question(query: str | None, media: tuple[str, ...]) -> QueryInput:
+    """Return what is asked: a text, a picture, a sound, or several of these that count alike."""
+    files: list[Path | bytes] = [sys.stdin.buffer.read() if name == "-" else Path(name) for name in media]
+    if query and SUFFIXES.get(Path(query).suffix.lower()) in MEDIA and os.path.isfile(query):
+        files.append(Path(query))
         query = None
-    terms: list[Any] = [*([] if query is None else [query]), *pictures]
+    terms: list[Any] = [*([] if query is None else [query]), *files]
     question: QueryInput = terms[0] if len(terms) == 1 else dict.fromkeys(terms, 1.0)
     return question
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgneural.encoders.info import EncoderInfo
+from pgneural.encoders.inputs import pixels_of
 from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.extras import needed, require
 from pgneural.types import Distance, EncoderInput, Kind, Modality, Pixels, Vector
@@ -95,17 +96,6 @@ class EfficientNetEncoder:
             if self._network is None:
                 self._network = _network().to(self._device)
         return self._network
-
-
-def pixels_of(item: EncoderInput) -> Pixels:
-    """Return what an encoder of pictures was given.
-
-    Raises:
-        TypeError: It is no picture.
-    """
-    if not isinstance(item, np.ndarray) or item.ndim != 3:
-        raise TypeError(f"an encoder of pictures got {type(item).__name__}, expected an array (height, width, 3)")
-    return item
 
 
 def _cropped(pixels: Pixels) -> Vector:

@@ -148,11 +148,11 @@ def of_folder(
 
     def full() -> Encoder:
         with needed(f"encoder {name or str(model)!r}", "local"):
-            from pgneural.encoders.multimodal import MultimodalEncoder, accepts_pictures
+            from pgneural.encoders.multimodal import MultimodalEncoder, accepts_more_than_texts
             from pgneural.encoders.transformer import SentenceTransformerEncoder, load_model
 
             loaded = load_model(str(model), device, trust_remote_code)
-            if accepts_pictures(loaded):
+            if accepts_more_than_texts(loaded):
                 return MultimodalEncoder(loaded, str(model), name or str(model), dimensions, **prompts)
             known: dict[str, Any] = {"dimensions": dimensions, "precision": precision, "loaded": loaded, **prompts}
             return SentenceTransformerEncoder(model, name=name, **known)

@@ -1,4 +1,4 @@
-"""Sentence-transformers models that accept pictures: CLIP, SigLIP, DINOv2 and others, by name or folder."""
+"""Sentence-transformers models that accept pictures or sounds: CLIP, SigLIP, DINOv2, CLAP and others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgneural.encoders.efficientnet import pixels_of
 from pgneural.encoders.folder import DISTANCES
+from pgneural.encoders.inputs import pixels_of, samples_of
 from pgneural.encoders.loading import changed_revision, config_of, revision_of
 from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.errors import DimensionMismatch, TextTooLong
 from pgneural.extras import needed
-from pgneural.types import Distance, EncoderInput, Kind, Modality, Tokenizer, Vector
+from pgneural.load.sound import resampled
+from pgneural.types import SAMPLING_RATE, SOUND_SECONDS, Distance, EncoderInput, Kind, Modality, Tokenizer, Vector
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,6 +26,9 @@ PADDED = ("siglip", "siglip2")
 
 BATCH = 16
 """Items in a batch: a picture has hundreds of tokens."""
+
+ACCEPTED = (Modality.TEXT, Modality.IMAGE, Modality.AUDIO)
+"""What can be given to a model here, by the names that the library has for it, too."""
 
 
 class MultimodalEncoder:
@@ -60,7 +64,8 @@ class MultimodalEncoder:
         config = config_of(loaded)
         if getattr(config, "model_type", None) in PADDED:
             _pad_to_the_end(loaded)
-        self.modalities = frozenset(each for each in (Modality.TEXT, Modality.IMAGE) if each in loaded.modalities)
+        self.modalities = frozenset(each for each in ACCEPTED if each in loaded.modalities)
+        self._rate, self.max_seconds = _sound_side(loaded)
         self.distance = DISTANCES.get(loaded.similarity_fn_name, Distance.COSINE)
         prompts = loaded.prompts
         self._prompts = (
@@ -75,23 +80,24 @@ class MultimodalEncoder:
         self.dimensions = dimensions or full
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
-        """Return float32 vectors, shape (n, dimensions), of texts and pictures in any order.
+        """Return float32 vectors, shape (n, dimensions), of texts, pictures and sounds in any order.
 
         Raises:
             TextTooLong: A text has more than `max_tokens` tokens.
         """
-        texts = [at for at, item in enumerate(items) if isinstance(item, str)]
-        pictures = [at for at, item in enumerate(items) if not isinstance(item, str)]
-        self._require_short([str(items[at]) for at in texts])
+        by_kind: dict[Modality, list[int]] = {each: [] for each in ACCEPTED}
+        for at, item in enumerate(items):
+            by_kind[_modality_of(item)].append(at)
+        self._require_short([str(items[at]) for at in by_kind[Modality.TEXT]])
         vectors = np.empty((len(items), self.dimensions), dtype=np.float32)
-        for places in (texts, pictures):  # a batch is of one kind
+        for places in by_kind.values():  # a batch is of one kind
             for begin in range(0, len(places), BATCH):
                 some = places[begin : begin + BATCH]
                 vectors[some] = self._vectors([self._input(items[at], self._prompts[1]) for at in some])
         return vectors
 
     def encode_query(self, item: EncoderInput) -> Vector:
-        """Return one float32 vector, shape (dimensions,), of a text or a picture; a long text is cut with a warning."""
+        """Return one float32 vector, shape (dimensions,), of what is accepted; a long text is cut with a warning."""
         if isinstance(item, str) and isinstance(self.tokenizer, ReadableTokenizer):
             item = self.tokenizer.shortened(item, self.max_tokens, self.name)
         vector: Vector = self._vectors([self._input(item, self._prompts[0])])[0]
@@ -116,13 +122,21 @@ class MultimodalEncoder:
     def _input(self, item: EncoderInput, prompt: str) -> dict[str, Any]:
         if isinstance(item, str):
             return {"text": prompt + item}
+        if _modality_of(item) is Modality.AUDIO:
+            waves = samples_of(item).astype(np.float32) / np.float32(2**15)
+            array = resampled(waves, SAMPLING_RATE, self._rate)
+            return {"audio": {"array": array, "sampling_rate": self._rate}}
         with needed(f"encoder {self.name!r}", "image"):
             from PIL import Image
         return {"image": Image.fromarray(pixels_of(item))}
 
     def _example(self) -> dict[str, Any]:
-        blank = np.zeros((32, 32, 3), dtype=np.uint8)
-        return self._input("a" if Modality.TEXT in self.modalities else blank, "")
+        examples: dict[Modality, EncoderInput] = {
+            Modality.TEXT: "a",
+            Modality.IMAGE: np.zeros((32, 32, 3), dtype=np.uint8),
+            Modality.AUDIO: np.zeros(SAMPLING_RATE, dtype=np.int16),
+        }
+        return self._input(next(examples[each] for each in ACCEPTED if each in self.modalities), "")
 
     def _require_short(self, texts: Sequence[str]) -> None:
         longest = max(self.tokenizer.counts(texts), default=0) if texts and self.max_tokens else 0
@@ -139,6 +153,20 @@ class MultimodalEncoder:
         tokenizer, limit = ReadableTokenizer(backend), _limit(self._model)
         taken = backend.num_special_tokens_to_add(False) + max(tokenizer.counts(self._prompts))
         return tokenizer, None if limit is None else limit - taken
+
+
+def _modality_of(item: EncoderInput) -> Modality:
+    if isinstance(item, str):
+        return Modality.TEXT
+    return Modality.AUDIO if isinstance(item, np.ndarray) and item.ndim == 1 else Modality.IMAGE
+
+
+def _sound_side(model: SentenceTransformer) -> tuple[int, float]:
+    """Return at which rate sounds are read, and how many seconds at a time."""
+    processor: Any = getattr(model[0], "processor", None)
+    extractor: Any = getattr(processor, "feature_extractor", processor)
+    rate, seconds = getattr(extractor, "sampling_rate", None), getattr(extractor, "max_length_s", None)
+    return int(rate or SAMPLING_RATE), float(seconds or SOUND_SECONDS)
 
 
 def _pad_to_the_end(model: SentenceTransformer) -> None:
@@ -162,6 +190,7 @@ def _limit(model: SentenceTransformer) -> int | None:
     return min(limits, default=None)
 
 
-def accepts_pictures(model: SentenceTransformer) -> bool:
+def accepts_more_than_texts(model: SentenceTransformer) -> bool:
     """Whether a model is for `MultimodalEncoder`."""
-    return "image" in model.modalities
+    found = set(map(str, model.modalities))
+    return any(each in found for each in ACCEPTED if each is not Modality.TEXT)

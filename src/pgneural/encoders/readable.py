@@ -165,7 +165,7 @@ def reader_of(tokenizer: Any) -> Callable[[Sequence[str]], list[str]]:
 def as_texts(model: Any, texts: Sequence[str]) -> list[Any]:
     """Return texts so that a model of sentence-transformers takes them for such.
 
-    One that accepts pictures would open a text that is the path of a file, or a URL that ends as one.
+    One that accepts more would open a text that is the path of a file, or a URL that ends as one.
     """
     accepted = getattr(model, "modalities", ("text",))
     return list(texts) if set(accepted) <= {"text"} else [{"text": text} for text in texts]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import sqlalchemy as sa
 
-from pgneural import chunkers
+from pgneural import chunkers, encoders
 from pgneural.extra_vectors import ExtraVectors, extra_vectors_of
 from pgneural.load.permitted_files import with_data
 from pgneural.report import Report
@@ -16,7 +16,7 @@ from pgneural.store.owner import Transactions
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space_tables import EncodedRow, SourceRow, SpaceTables
 from pgneural.store.vector_cache import cached_vectors
-from pgneural.types import Chunk, Encoder, Modality, Vector, fingerprint
+from pgneural.types import Chunk, Content, Encoder, Modality, Vector, fingerprint
 
 BATCH_ROWS = 512
 """Texts that are encoded at a time: enough for batches of like length, few enough to lose little when stopped."""
@@ -99,9 +99,17 @@ class Batch:
         return Report(chunks_encoded=encoded, chunks_reused=len(every) - encoded)
 
 
+def body_for(space: Space, body: Content, encoder: Callable[[], Encoder]) -> Content:
+    """Return what of a content the encoder of a space reads; for a text, the encoder is not loaded."""
+    if body.modality is Modality.TEXT:
+        return body
+    accepted = encoders.modalities(space.encoder)
+    return chunkers.read_by(body, encoder().modalities if accepted is None else accepted)
+
+
 def cut(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> EncodedRow:
     """Cut a row; one whose stored chunks are right has none."""
-    hash_ = source_hash(space, row)
+    hash_ = source_hash(space, row, revision=_revision(space, row, encoder))
     if row.values is None or hash_ == row.source_hash:
         return EncodedRow(row, hash_)
     if row.body.empty:
@@ -116,6 +124,7 @@ def _cut_in_bounds(space: Space, rows: Sequence[SourceRow], encoder: Callable[[]
     """Cut the first rows, as many as memory allows; of what is no text, the file is read."""
     read = 0
     for row in rows:
+        row = replace(row, body=body_for(space, row.body, encoder))
         if row.values is not None and row.body.modality is not Modality.TEXT:
             row = replace(row, body=with_data(row.body))
             read += row.body.size
@@ -124,18 +133,25 @@ def _cut_in_bounds(space: Space, rows: Sequence[SourceRow], encoder: Callable[[]
             return
 
 
-def source_hash(space: Space, row: SourceRow, vector: bytes = b"") -> bytes:
+def _revision(space: Space, row: SourceRow, encoder: Callable[[], Encoder]) -> str:
+    """Return the revision that the vectors of a row are of: of the first of a space, what the space will have."""
+    made_here = row.values is not None and space.source == DOCUMENTS.fullname
+    return space.revision or (encoder().revision if made_here else "")
+
+
+def source_hash(space: Space, row: SourceRow, vector: bytes = b"", revision: str | None = None) -> bytes:
     """Return what tells whether a row has to be cut anew.
 
     Args:
         space: Whose rules it is cut by.
         row: The row.
         vector: Of a document that brings its own.
+        revision: Of the encoder; by default that of the space.
     """
     how, body = f"{space.max_tokens} {space.overlap}", row.body
     read = (body.title, body.data) if isinstance(body.data, str) else (body.digest,)
     if space.source == DOCUMENTS.fullname:
-        return fingerprint(*read, vector, f"{space.revision} {how}")
+        return fingerprint(*read, vector, f"{space.revision if revision is None else revision} {how}")
     return fingerprint(*read, how)
 
 

@@ -24,7 +24,7 @@ from pgneural.chunkers import BY_DATA, require_chunker
 from pgneural.encoders.precomputed import REVISION
 from pgneural.errors import InvalidFilter, TransactionConflict, UnsupportedContent
 from pgneural.extra_vectors import ExtraVectors
-from pgneural.ingest.batch import BATCH_BYTES, BATCH_ROWS, Batch, cached_or_known, cut, encoded, source_hash
+from pgneural.ingest.batch import BATCH_BYTES, BATCH_ROWS, Batch, body_for, cached_or_known, cut, encoded, source_hash
 from pgneural.load import check, mistyped
 from pgneural.load.permitted_files import with_data
 from pgneural.report import REPORTED, Progress, Report
@@ -252,11 +252,12 @@ class Ingest:
             return Compared(documents, batch, cached_or_known(connection, self._encoder, [batch]), refused)
 
     def _document(self, record: Record, metadata: str, id_: int, new: bool, stored: bytes | None) -> IncomingDocument:
-        source = SourceRow(f"[{id_}]", (id_,), record.body, stored)
-        if record.embedding is None and record.data is None and record.modality in BY_DATA:
+        body = record.body if record.embedding is not None else body_for(self._space, record.body, self._encoder)
+        source = SourceRow(f"[{id_}]", (id_,), body, stored)
+        if record.embedding is None and body.data is None and body.modality in BY_DATA:
             if stored is not None:  # as it was read back from a collection
                 return IncomingDocument(record, metadata, new, EncodedRow(source, stored))
-            source = replace(source, body=with_data(record.body))
+            source = replace(source, body=with_data(body))
         if record.embedding is None:
             return IncomingDocument(record, metadata, new, cut(self._space, source, self._encoder))
         row = EncodedRow(source, source_hash(self._space, source, record.embedding.tobytes()), precomputed=True)

@@ -13,7 +13,7 @@ from pgneural.ingest.documents import Ingest
 from pgneural.report import Report
 from pgneural.store.pruning import prune, stored_below
 from pgneural.store.schema import Document
-from pgneural.types import BadRecord, Modality, Picture, Record
+from pgneural.types import BadRecord, Media, Modality, Record
 
 Indexable: TypeAlias = Record | Document | Mapping[str, Any] | BadRecord | str | Path
 
@@ -84,24 +84,28 @@ class Incoming(Iterator[Record | BadRecord]):
                 yield _record(item, f"item {position}")
 
 
-IMAGE_FIELD = Modality.IMAGE.value
+MEDIA_FIELDS = (Modality.IMAGE, Modality.AUDIO)
 
 
 def _of_mapping(item: Mapping[str, Any], origin: str) -> Record | BadRecord:
-    """Read a mapping; a picture in field ``image`` is what it is found by, anything else there is metadata."""
-    image = item.get(IMAGE_FIELD)
-    if not load.is_readable(image):
+    """Read a mapping.
+
+    A picture in field ``image``, or a sound in ``audio``, is what it is found by; anything else there is metadata.
+    """
+    field = next((field for field in MEDIA_FIELDS if load.is_readable(item.get(field))), None)
+    if field is None:
         return load.from_mapping(item, origin)
-    record = load.from_mapping({name: value for name, value in item.items() if name != IMAGE_FIELD}, origin)
+    record = load.from_mapping({name: value for name, value in item.items() if name != field}, origin)
     if isinstance(record, BadRecord):
         return record
     try:
-        read = load.read_question(image)
+        read = load.read_question(item[field])
     except PgneuralError as error:
-        return BadRecord(origin, f"image: {error}")
-    if not isinstance(read, Picture):
-        return BadRecord(origin, "image is a file with a text, expected a picture")
-    return replace(record, data=read.pixels, modality=Modality.IMAGE)
+        return BadRecord(origin, f"{field}: {error}")
+    if not isinstance(read, Media) or read.modality is not field:
+        found = read.modality if isinstance(read, Media) else Modality.TEXT
+        return BadRecord(origin, f"field {field} has {found}; give it as field {'text' if found == 'text' else found}")
+    return replace(record, data=read.data, modality=field)
 
 
 def _record(item: Any, origin: str) -> Record | BadRecord:

@@ -1,8 +1,8 @@
-"""The texts and pixels of files that need a parser, read in a process apart that is ended when a file takes too much.
+"""What is in files that need a parser, read in a process apart that is ended when a file takes too much.
 
 The process (`extractors.program`) is started at the first file, serves one file after another, and ends by itself when
 it is idle. It is a plain program that is spoken to over pipes, not a copy of this process: it knows no connection,
-needs nothing of the main module of a program, and what it answers is JSON, whatever a file made of it.
+needs nothing of the main module of a program, and what it answers is JSON and numbers, whatever a file made of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pgneural.errors import UnreadableInput
 from pgneural.extras import require
 from pgneural.load.extractors.program import LENGTH
-from pgneural.types import Pixels
 
 SECONDS = 30.0
 """For one file. The slowest of real files, the whole text of a book with a million tags, takes a few seconds."""
@@ -36,6 +37,9 @@ MEMORY = 2 * 2**30
 """Address space, in bytes: a page of the greatest length that is read needs half of it."""
 
 ANSWER_BYTES = 2**28
+
+DTYPES = {"uint8": np.uint8, "int16": np.int16}
+"""Of the arrays that are answered."""
 
 T = TypeVar("T")
 
@@ -60,6 +64,7 @@ EXTRACTORS: Mapping[str, Needs] = {
     "calendar": Needs("a calendar", "icalendar", "office"),
     "mail": Needs("a mail"),
     "image": Needs("a picture", "PIL", "image"),
+    "audio": Needs("a sound", "av", "audio"),
 }
 """The modules of `extractors`."""
 
@@ -72,13 +77,13 @@ class Extracted:
         title: It may be empty.
         text: With a form feed between pages, slides, sheets or chapters; it may be empty.
         metadata: What the file says about itself: ``author``, ``created`` and the like.
-        pixels: Of a picture: its RGB values, uint8, shape (height, width, 3).
+        data: Of a picture: its RGB values, uint8, shape (height, width, 3). Of a sound: its samples, int16, shape (n,).
     """
 
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    pixels: Pixels | None = None
+    data: NDArray[Any] | None = None
 
 
 class Unparsable(Exception):
@@ -103,7 +108,7 @@ def extract(kind: str, data: bytes) -> Extracted:
     if "refused" in answer:
         raise Unparsable(answer["refused"])
     metadata = {name: value for name, value in answer.get("metadata", {}).items() if value not in (None, "")}
-    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata, answer.get("pixels"))
+    return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata, answer.get("array"))
 
 
 def _answer(request: bytes, module: str | None) -> dict[str, Any]:
@@ -206,14 +211,14 @@ class _Process:
         length = LENGTH.unpack(header)[0] if len(header) == LENGTH.size else ANSWER_BYTES
         answer = json.loads(self._read(length)) if length < ANSWER_BYTES else None
         if isinstance(answer, dict) and "shape" in answer:
-            answer["pixels"] = self._pixels(answer.pop("shape"))
+            answer["array"] = self._array(answer.pop("dtype"), answer.pop("shape"))
         return answer
 
-    def _pixels(self, shape: Sequence[int]) -> Pixels:
-        height, width = (int(side) for side in shape[:2])
-        if not 0 < height * width < ANSWER_BYTES // 3:
-            raise ValueError("the picture is too large for an answer")
-        return np.frombuffer(self._read(height * width * 3), dtype=np.uint8).reshape(height, width, 3)
+    def _array(self, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+        size = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        if not 0 < size < ANSWER_BYTES:
+            raise ValueError("the array is too large for an answer")
+        return np.frombuffer(self._read(size), dtype=DTYPES[dtype]).reshape(shape)
 
     def _read(self, length: int) -> bytes:
         assert self.process.stdout is not None

@@ -73,8 +73,14 @@ FORMATS: dict[str, Format] = {
         _parsed("image"),
         modality=Modality.IMAGE,
     ),
+    "audio": Format(
+        "wav mp3 flac ogg oga opus m4a aac aif aiff au amr wma mka", _parsed("audio"), modality=Modality.AUDIO
+    ),
 }
 """The formats by name; ``--format`` takes these."""
+
+MEDIA = {name for name, format_ in FORMATS.items() if format_.modality is not Modality.TEXT}
+"""Those of what is no text."""
 
 SUFFIXES = {f".{suffix}": name for name, format_ in FORMATS.items() for suffix in format_.suffixes.split()}
 """The name of the format of each suffix."""
@@ -89,6 +95,9 @@ MAGIC = {
         rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|II\*\0\x08\0|MM\0\*\0\0|RIFF.{4}WEBP|BM.{4}\0{4}|.{4}ftypavi[fs]"
         rb"|\0\0\0\x0cjP  |P[1-6]\s+\d+\s+\d+\s",
         re.DOTALL,
+    ),
+    "audio": re.compile(
+        rb"RIFF.{4}WAVE|ID3[\2-\4]|\xff[\xfa\xfb\xf2\xf3]|fLaC|OggS|FORM.{4}AIF[FC]|.{4}ftypM4A |\.snd|#!AMR", re.DOTALL
     ),
 }
 """How files of some formats begin."""

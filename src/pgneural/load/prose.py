@@ -1,4 +1,4 @@
-"""Files that are one document each: text, Markdown, notebooks, web pages, pictures, and what only a parser can read."""
+"""Files that are one document each: text, Markdown, notebooks, web pages, and what only a parser can read."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ def _extracted(kind: str, data: bytes, name: str) -> Record | BadRecord:
         found = extraction.extract(kind, data)
     except (extraction.Unparsable, MissingExtra, UnreadableInput, OSError) as error:
         return BadRecord(name, str(error))
-    if found.pixels is not None:
-        return _picture(found, name)
+    if found.data is not None:
+        return _media(Modality(kind), found, name)
     if len(found.text) > MAX_BYTES:
         return BadRecord(name, f"it has more than {MAX_BYTES // 2**20} Mi characters of text; split it")
     return _record(name, found.title, found.text, found.metadata)
 
 
-def _picture(found: extraction.Extracted, name: str) -> Record:
+def _media(modality: Modality, found: extraction.Extracted, name: str) -> Record:
     title = found.title or Path(name).name
-    return Record(name, found.text, title, found.metadata, modality=Modality.IMAGE, origin=name, data=found.pixels)
+    return Record(name, found.text, title, found.metadata, modality=modality, origin=name, data=found.data)
 
 
 def _record(name: str, title: str, content: str, metadata: Mapping[str, Any] | None = None) -> Record | BadRecord:

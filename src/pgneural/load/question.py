@@ -1,4 +1,4 @@
-"""What a search can be asked besides texts and vectors: files, their bytes, and pictures of Pillow or as arrays.
+"""What a search can be asked besides texts and vectors: files, their bytes, pictures and sounds, also as arrays.
 
 A text is never taken for the name of a file: who asks by a file says so, with a `pathlib.Path`.
 """
@@ -19,25 +19,33 @@ from pgneural.extras import needed
 from pgneural.load.formats import FORMATS, SNIFFED, format_of, sniffed
 from pgneural.load.lines import open_binary
 from pgneural.load.records import Fields, is_picture
-from pgneural.types import BadRecord, Picture
+from pgneural.load.sound import is_waveform, samples_of
+from pgneural.types import BadRecord, Media, Modality
 
 BYTES = (bytes, bytearray, memoryview)
 
 
 def is_readable(value: Any) -> bool:
-    """Whether a value is what only `read_question` can read: a path, bytes, a picture of Pillow or as an array."""
-    return isinstance(value, (Path, *BYTES)) or _is_pillow(value) or (isinstance(value, np.ndarray) and value.ndim > 1)
+    """Whether a value is what only `read_question` can read: a path, bytes, a picture or a sound as an array."""
+    return (
+        isinstance(value, (Path, *BYTES))
+        or _is_pillow(value)
+        or is_waveform(value)
+        or (isinstance(value, np.ndarray) and value.ndim > 1)
+    )
 
 
 def read_question(question: Any) -> Any:
-    """Return a question as encoders read it: files, bytes and pictures become texts and `Picture`; others stay.
+    """Return a question as encoders read it: files, bytes, pictures and sounds become texts and `Media`; others stay.
 
     Args:
         question: What a search is asked; of a mapping of terms to weights, each term is read.
 
     Raises:
-        InvalidQuery: A file or a picture cannot be read, or is of no kind that can be asked.
+        InvalidQuery: A file, a picture or a sound cannot be read, or is of no kind that can be asked.
     """
+    if is_waveform(question):
+        return Media(Modality.AUDIO, samples_of(question["array"], question["sampling_rate"]))
     if isinstance(question, Mapping):
         return _weighted(question)
     if isinstance(question, Path):
@@ -61,7 +69,7 @@ def _weighted(terms: Mapping[Any, Any]) -> dict[Any, Any]:
     return read
 
 
-def _of_file(path: Path) -> str | Picture:
+def _of_file(path: Path) -> str | Media:
     try:
         kind = format_of(path)
         with open_binary(path) as file:
@@ -70,16 +78,16 @@ def _of_file(path: Path) -> str | Picture:
         raise InvalidQuery(f"{path} cannot be read: {error}; give another file") from error
 
 
-def _of_bytes(file: IO[bytes], kind: str | None, name: str) -> str | Picture:
+def _of_bytes(file: IO[bytes], kind: str | None, name: str) -> str | Media:
     if kind is None or FORMATS[kind].many:
-        raise InvalidQuery(f"{name} is of no kind that can be asked; give a picture, or a file with a text")
+        raise InvalidQuery(f"{name} is of no kind that can be asked; give a picture, a sound, or a file with a text")
     record = next(iter(FORMATS[kind].read(file, name, Fields(), name)))
     if isinstance(record, BadRecord):
         raise InvalidQuery(str(record))
-    return record.content if record.data is None else Picture(np.asarray(record.data))
+    return record.content if record.data is None else Media(record.modality, np.asarray(record.data))
 
 
-def _of_array(array: np.ndarray[Any, Any]) -> Picture:
+def _of_array(array: np.ndarray[Any, Any]) -> Media:
     if array.dtype == np.uint8 and array.ndim == 2:
         array = np.stack([array] * 3, axis=2)
     if not is_picture(array):
@@ -97,7 +105,7 @@ def _is_pillow(value: Any) -> bool:
     return module is not None and isinstance(value, module.Image)
 
 
-def _normal(image: Any) -> Picture:
+def _normal(image: Any) -> Media:
     from pgneural.load.extractors.image import normal
 
     try:
@@ -106,4 +114,4 @@ def _normal(image: Any) -> Picture:
         raise InvalidQuery(f"the picture cannot be read: {error}; give another") from error
     if not is_picture(pixels):
         raise InvalidQuery(f"the picture has {image.width} x {image.height} pixels; give another")
-    return Picture(pixels)
+    return Media(Modality.IMAGE, pixels)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pgneural.types import BadRecord, Modality, Record, Vector
+from pgneural.types import SAMPLING_RATE, BadRecord, Modality, Record, Vector
 
 ID_FIELDS = ("_id", "id", "external_id")
 TITLE_FIELDS = ("title",)
@@ -103,14 +103,28 @@ def mistyped(record: Record) -> BadRecord | None:
         return BadRecord(record.origin, f"embedding is {_array(record.embedding)}, expected a float32 array")
     if record.modality is Modality.TEXT and record.data is not None:
         return BadRecord(record.origin, "it has data, but its modality is text; say modality=Modality.IMAGE")
-    if record.modality is Modality.IMAGE and record.data is not None and not is_picture(record.data):
-        return BadRecord(record.origin, f"data is {_array(record.data)}, expected uint8 of shape (height, width, 3)")
+    if record.data is not None and record.modality in _DATA:
+        is_one, expected = _DATA[record.modality]
+        if not is_one(record.data):
+            return BadRecord(record.origin, f"data is {_array(record.data)}, expected {expected}")
     return None
 
 
 def is_picture(value: object) -> bool:
     """Whether a value is the pixels of a picture: uint8, shape (height, width, 3), at least one."""
     return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] == (3,) and value.size > 0
+
+
+def is_sound(value: object) -> bool:
+    """Whether a value is the samples of a sound: int16, shape (n,), at least one."""
+    return isinstance(value, np.ndarray) and value.dtype == np.int16 and value.ndim == 1 and value.size > 0
+
+
+_DATA: Mapping[Modality, tuple[Callable[[object], bool], str]] = {
+    Modality.IMAGE: (is_picture, "uint8 of shape (height, width, 3)"),
+    Modality.AUDIO: (is_sound, f"int16 of shape (n,), {SAMPLING_RATE:,} a second"),
+}
+"""What the data of a record is, by its modality."""
 
 
 def _array(value: Any) -> str:

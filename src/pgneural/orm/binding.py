@@ -35,6 +35,7 @@ from pgneural.store.schema import Space
 from pgneural.store.space import read_spaces
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
+from pgneural.transcribers.question import in_words
 from pgneural.types import Encoder, Mode
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class SearchBinding(Generic[E]):
             return query_of_class.where(*query.conditions)
         if isinstance(query, self.mapper.class_):
             return self.like(query)
-        return SearchQuery(self, read_question(query))
+        accepted = encoders.modalities(self.definition.encoder) or ()
+        return SearchQuery(self, in_words(read_question(query), lambda modality: modality in accepted))
 
     def like(self, entity: E) -> SearchQuery[E]:
         """Return the search for rows near a stored one, which is not among them."""

@@ -36,7 +36,7 @@ from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, 
 from pgneural.statement import LEXICAL, Query, Target, one_of
 from pgneural.store.engine import require_driver, translated
 from pgneural.store.freshness import wait_until_fresh
-from pgneural.types import Mode, Picture, Sync
+from pgneural.types import Media, Mode, Sync
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -265,7 +265,7 @@ class SearchQuery(Generative, Generic[E]):
     def _revision(self, searcher: ClassSearcher) -> str:
         """Return the revision of the encoder, where it made the vector of the query."""
         question = inputs_of(self.search_options).get("semantic", self.input)
-        encoded = isinstance(question, (str, Mapping, Picture)) and "semantic" in self.encoded(searcher).inputs
+        encoded = isinstance(question, (str, Mapping, Media)) and "semantic" in self.encoded(searcher).inputs
         return searcher.encoder.revision if encoded else ""
 
     def encoded(self, searcher: ClassSearcher) -> Query:

@@ -22,7 +22,7 @@ from pgneural.store.engine import quoted, quoted_table
 from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Storage
-from pgneural.types import Chunk, Content, Modality, Vector
+from pgneural.types import Chunk, Content, Modality, Vector, seconds_of
 
 READ_BYTES = 8_000_000
 """The text that is read at a time: rows beyond wait, so that memory is bounded whatever their size."""
@@ -118,7 +118,9 @@ class SpaceTables:
             "typed_keys": ", ".join(
                 f"(r.key::jsonb ->> {place})::{type_}" for place, (type_, _) in enumerate(types.values())
             ),
-            "elsewhere": _ELSEWHERE if space.source == DOCUMENTS.fullname else "NULL AS modality, NULL AS uri",
+            "elsewhere": _ELSEWHERE
+            if space.source == DOCUMENTS.fullname
+            else "NULL AS modality, NULL AS uri, NULL AS seconds",
             "written": {"bit": "varbit"}.get(space.storage, space.storage),
             "read_keys": ", ".join(f"r.{quoted(name)}" for name in types),
             "of_read": _same("r", types, quoted),
@@ -153,8 +155,8 @@ class SpaceTables:
         with planned_anew(connection, self.space.source):
             found = connection.execute(self.sql(_READ), {"keys": as_json(keys), "bytes": READ_BYTES}).all()
         return [
-            SourceRow(key, tuple(values) if there else None, _body(modality, title or "", content or "", uri), hash_)
-            for key, there, title, content, hash_, modality, uri, *values in found
+            SourceRow(key, tuple(values) if there else None, _body(title or "", content or "", *about), hash_)
+            for key, there, title, content, hash_, *about, values in ((*row[:8], row[8:]) for row in found)
         ]
 
     def known(self, connection: sa.Connection, rows: Sequence[SourceRow]) -> dict[bytes, Vector]:
@@ -312,20 +314,22 @@ SELECT bool_and(CAST(t.typreceive AS text) IN ('textrecv', 'varcharrecv', 'bpcha
   FROM pg_catalog.pg_type t WHERE t.oid = ANY (CAST(:types AS oid[]))""")
 
 
-def _body(modality: str | None, title: str, content: str, uri: str | None) -> Content:
-    """Return what a row is found by; of what is no text, the database has but the uri."""
+def _body(title: str, content: str, modality: str | None, uri: str | None, seconds: Any) -> Content:
+    """Return what a row is found by; of what is no text, the database has but the words and the uri."""
+    spoken = seconds_of(seconds)
     if modality in (None, Modality.TEXT) or modality not in tuple(Modality):
-        return Content(Modality.TEXT, content, title)
-    return Content(Modality(modality), None, title, uri)
+        return Content(Modality.TEXT, content, title, seconds=spoken)
+    return Content(Modality(modality), None, title, uri, content, spoken)
 
 
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"
 
 _ELSEWHERE = """(SELECT d.modality FROM neural.documents d WHERE d.id = r.source_id),
-               (SELECT d.uri FROM neural.documents d WHERE d.id = r.source_id)"""
+               (SELECT d.uri FROM neural.documents d WHERE d.id = r.source_id),
+               (SELECT d.metadata -> 'seconds' AS seconds FROM neural.documents d WHERE d.id = r.source_id)"""
 
 _READ = """
-SELECT key::text, there, title, content, source_hash, modality, uri, {keys}
+SELECT key::text, there, title, content, source_hash, modality, uri, seconds, {keys}
   FROM (SELECT k.key, k.place, r.there, r.title::text, r.content::text, t.source_hash, {elsewhere}, {read_keys},
                coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0) AS size,
                sum(coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0))

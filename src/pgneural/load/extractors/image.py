@@ -51,7 +51,7 @@ def extract(data: bytes) -> dict[str, Any]:
     small = normal(image)
     metadata = {"width": width, "height": height, **{key: about[key] for key in ("created", "camera")}}
     shape = [small.height, small.width, 3]
-    return {"pixels": small.tobytes(), "shape": shape, "text": about["caption"], "metadata": metadata}
+    return {"array": small.tobytes(), "dtype": "uint8", "shape": shape, "text": about["caption"], "metadata": metadata}
 
 
 def normal(image: Image.Image) -> Image.Image:

@@ -51,10 +51,10 @@ def main(memory: int, seconds: int) -> None:
         _alarm(seconds)
         answer = answer_to(kind.decode(), data)
         _alarm(0)
-        pixels = answer.pop("pixels", b"")
+        array = answer.pop("array", b"")
         encoded = json.dumps(answer).encode()
         _write(answers, LENGTH.pack(len(encoded)) + encoded)
-        _write(answers, pixels)
+        _write(answers, array)
         if "error" in answer:
             return
 

@@ -1,0 +1,62 @@
+"""Sounds as arrays, as other libraries hold them: ``{"array": …, "sampling_rate": …}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from pgneural.errors import InvalidQuery
+from pgneural.extras import needed
+from pgneural.types import SAMPLING_RATE, Samples
+
+RATES = range(1_000, 400_000)
+"""In hertz: from less than a telephone's to more than any microphone's."""
+
+
+def is_waveform(value: Any) -> bool:
+    """Whether a value is a sound as the libraries of Hugging Face hold one."""
+    return isinstance(value, Mapping) and value.keys() >= {"array", "sampling_rate"}
+
+
+def samples_of(array: Any, rate: Any) -> Samples:
+    """Return the samples of a sound, int16, shape (n,), `SAMPLING_RATE` a second.
+
+    Args:
+        array: Numbers from -1 to 1, or int16, shape (n,) or (channels, n).
+        rate: How many a second.
+
+    Raises:
+        InvalidQuery: It is no such array.
+        MissingExtra: Its rate is another, and what changes that is not installed.
+    """
+    values = np.asarray(array)
+    if values.ndim == 2:
+        values = values.mean(axis=0)
+    if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
+        raise InvalidQuery(f"the sound is an array of {values.dtype}, shape {values.shape}, expected numbers, (n,)")
+    if isinstance(rate, bool) or not isinstance(rate, int) or rate not in RATES:
+        raise InvalidQuery(
+            f"sampling_rate is {rate!r}, expected a whole number of hertz, {RATES[0]:,} to {RATES[-1]:,}"
+        )
+    scale = 1.0 if np.asarray(array).dtype == np.int16 else 2.0**15
+    return _to_int16(resampled(np.nan_to_num(values.astype(np.float32)) * np.float32(scale), rate, SAMPLING_RATE))
+
+
+def resampled(values: np.ndarray[Any, Any], rate: int, wanted: int) -> np.ndarray[Any, Any]:
+    """Return a sound at another rate, by a polyphase filter."""
+    if rate == wanted:
+        return values
+    with needed("a sound of another rate", "audio"):
+        from scipy.signal import resample_poly
+    ratio = Fraction(wanted, rate)
+    found: np.ndarray[Any, Any] = resample_poly(values, ratio.numerator, ratio.denominator)
+    return found
+
+
+def _to_int16(values: np.ndarray[Any, Any]) -> Samples:
+    limits = np.iinfo(np.int16)
+    samples: Samples = np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)
+    return samples
