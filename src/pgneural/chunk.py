@@ -30,6 +30,10 @@ are trained on. A longer one blurs several subjects into one vector."""
 OVERLAP_SHARE = 8
 """Neighbouring chunks share at most one part in so many of their tokens."""
 
+SPOKEN_TOKENS = 96
+"""The longest chunk of what was spoken: half a minute, at 150 words a minute. A hit says when its chunk begins, and who
+listens to it will not wait longer for what he has searched."""
+
 HEADING_SHARE = 4
 """A title is put before every chunk while it takes at most one part in so many of the tokens."""
 
@@ -57,6 +61,8 @@ def chunk(content: Content, tokenizer: Tokenizer, *, max_tokens: int, overlap: i
     """
     heading, text = content.title.strip(), content.data
     assert isinstance(text, str)
+    if content.seconds:
+        max_tokens, overlap = min(max_tokens, SPOKEN_TOKENS), min(overlap, SPOKEN_TOKENS // OVERLAP_SHARE)
     titles: list[Chunk] = []
     if heading:
         taken = tokenizer.counts([heading + "\n"])[0]

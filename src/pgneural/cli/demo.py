@@ -1,4 +1,4 @@
-"""The main job on what every machine has: the documentation of Python's standard library, and pictures that we draw."""
+"""The main job on what every machine has: Python's documentation, pictures that we draw, and a few recordings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from pgneural import transcribers
 from pgneural.cli import drawn, output
 from pgneural.cli.options import interactive
 from pgneural.database import Database
@@ -37,13 +38,22 @@ PICTURES = "pictures"
 PICTURE_QUESTIONS = ("what time is it", "made by bees", "a game of words")
 
 
+RECORDINGS = "recordings"
+
+SPOKEN = Path(__file__).parent / "spoken"
+"""Recordings of a voice of eSpeak NG, and a question."""
+
+SPOKEN_QUESTIONS = ("where did they hide the key", "is my car repaired")
+
+
 def run(database: Database) -> None:
-    """Index (a second run re-encodes nothing), then answer the questions: of texts, then of pictures."""
+    """Index (a second run re-encodes nothing), then answer the questions: of texts, of pictures, of recordings."""
     _texts(database)
-    try:
-        _pictures(database)
-    except MissingExtra as error:
-        output.say(f"\npictures are left out: {error}")
+    for name, show in ((PICTURES, _pictures), (RECORDINGS, _recordings)):
+        try:
+            show(database)
+        except MissingExtra as error:
+            output.say(f"\n{name} are left out: {error}")
 
 
 def _texts(database: Database) -> None:
@@ -76,6 +86,23 @@ def _pictures(database: Database) -> None:
     output.say("")
     output.print_hits(collection.search(drawn.clock(7, 30), limit=2), title="a drawing of a clock at half past seven")
     output.say(f"\nask your own: {_program()} search {PICTURES} photo.jpg")
+
+
+def _recordings(database: Database) -> None:
+    """Transcribe recordings, and find them by texts and by a spoken question, with the second."""
+    output.say("\nlistening to recordings")
+    question = SPOKEN / "question.opus"
+    transcribers.transcribe(question)
+    files = [str(file) for file in sorted(SPOKEN.glob("*.opus")) if file != question]
+    started = time.monotonic()
+    collection = database.collection(RECORDINGS)
+    output.say(output.summary(collection.index(files), RECORDINGS, time.monotonic() - started))
+    for text in SPOKEN_QUESTIONS:
+        output.say("")
+        output.print_hits(collection.search(text, limit=1), title=text)
+    output.say("")
+    output.print_hits(collection.search(question, limit=1), title=f"{question.name}, which asks how insects survive")
+    output.say(f"\nask your own: {_program()} search {RECORDINGS} 'your question'")
 
 
 def _program() -> str:
