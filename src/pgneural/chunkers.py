@@ -39,8 +39,8 @@ def text_chunks(content: Content, encoder: Encoder, lengths: Lengths) -> list[Ch
     return chunk(content, encoder.tokenizer, max_tokens=lengths.max_tokens, overlap=lengths.overlap)
 
 
-def picture_chunks(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
-    """Return the one chunk of a picture."""
+def whole(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
+    """Return the one chunk of a picture or a mesh."""
     return [Chunk("", {}, _array_of(content), content.digest)]
 
 
@@ -76,13 +76,14 @@ def _array_of(content: Content) -> np.ndarray[Any, Any]:
 
 CHUNKERS: dict[Modality, Chunker] = {
     Modality.TEXT: text_chunks,
-    Modality.IMAGE: picture_chunks,
+    Modality.IMAGE: whole,
+    Modality.MESH: whole,
     Modality.AUDIO: sound_chunks,
 }
 """The chunkers by modality."""
 
 
-BY_DATA = frozenset({Modality.IMAGE, Modality.AUDIO})
+BY_DATA = frozenset({Modality.IMAGE, Modality.MESH, Modality.AUDIO})
 """What is cut by its data alone, which the database does not have."""
 
 

@@ -20,6 +20,9 @@ Vector = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 """A picture: RGB values, shape (height, width, 3)."""
 
+Views = NDArray[np.uint8]
+"""A mesh: pictures of it from all sides, shape (views, height, width, 3)."""
+
 Samples = NDArray[np.int16]
 """A sound of one channel, shape (n,), `SAMPLING_RATE` values a second."""
 
@@ -30,7 +33,7 @@ SOUND_SECONDS = 10.0
 """So much of a sound is heard at a time by encoders that do not say it: the clips that such networks are trained on."""
 
 EncoderInput = str | bytes | NDArray[Any]
-"""What an encoder reads: a text, the pixels of a picture, the samples of a sound, or what else it accepts."""
+"""What an encoder reads: a text, pixels of a picture, views of a mesh, samples of a sound, or what else it accepts."""
 
 
 def has_direction(vector: Vector) -> bool:
@@ -51,11 +54,11 @@ class Modality(enum.StrEnum):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Media:
-    """A picture or a sound that a search is asked by.
+    """A picture, a sound or a mesh that a search is asked by.
 
     Attributes:
         modality: Of which kind it is.
-        data: `Pixels` of a picture, `Samples` of a sound.
+        data: `Pixels` of a picture, `Samples` of a sound, `Views` of a mesh.
     """
 
     modality: Modality
@@ -166,7 +169,7 @@ class Record:
             spoken, in pairs of from and to; its chunks then say so.
         uri: Where the document came from.
         modality: What kind of content this is.
-        data: What is encoded, where it is no text: `Pixels` of a picture, `Samples` of a sound.
+        data: What is encoded, where it is no text: `Pixels` of a picture, `Samples` of a sound, `Views` of a mesh.
         embedding: A vector made elsewhere, shape (d,); the document is then not encoded here.
         origin: File and line, for messages (``notes.jsonl:12``).
     """

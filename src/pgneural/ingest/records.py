@@ -84,13 +84,14 @@ class Incoming(Iterator[Record | BadRecord]):
                 yield _record(item, f"item {position}")
 
 
-MEDIA_FIELDS = (Modality.IMAGE, Modality.AUDIO)
+MEDIA_FIELDS = (Modality.IMAGE, Modality.MESH, Modality.AUDIO)
 
 
 def _of_mapping(item: Mapping[str, Any], origin: str) -> Record | BadRecord:
     """Read a mapping.
 
-    A picture in field ``image``, or a sound in ``audio``, is what it is found by; anything else there is metadata.
+    A picture in field ``image``, a mesh in ``mesh``, or a sound in ``audio``, is what it is found by; anything else
+    there is metadata.
     """
     field = next((field for field in MEDIA_FIELDS if load.is_readable(item.get(field))), None)
     if field is None:

@@ -65,6 +65,7 @@ EXTRACTORS: Mapping[str, Needs] = {
     "mail": Needs("a mail"),
     "image": Needs("a picture", "PIL", "image"),
     "audio": Needs("a sound", "av", "audio"),
+    "mesh": Needs("a mesh", "trimesh", "mesh"),
 }
 """The modules of `extractors`."""
 
@@ -78,6 +79,7 @@ class Extracted:
         text: With a form feed between pages, slides, sheets or chapters; it may be empty.
         metadata: What the file says about itself: ``author``, ``created`` and the like.
         data: Of a picture: its RGB values, uint8, shape (height, width, 3). Of a sound: its samples, int16, shape (n,).
+            Of a mesh: pictures of it from all sides, uint8, shape (views, height, width, 3).
     """
 
     title: str = ""

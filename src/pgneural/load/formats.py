@@ -73,6 +73,7 @@ FORMATS: dict[str, Format] = {
         _parsed("image"),
         modality=Modality.IMAGE,
     ),
+    "mesh": Format("off obj stl ply glb", _parsed("mesh"), modality=Modality.MESH),
     "audio": Format(
         "wav mp3 flac ogg oga opus m4a aac aif aiff au amr wma mka", _parsed("audio"), modality=Modality.AUDIO
     ),
@@ -96,6 +97,7 @@ MAGIC = {
         rb"|\0\0\0\x0cjP  |P[1-6]\s+\d+\s+\d+\s",
         re.DOTALL,
     ),
+    "mesh": re.compile(rb"(?:CN|ST|4)*OFF\s+\d|ply\r?\nformat |glTF[\1\2]\0\0\0|solid[^\n]*\n\s*facet "),
     "audio": re.compile(
         rb"RIFF.{4}WAVE|ID3[\2-\4]|\xff[\xfa\xfb\xf2\xf3]|fLaC|OggS|FORM.{4}AIF[FC]|.{4}ftypM4A |\.snd|#!AMR", re.DOTALL
     ),

@@ -80,7 +80,9 @@ def _of_file(path: Path) -> str | Media:
 
 def _of_bytes(file: IO[bytes], kind: str | None, name: str) -> str | Media:
     if kind is None or FORMATS[kind].many:
-        raise InvalidQuery(f"{name} is of no kind that can be asked; give a picture, a sound, or a file with a text")
+        raise InvalidQuery(
+            f"{name} is of no kind that can be asked; give a picture, a sound, a mesh, or a file with a text"
+        )
     record = next(iter(FORMATS[kind].read(file, name, Fields(), name)))
     if isinstance(record, BadRecord):
         raise InvalidQuery(str(record))

@@ -120,8 +120,14 @@ def is_sound(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == np.int16 and value.ndim == 1 and value.size > 0
 
 
+def are_views(value: object) -> bool:
+    """Whether a value is pictures of a mesh: uint8, shape (views, height, width, 3), at least one."""
+    return isinstance(value, np.ndarray) and value.ndim == 4 and len(value) > 0 and is_picture(value[0])
+
+
 _DATA: Mapping[Modality, tuple[Callable[[object], bool], str]] = {
     Modality.IMAGE: (is_picture, "uint8 of shape (height, width, 3)"),
+    Modality.MESH: (are_views, "uint8 of shape (views, height, width, 3)"),
     Modality.AUDIO: (is_sound, f"int16 of shape (n,), {SAMPLING_RATE:,} a second"),
 }
 """What the data of a record is, by its modality."""
