@@ -46,7 +46,11 @@ def whole(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
 
 def sound_chunks(content: Content, encoder: Encoder, _: Lengths) -> list[Chunk]:
     """Cut a sound into pieces as long as the encoder hears at a time; neighbours share half, the last ends with it."""
-    samples = _array_of(content)
+    return sound_pieces(_array_of(content), encoder)
+
+
+def sound_pieces(samples: Samples, encoder: Encoder) -> list[Chunk]:
+    """Cut a sound by its samples."""
     length = round(getattr(encoder, "max_seconds", SOUND_SECONDS) * SAMPLING_RATE)
     starts = [*range(0, max(1, len(samples) - length), max(1, length // 2))]
     if len(samples) > length:
@@ -101,10 +105,19 @@ def cut(content: Content, encoder: Encoder, lengths: Lengths) -> list[Chunk]:
         UnsupportedContent: There is no chunker for it, or the encoder does not accept it.
     """
     require_chunker(content.modality)
-    if content.modality not in encoder.modalities:
-        accepted = ", ".join(sorted(encoder.modalities))
-        raise UnsupportedContent(f"{encoder.name} does not accept {content.modality}; it accepts {accepted}")
+    require_accepted(content.modality, encoder)
     return CHUNKERS[content.modality](content, encoder, lengths)
+
+
+def require_accepted(modality: Modality, encoder: Encoder) -> None:
+    """Refuse what an encoder does not accept.
+
+    Raises:
+        UnsupportedContent: It does not.
+    """
+    if modality not in encoder.modalities:
+        accepted = ", ".join(sorted(encoder.modalities))
+        raise UnsupportedContent(f"{encoder.name} does not accept {modality}; it accepts {accepted}")
 
 
 def require_chunker(modality: Modality) -> None:

@@ -54,7 +54,7 @@ from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
 from pgneural.transcribers import Transcriber
 from pgneural.transcribers.question import in_words
-from pgneural.types import BadRecord, Encoder, Modality, Mode, Record, Vector
+from pgneural.types import TRANSCRIBER_FIELD, BadRecord, Encoder, Modality, Mode, Record, Vector
 
 
 class Collection:
@@ -122,8 +122,8 @@ class Collection:
             follow_links: Read also what symbolic links in folders lead to.
             selection: What of folders is read: hidden files, what ``.gitignore`` names, patterns. By default neither
                 hidden files nor what is ignored.
-            transcriber: What turns speech into words: a name as of `pgneural.transcribers.get`. By default, that is
-                done with ``whisper-tiny.en`` where the encoder does not accept sounds.
+            transcriber: What turns speech into words: a name as of `pgneural.transcribers.get`. By default, that of the
+                recordings that are stored; of the first, ``whisper-tiny.en`` where the encoder accepts no sounds.
             progress: Called after every batch with the report so far.
             build_progress: Called while the vector index is built.
 
@@ -162,8 +162,16 @@ class Collection:
         if transcriber is not None:
             model = transcribers.get(transcriber)  # what is no transcriber is refused before anything is stored
             return with_transcripts(records, lambda: model, unless=lambda: False)
-        hears = functools.cache(lambda: self.searcher.accepts(Modality.AUDIO))
-        return with_transcripts(records, transcribers.get, unless=hears)
+        known = functools.cache(self._known_transcriber)
+        hears = functools.cache(lambda: not known() and self.searcher.accepts(Modality.AUDIO))
+        return with_transcripts(records, lambda: transcribers.again(known()), unless=hears)
+
+    def _known_transcriber(self) -> str:
+        """Return the name of what has transcribed the recordings of the collection; empty where nothing has."""
+        name = DOCUMENTS.c.metadata[TRANSCRIBER_FIELD].astext
+        recordings = DOCUMENTS.c.collection == self.name, DOCUMENTS.c.modality == Modality.AUDIO.value
+        with translated(), self.searcher.engine.connect() as connection:
+            return connection.scalar(sa.select(name).where(*recordings, name.is_not(None)).limit(1)) or ""
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.
@@ -462,7 +470,9 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
-        question = in_words(read_question(query), self.searcher.accepts)
+        question = in_words(
+            read_question(query), self.searcher.accepts, lambda: transcribers.again(self._known_transcriber())
+        )
         if options.get("inputs"):
             options = {**options, "inputs": inputs_of(options)}  # files are read once
         return self.searcher.encoded(query_of(question, options), question, options)

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators, visitors
 
 from pgneural.amounts import number, whole
+from pgneural.chunkers import sound_pieces
 from pgneural.errors import (
     DimensionMismatch,
     EncoderUnavailable,
@@ -28,6 +29,7 @@ from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import LEXICAL, Aggregate, Boost, Fusion, Page, Query, Threshold
 from pgneural.store.vectors import Indexed
+from pgneural.transcribers.question import in_words
 from pgneural.types import Encoder, Media, Modality, Mode, Pixels, Vector
 
 if TYPE_CHECKING:
@@ -113,6 +115,12 @@ def query_of(query: QueryInput, options: SearchOptions) -> Query:
     )
 
 
+def _read(leg: str, value: QueryInput) -> QueryInput:
+    """Return what a leg is asked; of words, what is spoken in a sound."""
+    question: QueryInput = read_question(value)
+    return in_words(question, lambda _: False) if leg == LEXICAL else question
+
+
 def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
     """Return what single legs are asked instead of the query.
 
@@ -122,7 +130,7 @@ def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
     inputs = options.get("inputs") or {}
     if not isinstance(inputs, Mapping):
         raise InvalidQuery(f"inputs is {inputs!r}, expected a mapping of the names of legs to texts or vectors")
-    inputs = {leg: read_question(value) for leg, value in inputs.items()}
+    inputs = {leg: _read(leg, value) for leg, value in inputs.items()}
     for value in inputs.values():
         text_of(value)
     if LEXICAL in inputs and text_of(inputs[LEXICAL]) is None:
@@ -370,7 +378,11 @@ def _encoded(encoder: Encoder, term: str | Media) -> Vector:
         raise UnsupportedContent(
             f"{encoder.name} does not accept {modality}; ask by {accepted}, or use an encoder that does"
         )
-    return encoder.encode_query(item)
+    if modality is not Modality.AUDIO:
+        return encoder.encode_query(item)
+    pieces = sound_pieces(np.asarray(item), encoder)  # as documents are cut
+    vectors = np.array([encoder.encode_query(piece.input) for piece in pieces])
+    return vectors[0] if len(pieces) == 1 else np.mean(vectors, axis=0, dtype=np.float32)  # type: ignore[no-any-return]
 
 
 def checked(values: Vector | Sequence[float], indexed: Indexed, what: str) -> Vector:

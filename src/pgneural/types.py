@@ -193,17 +193,23 @@ class Record:
         return Content(self.modality, self.data, self.title, self.uri, self.content, seconds)
 
 
-SECONDS_FIELD = "seconds"
-"""Where the metadata of a document says when each line of its content was spoken."""
+SECONDS_FIELD, TRANSCRIBER_FIELD = "seconds", "transcriber"
+"""Where the metadata of a document says when each line of its content was spoken, and what has heard it."""
 
 
 def seconds_of(value: Any) -> Sequence[Sequence[float]]:
     """Return when each line of a text was spoken, from and to, in seconds; nothing where a value does not say so."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return ()
-    pairs = [each for each in value if isinstance(each, Sequence) and len(each) == 2]
-    numbers = all(isinstance(number, (int, float)) for pair in pairs for number in pair)
-    return pairs if numbers and len(pairs) == len(value) else ()
+    return value if isinstance(value, Sequence) and all(map(_is_span, value)) else ()
+
+
+LATEST_SECOND = 10**7
+"""Four months."""
+
+
+def _is_span(value: Any) -> bool:
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(type(each) in (int, float) for each in value):
+        return False
+    return bool(0 <= value[0] <= value[1] <= LATEST_SECOND)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from pgneural import Collection, Database, Record, encoders, transcribers
+from pgneural import Collection, Database, Record, Searchable, encoders, transcribers
 from pgneural.cli import main
 from pgneural.cli.place import place_of, written
-from pgneural.errors import InvalidQuery, UnknownEncoder
+from pgneural.encoders.registry import MODELS, key_of
+from pgneural.errors import InvalidQuery, UnknownEncoder, UnpermittedModel
 from pgneural.load import permitted_files
 from pgneural.store import queue
-from pgneural.transcribers import question
-from pgneural.types import Modality
+from pgneural.transcribers import Transcript
+from pgneural.types import Modality, Samples
 from pgneural.worker import Worker
+from tests.fixtures.orm import Create
 from tests.fixtures.sounds import PitchTranscriber, folder_of, silence, tone, wav
 from tests.fixtures.tables import Execute
 
@@ -34,8 +37,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def ears(monkeypatch: pytest.MonkeyPatch) -> PitchTranscriber:
     """The transcriber that is taken where none is named."""
     ears = PitchTranscriber()
-    monkeypatch.setattr(transcribers, "get", lambda name=None: ears)
-    monkeypatch.setattr(question, "get", lambda: ears)
+    monkeypatch.setattr(transcribers, "_registered", lambda: {"pitch": None})
+    monkeypatch.setattr(transcribers, "DEFAULT", "pitch")
+    monkeypatch.setitem(MODELS._loaded, key_of("transcriber", "pitch", {}), ears)
     return ears
 
 
@@ -164,6 +168,87 @@ def test_a_sound_may_have_words_beside_it(db: Database, folder: Path) -> None:
     assert {hit.entity.title for hit in hits} == {"a.wav", "b.wav", "c.wav"}
 
 
+def test_words_of_a_sound_stay_when_it_is_indexed_again(
+    db: Database, talks: Collection, folder: Path, ears: PitchTranscriber
+) -> None:
+    db.create_space("talks", "sounds", encoder="openwakeword")
+    permitted_files.permit_files(folder)
+    work(db)
+    db.switch_space("talks", "sounds")
+    again = db.existing("talks")
+    assert (again.index([folder]).unchanged, ears.heard) == (3, 3)
+    assert {hit.entity.title for hit in again.search("middle", mode="lexical")} == {"a.wav", "c.wav"}
+    work(db)
+    assert db.check().differences == ()
+    db.switch_space("talks", "main")
+    assert db.existing("talks").search("middle", limit=1)[0].entity.title in ("a.wav", "c.wav")
+
+
+def test_a_transcriber_that_the_database_names_is_not_loaded(talks: Collection, folder: Path, execute: Execute) -> None:
+    execute('UPDATE neural.documents SET metadata = metadata || \'{"transcriber": "/tmp"}\'')
+    report = talks.index([folder])
+    assert (report.rejected, report.unchanged) == (3, 0)
+    assert "were transcribed by '/tmp', which is not registered here; index with" in report.bad[0].reason
+    with pytest.raises(UnpermittedModel):
+        talks.search(folder / "a.wav")
+    assert talks.index([folder], transcriber=PitchTranscriber()).rejected == 0
+
+
+def test_a_sound_that_a_model_cannot_hear_stops_no_other(talks: Collection, folder: Path) -> None:
+    class Deaf(PitchTranscriber):
+        def transcribe(self, samples: Samples) -> Transcript:
+            raise RuntimeError("out of memory")
+
+    (folder / "b.txt").write_text("A text beside it.")
+    report = talks.index([folder], transcriber=Deaf())
+    assert (report.inserted, report.rejected) == (1, 0)  # the others were heard before
+    deaf = Deaf()
+    deaf.revision = "deaf"
+    report = talks.index([folder], transcriber=deaf)
+    assert (report.unchanged, report.rejected) == (1, 3)
+    assert report.bad[0].reason == "it cannot be transcribed: RuntimeError: out of memory"
+    wrong: Any = [Record("w", "", data=np.zeros((2, 9), np.int16), modality=Modality.AUDIO)]
+    assert "expected int16 of shape (n,)" in talks.index(wrong).bad[0].reason
+
+
+def test_what_is_spoken_is_no_query_language(
+    talks: Collection, folder: Path, monkeypatch: pytest.MonkeyPatch, ears: PitchTranscriber
+) -> None:
+    asked: dict[Any, Any] = {"a middle note.": 1.0, folder / "c.wav": -0.9}
+    assert talks.search(asked, mode="semantic", limit=1)[0].score > 0
+    monkeypatch.setattr(
+        PitchTranscriber, "transcribe", lambda *_: Transcript.of([(0, 1, '- a "middle high" note* -low')])
+    )
+    found = talks.search(wav(tone("low", 0.5)), mode="lexical", limit=9)
+    assert {hit.entity.title for hit in found} == {"a.wav", "b.wav", "c.wav"}
+    by_words = talks.search([0.1] * 256, inputs={"lexical": wav(tone("low", 0.5))}, mode="hybrid", limit=9)
+    assert len(by_words) == 3
+
+
+def test_a_mapped_class_is_asked_by_a_sound(create: Create, tiny_clap: Path, ears: PitchTranscriber) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Art(Base):
+        __tablename__ = "art"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str]
+        search = Searchable("title", encoder=str(tiny_clap))
+        words = Searchable("title", encoder="hash")
+
+    with create(Base.metadata) as session:
+        session.add_all([Art(title="a high note"), Art(title="a low note")])
+        session.flush()
+        Art.search.sync(session)
+        Art.words.sync(session)
+        session.commit()
+        heard = ears.heard
+        assert len(Art.search(wav(tone("high"))).all(session)) == 2
+        assert ears.heard == heard
+        assert [hit.entity.title for hit in Art.words(wav(tone("high"))).limit(1).all(session)] == ["a high note"]
+        assert ears.heard == heard + 1
+
+
 def test_records_and_mappings_may_have_sounds(db: Database, tiny_clap: Path) -> None:
     clips = db.collection("clips", encoder=tiny_clap)
     good: list[Any] = [
@@ -182,10 +267,12 @@ def test_records_and_mappings_may_have_sounds(db: Database, tiny_clap: Path) -> 
         {"id": "f", "audio": b"\0\1"},
         {"id": "g", "audio": {"array": [], "sampling_rate": 16_000}},
         {"id": "h", "image": wav(tone())},
+        {"id": "i", "image": wav(tone()), "audio": wav(tone())},
     ]
     reasons = [str(each) for each in clips.index(bad).bad]
     expected = ["expected int16 of shape (n,), 16,000 a second", "audio: ", "shape (0,)", "field image has audio"]
-    assert len(reasons) == 4
+    expected.append("it has fields image and audio; give it as one of them")
+    assert len(reasons) == 5
     for part in expected:
         assert any(part in reason for reason in reasons), (part, reasons)
 

@@ -92,7 +92,7 @@ def test_a_page_that_takes_too_long_is_a_bad_record_and_the_next_is_read(
     monkeypatch.setattr(extraction, "SECONDS", 0.5)
     started = time.monotonic()
     bad = read(tmp_path / "slow.html", "<p>" * 2_000_000)
-    assert "took longer to parse than 0.5 s, the limit for one file; split the file" in str(bad)
+    assert "took longer to parse than 0.5 s, the limit for one such file; split the file" in str(bad)
     assert time.monotonic() - started < 10
     assert isinstance(read(tmp_path / "next.html", "<p>words</p>"), Record)
 

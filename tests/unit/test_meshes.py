@@ -29,7 +29,8 @@ def views(record: Record | BadRecord) -> Any:
     assert isinstance(record, Record), record
     assert record.modality is Modality.MESH
     assert isinstance(record.data, np.ndarray)
-    assert (record.data.shape, record.data.dtype) == ((12, 128, 128, 3), np.uint8)
+    assert record.data.shape == (12, 128, 128, 3)
+    assert record.data.dtype == np.uint8
     return record.data
 
 
@@ -58,7 +59,7 @@ def test_what_is_turned_moved_and_scaled_looks_alike(tmp_path: Path) -> None:
 
 
 def test_points_without_faces_are_drawn(tmp_path: Path) -> None:
-    cloud = trimesh.PointCloud(mesh("ball").sample(5000, seed=1))
+    cloud = trimesh.PointCloud(mesh("ball").sample(5000, seed=1))  # type: ignore[no-untyped-call]
     record = read(tmp_path / "a.ply", written(cloud, "ply"))
     assert views(record).min() < 200
     assert isinstance(record, Record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from pathlib import Path
@@ -12,10 +13,22 @@ import pytest
 
 from pgneural import encoders, load, transcribers
 from pgneural.chunkers import Lengths, cut
-from pgneural.errors import EncoderUnavailable, InvalidQuery, UnknownEncoder
+from pgneural.errors import EncoderUnavailable, InvalidQuery, UnknownEncoder, UnpermittedModel
 from pgneural.load import read_question
+from pgneural.options import vector_of
+from pgneural.store.vectors import Indexed, Storage, VectorIndex
 from pgneural.transcribers import Transcript
-from pgneural.types import SAMPLING_RATE, BadRecord, Content, EncoderInput, Media, Modality, Record, seconds_of
+from pgneural.types import (
+    SAMPLING_RATE,
+    BadRecord,
+    Content,
+    Distance,
+    EncoderInput,
+    Media,
+    Modality,
+    Record,
+    seconds_of,
+)
 from tests.fixtures.pictures import encoded as encoded_picture
 from tests.fixtures.pictures import picture
 from tests.fixtures.sounds import PitchTranscriber, encoded, silence, tone, wav
@@ -92,6 +105,15 @@ def test_what_is_no_sound_is_refused_with_its_reason(tmp_path: Path, content: by
     assert re.search(reason, record.reason), record.reason
 
 
+def test_sounds_that_were_joined_are_one(tmp_path: Path) -> None:
+    parts = [encoded(tone("middle"), "mp3", "libmp3lame", rate) for rate in (44_100, 22_050)]
+    record = read(tmp_path / "a.mp3", b"".join(parts))
+    assert isinstance(record, Record), record
+    assert isinstance(record.data, np.ndarray)
+    assert len(record.data) == pytest.approx(2 * SAMPLING_RATE, rel=0.15)
+    assert pitch(record.data) == pytest.approx(880, abs=3)
+
+
 def test_a_sound_that_is_too_long_is_refused(tmp_path: Path) -> None:
     hours = wav(np.zeros(8_000 * 3600 * 3, dtype=np.int16), 8_000)
     record = read(tmp_path / "a.wav", hours)
@@ -119,7 +141,10 @@ def test_a_question_may_be_a_sound(tmp_path: Path) -> None:
         path,
         path.read_bytes(),
         {"array": waves, "sampling_rate": SAMPLING_RATE},
-        {"array": np.stack([waves, waves]), "sampling_rate": SAMPLING_RATE},
+        {"array": np.stack([waves, waves]), "sampling_rate": np.int64(SAMPLING_RATE)},
+        {"array": np.stack([waves, waves], axis=1), "sampling_rate": float(SAMPLING_RATE)},
+        {"array": waves.astype(np.float64).tolist(), "sampling_rate": SAMPLING_RATE},
+        {"array": tone("middle"), "sampling_rate": SAMPLING_RATE},
     ]
     read_all = [read_question(question) for question in questions]
     assert all(isinstance(each, Media) and each.modality is Modality.AUDIO for each in read_all)
@@ -136,7 +161,13 @@ def test_a_question_may_be_a_sound(tmp_path: Path) -> None:
     [
         (np.zeros(0), 16_000, r"shape \(0,\)"),
         (np.zeros((2, 2, 2)), 16_000, r"shape \(2, 2, 2\)"),
-        (["a"], 16_000, "expected numbers"),
+        (["a"], 16_000, r"is an array of <U1, shape \(1,\); expected floats from -1 to 1, or int16"),
+        ([[0.1], [0.1, 0.2]], 16_000, "the sound is no array"),
+        (np.zeros(5, dtype=np.int32), 16_000, "array of int32"),
+        ([1000, -2000], 16_000, "array of int64"),
+        (np.zeros((40, 40)), 16_000, r"shape \(40, 40\)"),
+        (np.zeros((0, 5)), 16_000, r"shape \(0, 5\)"),
+        (np.zeros(5), 16_000.5, "sampling_rate is 16000.5"),
         (np.zeros(5), 0, "sampling_rate is 0, expected a whole number of hertz, 1,000 to 399,999"),
         (np.zeros(5), True, "sampling_rate is True"),
     ],
@@ -188,7 +219,10 @@ def test_a_transcript_is_cut_as_a_text_that_knows_its_seconds() -> None:
     assert all("seconds" not in chunk.locator for chunk in cut(other, encoder, Lengths(9, 0)))
 
 
-@pytest.mark.parametrize("value", [None, 7, "7", [7], [[1, 2], 3], [["a", "b"]], [[1, 2, 3]], {"0": 1}])
+ODD: list[Any] = [[[True, True]], [[-5, -1]], [[5, 1]], [[0, 10**400]], [[0, float("nan")]]]
+
+
+@pytest.mark.parametrize("value", [None, 7, "7", [7], [[1, 2], 3], [["a", "b"]], [[1, 2, 3]], {"0": 1}, *ODD])
 def test_metadata_that_says_no_seconds_says_none(value: Any) -> None:
     assert seconds_of(value) == ()
 
@@ -203,6 +237,14 @@ def test_a_clap_model_is_read_by_its_modalities(tiny_clap: Path) -> None:
     for item, vector in zip(items, mixed, strict=True):
         assert np.allclose(clap.encode_query(item), vector, atol=1e-5)
     assert not np.allclose(mixed[1], mixed[3], atol=1e-2)
+
+
+def test_a_long_question_is_heard_in_pieces_as_documents_are(tiny_clap: Path) -> None:
+    clap, asked = encoders.get(tiny_clap), Media(Modality.AUDIO, np.concatenate([tone("low", 4), tone("high", 4)]))
+    index = Indexed(VectorIndex(), Storage.VECTOR, Distance.COSINE, clap.dimensions)
+    vectors = [vector_of(asked, lambda: clap, index, "it") for _ in range(3)]
+    assert np.allclose(vectors[0], vectors[1], atol=1e-6)
+    assert np.allclose(vectors[0], vectors[2], atol=1e-6)
 
 
 def test_openwakeword_hears_what_is_alike_wherever_it_is() -> None:
@@ -235,12 +277,33 @@ def test_what_was_heard_once_is_not_heard_again(tmp_path: Path, monkeypatch: pyt
     assert ears.heard == 3
 
 
+def test_what_a_transcriber_returns_is_kept_whatever_its_numbers_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    line: Any = (np.float32(0.5), np.float32(1.25), " two\nlines ")
+    monkeypatch.setattr(PitchTranscriber, "transcribe", lambda *_: Transcript.of([line]))
+    assert transcribers.transcribe(wav(tone()), PitchTranscriber()).lines == [(0.5, 1.25, "two lines")]
+    monkeypatch.setattr(os, "replace", _full)
+    assert transcribers.transcribe(wav(tone("high")), PitchTranscriber()).text == "two lines"
+    assert [path.suffix for path in (tmp_path / "pgneural" / "transcripts").iterdir()] == [".json"]
+
+
+def _full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_what_is_no_transcriber_or_no_sound_is_refused(tmp_path: Path, tiny_dino: Path) -> None:
     assert "whisper-tiny.en" in transcribers.available()
     with pytest.raises(UnknownEncoder, match=r"no transcriber 'whisper'; registered are whisper-tiny\.en"):
         transcribers.get("whisper")
     with pytest.raises(EncoderUnavailable, match="cannot be loaded"):
         transcribers.get(tiny_dino)
+    no_transcriber: Any = 5
+    with pytest.raises(UnknownEncoder, match="give a name, a folder, or what has a method transcribe"):
+        transcribers.get(no_transcriber)
+    with pytest.raises(UnpermittedModel, match="which is not registered here"):
+        transcribers.again(str(tmp_path))
     (tmp_path / "model.bin").write_bytes(b"nothing")
     with pytest.raises(EncoderUnavailable, match="give a folder with a Whisper model"):
         transcribers.get(tmp_path)
@@ -254,6 +317,7 @@ def test_a_model_of_transformers_transcribes(tiny_wav2vec: Path) -> None:
     heard = transcribers.get(tiny_wav2vec).transcribe(np.concatenate([tone("low"), tone("high")]))
     assert isinstance(heard, Transcript)
     assert all(0 <= line.start <= line.end <= 2 for line in heard.lines)
+    assert isinstance(transcribers.get(tiny_wav2vec).transcribe(tone()[:3]), Transcript)  # three samples
     assert set(heard.text) <= set("abcdefghijklmnopqrstuvwxyz <>/\n")
 
 

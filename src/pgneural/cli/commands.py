@@ -173,8 +173,8 @@ def stop(target: Target) -> None:
 @click.option(
     "--transcriber",
     metavar="NAME",
-    help="What turns the speech of recordings into text: a registered name, or a folder with a speech recognition"
-    " model.  [default: whisper-tiny.en, where the encoder does not accept sounds]",
+    help="The transcriber that turns the speech of recordings into text: a registered name, or a folder with a speech"
+    " recognition model.  [default: that of the stored recordings, else whisper-tiny.en for encoders of texts]",
     cls=Option,
 )
 @click.option(

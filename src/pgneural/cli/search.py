@@ -229,6 +229,8 @@ def search(
     --query-json take the place of those that are stored.
     """
     media = (*images, *sounds)
+    if media.count("-") > 1:
+        raise click.UsageError("standard input can be read once; name the other file")
     if (query is None and not media) == (query_json is None):
         raise click.UsageError("give either QUERY, --image or --audio, or --query-json")
     if late and rerank:

@@ -126,6 +126,7 @@ def _cut_in_bounds(space: Space, rows: Sequence[SourceRow], encoder: Callable[[]
     for row in rows:
         row = replace(row, body=body_for(space, row.body, encoder))
         if row.values is not None and row.body.modality is not Modality.TEXT:
+            chunkers.require_accepted(row.body.modality, encoder())
             row = replace(row, body=with_data(row.body))
             read += row.body.size
         yield cut(space, row, encoder)

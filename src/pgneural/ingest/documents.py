@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from pgneural.chunkers import BY_DATA, require_chunker
+from pgneural.chunkers import BY_DATA, require_accepted, require_chunker
 from pgneural.encoders.precomputed import REVISION
 from pgneural.errors import InvalidFilter, TransactionConflict, UnsupportedContent
 from pgneural.extra_vectors import ExtraVectors
@@ -257,6 +257,7 @@ class Ingest:
         if record.embedding is None and body.data is None and body.modality in BY_DATA:
             if stored is not None:  # as it was read back from a collection
                 return IncomingDocument(record, metadata, new, EncodedRow(source, stored))
+            require_accepted(body.modality, self._encoder())
             source = replace(source, body=with_data(body))
         if record.embedding is None:
             return IncomingDocument(record, metadata, new, cut(self._space, source, self._encoder))

@@ -93,9 +93,12 @@ def _of_mapping(item: Mapping[str, Any], origin: str) -> Record | BadRecord:
     A picture in field ``image``, a mesh in ``mesh``, or a sound in ``audio``, is what it is found by; anything else
     there is metadata.
     """
-    field = next((field for field in MEDIA_FIELDS if load.is_readable(item.get(field))), None)
-    if field is None:
+    fields = [field for field in MEDIA_FIELDS if load.is_readable(item.get(field))]
+    if not fields:
         return load.from_mapping(item, origin)
+    if len(fields) > 1:
+        return BadRecord(origin, f"it has fields {' and '.join(fields)}; give it as one of them")
+    (field,) = fields
     record = load.from_mapping({name: value for name, value in item.items() if name != field}, origin)
     if isinstance(record, BadRecord):
         return record

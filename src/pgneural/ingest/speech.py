@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pgneural.errors import EncoderUnavailable, MissingExtra
+from pgneural.errors import PgneuralError
+from pgneural.load import mistyped
 from pgneural.transcribers import Transcriber, hear
-from pgneural.types import SECONDS_FIELD, BadRecord, Modality, Record
+from pgneural.types import SECONDS_FIELD, TRANSCRIBER_FIELD, BadRecord, Modality, Record
+
+TOLD = 300
+"""So many characters of what a model says of a sound are told."""
 
 
 def with_transcripts(
@@ -23,22 +27,33 @@ def with_transcripts(
         unless: Whether sounds go without.
     """
     for record in records:
-        spoken = isinstance(record, Record) and record.modality is Modality.AUDIO
-        yield _heard(record, transcriber) if spoken and not unless() else record  # type: ignore[arg-type]
+        if isinstance(record, Record) and _is_unheard(record) and not unless():
+            yield _heard(record, transcriber)
+        else:
+            yield record
+
+
+def _is_unheard(record: Record) -> bool:
+    """Whether a record is a sound, as it should be, without words."""
+    sound = record.modality is Modality.AUDIO and isinstance(record.data, np.ndarray)
+    return sound and mistyped(record) is None and not record.content.strip()
 
 
 def _heard(record: Record, transcriber: Callable[[], Transcriber]) -> Record | BadRecord:
-    if record.content.strip() or not isinstance(record.data, np.ndarray):
-        return record
+    assert isinstance(record.data, np.ndarray)
+    origin = record.origin or record.external_id
     try:
         model = transcriber()
-    except (MissingExtra, EncoderUnavailable) as error:
-        return BadRecord(record.origin or record.external_id, str(error))
-    heard = hear(record.data, model)
+        heard = hear(record.data, model)
+    except Exception as error:  # whatever a model makes of one sound, the others go on
+        ours = isinstance(error, PgneuralError)
+        reason = str(error) if ours else f"it cannot be transcribed: {type(error).__name__}: {error}"[:TOLD]
+        return BadRecord(origin, reason)
     if not heard.lines:
         return BadRecord(
-            record.origin or record.external_id,
+            origin,
             "no speech was heard in it; index it into a collection whose encoder accepts sounds, as openwakeword does",
         )
-    about = {"language": heard.language, "transcriber": model.name, **record.metadata, SECONDS_FIELD: heard.seconds}
+    known = {TRANSCRIBER_FIELD: model.name, SECONDS_FIELD: heard.seconds}
+    about = {"language": heard.language, **record.metadata, **known}
     return replace(record, content=heard.text, metadata=about)

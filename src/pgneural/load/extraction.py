@@ -30,6 +30,9 @@ from pgneural.load.extractors.program import LENGTH
 SECONDS = 30.0
 """For one file. The slowest of real files, the whole text of a book with a million tags, takes a few seconds."""
 
+SOUND_SHARE = 8
+"""So many times longer for a sound: two hours of MP3 take half a minute, and four on a machine that is busy."""
+
 START_SECONDS = 60.0
 """Until a process is ready, on a machine that is busy."""
 
@@ -45,11 +48,12 @@ T = TypeVar("T")
 
 
 class Needs(NamedTuple):
-    """What an extractor needs: what is said of it, the module, and the extra of pgneural that brings it."""
+    """What an extractor needs: a name for what it reads, the module, the extra that brings it, a share of time."""
 
     what: str
     module: str | None = None
     extra: str = ""
+    share: int = 1
 
 
 EXTRACTORS: Mapping[str, Needs] = {
@@ -64,7 +68,7 @@ EXTRACTORS: Mapping[str, Needs] = {
     "calendar": Needs("a calendar", "icalendar", "office"),
     "mail": Needs("a mail"),
     "image": Needs("a picture", "PIL", "image"),
-    "audio": Needs("a sound", "av", "audio"),
+    "audio": Needs("a sound", "av", "audio", SOUND_SHARE),
     "mesh": Needs("a mesh", "trimesh", "mesh"),
 }
 """The modules of `extractors`."""
@@ -106,20 +110,20 @@ def extract(kind: str, data: bytes) -> Extracted:
     needs = EXTRACTORS[kind]
     if needs.module:
         require(needs.what, needs.module, needs.extra)
-    answer = _answer(kind.encode() + b"\n" + data, needs.module)
+    answer = _answer(kind.encode() + b"\n" + data, needs)
     if "refused" in answer:
         raise Unparsable(answer["refused"])
     metadata = {name: value for name, value in answer.get("metadata", {}).items() if value not in (None, "")}
     return Extracted(answer.get("title", "").strip(), answer.get("text", ""), metadata, answer.get("array"))
 
 
-def _answer(request: bytes, module: str | None) -> dict[str, Any]:
+def _answer(request: bytes, needs: Needs) -> dict[str, Any]:
     while True:
         process = _idle()
         used = process is not None
         process = process or _Process()
         try:
-            answer = process.import_(module) or process.ask(request, SECONDS)
+            answer = process.import_(needs.module) or process.ask(request, SECONDS * needs.share)
         except _Ended:
             process.end()
             if used:  # it may have ended before the file came
@@ -147,7 +151,7 @@ class _Process:
         self._late = False
         self._imported: set[str | None] = {None}
         program = Path(__file__).parent / "extractors" / "program.py"
-        arguments = [_python(), "-P", str(program), str(MEMORY), str(int(SECONDS) + 30)]
+        arguments = [_python(), "-P", str(program), str(MEMORY), str(int(SECONDS * SOUND_SHARE) + 30)]
         self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.PIPE,
@@ -176,11 +180,11 @@ class _Process:
         """Send a request, return the answer."""
         try:
             answer = self._within(seconds, lambda: self._exchange(request))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError, KeyError):
             answer = None
         if answer is None and self._late:
             raise Unparsable(
-                f"it took longer to parse than {SECONDS:g} s, the limit for one file; "
+                f"it took longer to parse than {seconds:g} s, the limit for one such file; "
                 "split the file, or make it smaller"
             )
         if not isinstance(answer, dict):

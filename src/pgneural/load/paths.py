@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from pgneural.errors import UnreadableInput
-from pgneural.load.formats import FORMATS, Reader, format_of, unpacked
+from pgneural.load.formats import FORMATS, SNIFFED, Reader, format_of, sniffed, unpacked
 from pgneural.load.lines import NotAFile, open_binary
 from pgneural.load.records import Fields
 from pgneural.load.selection import Selection
@@ -252,6 +252,6 @@ def _standard_input(format: str | None) -> tuple[IO[bytes], Reader]:
         raise UnreadableInput("standard input is closed; name a file")
     file = sys.stdin.buffer
     if format is None:
-        start = file.peek(1)[:64].lstrip() if hasattr(file, "peek") else b""
-        format = "jsonl" if start.startswith(b"{") else "text"
+        start = file.peek(1)[:SNIFFED] if hasattr(file, "peek") else b""
+        format = "jsonl" if start.lstrip().startswith(b"{") else sniffed(start) or "text"
     return cast(IO[bytes], file), FORMATS[format].read

@@ -1,8 +1,8 @@
 """Which files of this host are read where a database names them.
 
-A picture is stored with its vector and its uri, and stays where it is. Another model needs it again, and a worker then
-reads the file. But whoever may write to a database may write any uri there: so a worker reads files below those folders
-alone that the host says.
+A picture, a sound or a mesh is stored with its vectors and its uri, and stays where it is. Another model needs it
+again, and a worker then reads the file. But whoever may write to a database may write any uri there: so a worker reads
+files below those folders alone that the host says.
 """
 
 from __future__ import annotations

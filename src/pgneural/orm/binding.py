@@ -35,7 +35,6 @@ from pgneural.store.schema import Space
 from pgneural.store.space import read_spaces
 from pgneural.store.space_tables import SpaceTables
 from pgneural.store.vectors import Storage
-from pgneural.transcribers.question import in_words
 from pgneural.types import Encoder, Mode
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ class SearchBinding(Generic[E]):
             return query_of_class.where(*query.conditions)
         if isinstance(query, self.mapper.class_):
             return self.like(query)
-        accepted = encoders.modalities(self.definition.encoder) or ()
-        return SearchQuery(self, in_words(read_question(query), lambda modality: modality in accepted))
+        return SearchQuery(self, read_question(query))
 
     def like(self, entity: E) -> SearchQuery[E]:
         """Return the search for rows near a stored one, which is not among them."""

@@ -36,6 +36,7 @@ from pgneural.search import Hit, Hits, RefinedSearch, Refinement, mean_vectors, 
 from pgneural.statement import LEXICAL, Query, Target, one_of
 from pgneural.store.engine import require_driver, translated
 from pgneural.store.freshness import wait_until_fresh
+from pgneural.transcribers.question import in_words
 from pgneural.types import Media, Mode, Sync
 
 if TYPE_CHECKING:
@@ -281,8 +282,10 @@ class SearchQuery(Generative, Generic[E]):
         question = self.input
         if question is None:
             raise InvalidQuery("the query is None; give a text, a vector, or a row")
+        if not isinstance(question, Similar):
+            question = in_words(question, lambda modality: modality in searcher.encoder.modalities)
         text: QueryInput = question if not isinstance(question, Similar) else np.empty(0, dtype=np.float32)
-        mode = self.search_options.get("mode") or self._mode()
+        mode = self.search_options.get("mode") or self._mode(question)
         query, inputs = query_of(text, {**self.search_options, "mode": mode}), inputs_of(self.search_options)
         if self.search.terms is None and query.mode is not Mode.SEMANTIC:
             raise InvalidQuery(f"{self.search!r} has no words; search it with mode semantic")
@@ -293,8 +296,8 @@ class SearchQuery(Generative, Generic[E]):
             return query
         return searcher.encoded(query, question, self.search_options)
 
-    def _mode(self) -> Mode:
-        texts = text_of(self.input) is not None or LEXICAL in inputs_of(self.search_options)
+    def _mode(self, question: Any) -> Mode:
+        texts = text_of(question) is not None or LEXICAL in inputs_of(self.search_options)
         worded = texts and self.search.terms is not None
         return Mode.HYBRID if worded else Mode.SEMANTIC
 

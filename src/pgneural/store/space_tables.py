@@ -316,27 +316,40 @@ SELECT bool_and(CAST(t.typreceive AS text) IN ('textrecv', 'varcharrecv', 'bpcha
 
 def _body(title: str, content: str, modality: str | None, uri: str | None, seconds: Any) -> Content:
     """Return what a row is found by; of what is no text, the database has but the words and the uri."""
-    spoken = seconds_of(seconds)
+    spoken = _seconds(seconds)
     if modality in (None, Modality.TEXT) or modality not in tuple(Modality):
         return Content(Modality.TEXT, content, title, seconds=spoken)
     return Content(Modality(modality), None, title, uri, content, spoken)
+
+
+def _seconds(written: str | None) -> Sequence[Sequence[float]]:
+    """Read when a text was spoken; whoever wrote the row wrote that, too."""
+    if not written:
+        return ()
+    try:
+        return seconds_of(json.loads(written))
+    except (ValueError, RecursionError):  # as of a number with more digits than Python reads
+        return ()
 
 
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"
 
 _ELSEWHERE = """(SELECT d.modality FROM neural.documents d WHERE d.id = r.source_id),
                (SELECT d.uri FROM neural.documents d WHERE d.id = r.source_id),
-               (SELECT d.metadata -> 'seconds' AS seconds FROM neural.documents d WHERE d.id = r.source_id)"""
+               (SELECT CAST(d.metadata -> 'seconds' AS text) AS seconds
+                  FROM neural.documents d WHERE d.id = r.source_id)"""
 
 _READ = """
 SELECT key::text, there, title, content, source_hash, modality, uri, seconds, {keys}
-  FROM (SELECT k.key, k.place, r.there, r.title::text, r.content::text, t.source_hash, {elsewhere}, {read_keys},
-               coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0) AS size,
-               sum(coalesce(octet_length(r.title::text), 0) + coalesce(octet_length(r.content::text), 0))
-                   OVER (ORDER BY k.place) AS so_far
-          FROM jsonb_array_elements((:keys)::jsonb) WITH ORDINALITY AS k(key, place)
-          LEFT JOIN LATERAL (SELECT true AS there, r.* FROM ({reads}) r WHERE {of_read} OFFSET 0) r ON true
-          LEFT JOIN {chunks} t ON t.ordinal = 0 AND {of_kept}) every
+  FROM (SELECT *, sum(size) OVER (ORDER BY place) AS so_far
+          FROM (SELECT *, coalesce(octet_length(title), 0) + coalesce(octet_length(content), 0)
+                          + coalesce(octet_length(seconds), 0) AS size
+                  FROM (SELECT k.key, k.place, r.there, r.title::text, r.content::text, t.source_hash, {elsewhere},
+                               {read_keys}
+                          FROM jsonb_array_elements((:keys)::jsonb) WITH ORDINALITY AS k(key, place)
+                          LEFT JOIN LATERAL (
+                              SELECT true AS there, r.* FROM ({reads}) r WHERE {of_read} OFFSET 0) r ON true
+                          LEFT JOIN {chunks} t ON t.ordinal = 0 AND {of_kept}) found) sized) every
  WHERE so_far - size < :bytes ORDER BY place"""
 
 _KNOWN = f"SELECT t.hash, t.embedding FROM {_KEYS} JOIN {{chunks}} t ON {{of_kept}}"  # noqa: S608

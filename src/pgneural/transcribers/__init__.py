@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pgneural.encoders.registry import MODELS, key_of
-from pgneural.errors import InvalidQuery, UnknownEncoder
+from pgneural.errors import InvalidQuery, UnknownEncoder, UnpermittedModel
 from pgneural.load import read_question
 from pgneural.transcribers.kept import kept
 from pgneural.transcribers.transcript import Line, Transcriber, Transcript
@@ -25,7 +25,7 @@ GROUP = "pgneural.transcribers"
 DEFAULT = "whisper-tiny.en"
 
 
-def transcribe(sound: Any, transcriber: str | Path | Transcriber = DEFAULT) -> Transcript:
+def transcribe(sound: Any, transcriber: str | Path | Transcriber = "") -> Transcript:
     """Return what is spoken in a sound.
 
     Args:
@@ -53,7 +53,7 @@ def hear(samples: Samples, transcriber: Transcriber) -> Transcript:
     return kept(samples, transcriber)
 
 
-def get(name: str | Path | Transcriber = DEFAULT) -> Transcriber:
+def get(name: str | Path | Transcriber = "") -> Transcriber:
     """Return the transcriber of a name; a process has one, and its threads share it.
 
     Raises:
@@ -62,9 +62,27 @@ def get(name: str | Path | Transcriber = DEFAULT) -> Transcriber:
         MissingExtra: It needs a part of pgneural that is not installed.
     """
     if not isinstance(name, (str, Path)):
+        if not callable(getattr(name, "transcribe", None)):
+            raise UnknownEncoder(f"the transcriber is {name!r}; give a name, a folder, or what has a method transcribe")
         return name
-    text = str(name)
+    text = str(name) or DEFAULT
     return MODELS.get(key_of("transcriber", text, {}), lambda: _made(text))
+
+
+def again(name: str) -> Transcriber:
+    """Return the transcriber that a database names: one that is registered here, by default `DEFAULT`.
+
+    Whoever may write to a database may write any name there, so no folder and no model of the hub is loaded by it.
+
+    Raises:
+        UnpermittedModel: It is not registered.
+    """
+    if name and name not in available():
+        raise UnpermittedModel(
+            f"the recordings of the collection were transcribed by {name!r}, which is not registered here; "
+            "index with transcriber= (--transcriber), and ask by what transcribe(sound, transcriber) returns as text"
+        )
+    return get(name)
 
 
 def available() -> list[str]:
@@ -76,7 +94,7 @@ def _made(name: str) -> Transcriber:
     if point := _registered().get(name):
         made: Transcriber = point.load()()
         return made
-    if not Path(name).is_dir() and "/" not in name:
+    if not name or (not Path(name).is_dir() and "/" not in name):
         raise UnknownEncoder(
             f"no transcriber {name!r}; registered are {', '.join(available())}, "
             "or give a speech recognition model as a folder or as owner/name"

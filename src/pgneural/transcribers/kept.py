@@ -35,6 +35,13 @@ def _read(path: Path) -> Transcript | None:
 
 def _write(path: Path, transcript: Transcript) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # what was spoken is nobody else's business
+    lines = [(float(line.start), float(line.end), line.text) for line in transcript.lines]
+    written = json.dumps({"language": transcript.language, "lines": lines})
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump({"language": transcript.language, "lines": list(transcript.lines)}, file)
-    os.replace(file.name, path)
+        try:
+            file.write(written)
+            file.flush()
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise

@@ -16,6 +16,9 @@ from pgneural.types import SAMPLING_RATE, Samples
 SECONDS = 30
 """Longer sounds are heard in pieces of so many seconds."""
 
+SHORTEST = SAMPLING_RATE // 2
+"""Samples: the convolutions of some models take no less."""
+
 
 class PipelineTranscriber:
     """A model of the task ``automatic-speech-recognition``.
@@ -43,6 +46,7 @@ class PipelineTranscriber:
     def transcribe(self, samples: Samples) -> Transcript:
         """Return what is spoken in a sound."""
         waves = samples.astype(np.float32) / np.float32(2**15)
+        waves = np.pad(waves, (0, max(0, SHORTEST - len(waves))))
         with self._lock:
             heard = self._pipeline(
                 {"raw": waves, "sampling_rate": SAMPLING_RATE}, return_timestamps=self._whisper or "word"

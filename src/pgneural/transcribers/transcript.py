@@ -38,7 +38,7 @@ class Transcript:
     @classmethod
     def of(cls, lines: Sequence[tuple[float, float, str]], language: str = "") -> Transcript:
         """Make one of what a model heard: each line without breaks, those without words left out."""
-        tidy = (Line(round(start, 2), round(end, 2), " ".join(text.split())) for start, end, text in lines)
+        tidy = (Line(round(float(a), 2), round(float(b), 2), " ".join(text.split())) for a, b, text in lines)
         return cls([line for line in tidy if line.text], language)
 
     @property

@@ -41,12 +41,11 @@ def extract(data: bytes) -> dict[str, Any]:
     with container:
         if not container.streams.audio:
             return {"refused": "it has no sound"}
-        seconds = (container.duration or 0) / av.time_base
         parts, length = [], 0
         for part in _resampled(container):
             parts.append(part)
             length += len(part)
-            if length > MOST_SECONDS * RATE or seconds > MOST_SECONDS:
+            if length > MOST_SECONDS * RATE:
                 hours = MOST_SECONDS // 3600
                 return {"refused": f"it is longer than {hours} hours, the limit for one sound; split it"}
         if not length:
@@ -62,16 +61,24 @@ def _resampled(container: av.container.InputContainer) -> Iterator[np.ndarray[An
     """Yield the samples of the first stream of sound; what is broken in it is left out."""
     import av
 
-    stream, resampler = container.streams.audio[0], av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    resampler: Any = None
+    form: tuple[str, str, int] | None = None
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux(container.streams.audio[0]):
             for frame in _decoded(packet):
+                if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):  # files were joined
+                    yield from _last(resampler)
+                    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
                 frame.pts = None  # it would be silence where packets are missing
                 for each in resampler.resample(frame):
                     yield each.to_ndarray()[0]
     except av.FFmpegError:  # it ends in the middle
         pass
-    for each in resampler.resample(None):
+    yield from _last(resampler)
+
+
+def _last(resampler: Any) -> Iterator[np.ndarray[Any, Any]]:
+    for each in resampler.resample(None) if resampler else ():
         yield each.to_ndarray()[0]
 
 

@@ -5,7 +5,7 @@ or the process with it. `pgneural.load.extraction` starts this program and says 
 
 It reads requests from standard input and answers on standard output: a length of 8 bytes and that many bytes. A request
 is the name of an extractor, a line end and the bytes of the file; without a name, that of a module to import. An
-answer is JSON; where it has a ``shape``, so many bytes follow it, which are the pixels of a picture. The program ends
+answer is JSON; where it has a ``shape``, so many bytes follow it, which are the numbers of an array. The program ends
 when standard input does, after `FILES`, or when nothing came for a while.
 """
 
