@@ -10,7 +10,7 @@ from statistics import median
 import click
 import pypdfium2
 
-from bench import pictures, sounds
+from bench import meshes, pictures, sounds
 from bench.corpus import ROOT
 from pgneural import Record, load
 from pgneural.cli.output import print_table
@@ -20,7 +20,7 @@ DATA = ROOT.parent / "shared" / "data"
 
 @click.command("content")
 @click.option("--runs", default=3, show_default=True, help="Medians of so many.")
-@click.option("--part", type=click.Choice(["pdf", "pictures", "sounds"]), help="Only this; all by default.")
+@click.option("--part", type=click.Choice(["pdf", "pictures", "sounds", "meshes"]), help="Only this; all by default.")
 def command(runs: int, part: str | None) -> None:
     """What is found in files of each kind, and how fast, against the libraries alone that read and encode them."""
     if part in (None, "pdf"):
@@ -29,6 +29,8 @@ def command(runs: int, part: str | None) -> None:
         pictures.measure(runs)
     if part in (None, "sounds"):
         sounds.measure(runs)
+    if part in (None, "meshes"):
+        meshes.measure(runs)
 
 
 def documents(runs: int) -> None:
