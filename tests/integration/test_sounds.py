@@ -137,11 +137,15 @@ def test_transcripts_that_are_read_back_are_not_heard_again(
 
 def test_seconds_of_your_own(db: Database) -> None:
     notes = db.collection("notes", encoder="hash", max_tokens=6)
-    lines = {"id": "s", "text": "We meet at noon.\nWe eat at one.", "seconds": [[3, 4.5], [4.5, 9]]}
+    lines = {"id": "s", "text": "We meet at noon.\nWe eat at one.", "seconds": [(3, 4.5), (4.5, 9)]}
     broken = {"id": "t", "text": "we sleep at ten", "seconds": "never"}
     assert notes.index([lines, broken]).inserted == 2
     assert notes.search("eat", limit=1)[0].chunk.locator["seconds"] == [4.5, 9]
     assert "seconds" not in notes.search("sleep", limit=1)[0].chunk.locator
+    assert notes.index([lines, broken]).unchanged == 2
+    report = notes.index([{**lines, "seconds": [[3, 4.5], [7.5, 9]]}])
+    assert (report.updated, report.chunks_encoded) == (1, 0)
+    assert notes.search("eat", limit=1)[0].chunk.locator["seconds"] == [7.5, 9]
 
 
 def test_sounds_are_found_by_how_they_sound(sounds: Collection, folder: Path) -> None:

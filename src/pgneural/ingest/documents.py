@@ -30,9 +30,9 @@ from pgneural.load.permitted_files import with_data
 from pgneural.report import REPORTED, Progress, Report
 from pgneural.store.schema import Space
 from pgneural.store.space import indexed_of
-from pgneural.store.space_tables import EncodedRow, SourceRow
+from pgneural.store.space_tables import EncodedRow, SourceRow, written_seconds
 from pgneural.store.vector_cache import cache_vectors, evict
-from pgneural.store.writer import IncomingDocument, WithoutLanguage, Writer
+from pgneural.store.writer import IncomingDocument, Stored, WithoutLanguage, Writer
 from pgneural.types import BadRecord, Chunk, Encoder, Record, Vector
 
 BATCH_RECORDS = 2048
@@ -240,7 +240,7 @@ class Ingest:
         documents, refused = [], []
         for record, metadata in accepted:
             try:
-                documents.append(self._document(record, metadata, *stored[record.external_id]))
+                documents.append(self._document(record, metadata, stored[record.external_id]))
             except UnsupportedContent as error:
                 refused.append(BadRecord(record.origin or record.external_id, str(error)))
         rows = [document.row for document in documents if document.row.chunks is not None]
@@ -251,8 +251,11 @@ class Ingest:
         with self.engine.begin() as connection:
             return Compared(documents, batch, cached_or_known(connection, self._encoder, [batch]), refused)
 
-    def _document(self, record: Record, metadata: str, id_: int, new: bool, stored: bytes | None) -> IncomingDocument:
+    def _document(self, record: Record, metadata: str, known: Stored) -> IncomingDocument:
+        id_, new, stored, seconds = known
         body = record.body if record.embedding is not None else body_for(self._space, record.body, self._encoder)
+        if [*map(list, body.seconds)] != written_seconds(seconds):  # its chunks say when they were spoken
+            stored = None
         source = SourceRow(f"[{id_}]", (id_,), body, stored)
         if record.embedding is None and body.data is None and body.modality in BY_DATA:
             if stored is not None:  # as it was read back from a collection

@@ -316,20 +316,20 @@ SELECT bool_and(CAST(t.typreceive AS text) IN ('textrecv', 'varcharrecv', 'bpcha
 
 def _body(title: str, content: str, modality: str | None, uri: str | None, seconds: Any) -> Content:
     """Return what a row is found by; of what is no text, the database has but the words and the uri."""
-    spoken = _seconds(seconds)
+    spoken = written_seconds(seconds)
     if modality in (None, Modality.TEXT) or modality not in tuple(Modality):
         return Content(Modality.TEXT, content, title, seconds=spoken)
     return Content(Modality(modality), None, title, uri, content, spoken)
 
 
-def _seconds(written: str | None) -> Sequence[Sequence[float]]:
-    """Read when a text was spoken; whoever wrote the row wrote that, too."""
+def written_seconds(written: str | None) -> list[list[float]]:
+    """Read when each line of a text was spoken, from JSON; whoever wrote the row wrote that, too."""
     if not written:
-        return ()
+        return []
     try:
-        return seconds_of(json.loads(written))
+        return [list(span) for span in seconds_of(json.loads(written))]
     except (ValueError, RecursionError):  # as of a number with more digits than Python reads
-        return ()
+        return []
 
 
 _KEYS = "jsonb_array_elements((:keys)::jsonb) AS k(key)"

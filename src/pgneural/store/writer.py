@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 import sqlalchemy as sa
@@ -71,6 +71,22 @@ class ChangedMeanwhile(Exception):
     """Another process changed or deleted documents after they were compared; nothing of the transaction is stored."""
 
 
+class Stored(NamedTuple):
+    """What is stored of a document.
+
+    Attributes:
+        key: Its key; that of a new one is its own from now on.
+        new: Whether nothing is.
+        hash: The source hash of its chunks, None if there are none.
+        seconds: When each line of it was spoken, as JSON; None where it does not say so.
+    """
+
+    key: int
+    new: bool
+    hash: bytes | None = None
+    seconds: str | None = None
+
+
 class Writer:
     """Writes into one collection over one connection of its own; use it from one thread at a time.
 
@@ -110,8 +126,8 @@ class Writer:
             self._connection.execute("SET LOCAL synchronous_commit = on")
             self._connection.execute("SELECT pg_current_xact_id()")  # a transaction that writes, however little
 
-    def compared(self, external_ids: Sequence[str]) -> dict[str, tuple[int, bool, bytes | None]]:
-        """Return of each of these documents its key, whether it is new, and the source hash of its chunks if any.
+    def compared(self, external_ids: Sequence[str]) -> dict[str, Stored]:
+        """Return what is stored of each of these documents.
 
         The key of a new one is its own from now on; if it is never stored, nobody gets it.
         """
@@ -119,12 +135,12 @@ class Writer:
             stored = self._stored(external_ids)
             missing = [id_ for id_ in external_ids if id_ not in stored]
             keys = self._connection.execute(_NEXT_IDS, (len(missing),)) if missing else ()
-            new = {id_: (key, True, None) for id_, (key,) in zip(missing, keys, strict=True)}
-        return new | {id_: (key, False, hash_) for id_, (key, hash_) in stored.items()}
+            new = {id_: Stored(key, True) for id_, (key,) in zip(missing, keys, strict=True)}
+        return new | stored
 
-    def _stored(self, external_ids: Sequence[str]) -> dict[str, tuple[int, bytes | None]]:
+    def _stored(self, external_ids: Sequence[str]) -> dict[str, Stored]:
         found = self._connection.execute(self._sql(_STORED), (self._collection, list(external_ids)), binary=True)
-        return {external_id: (key, hash_) for external_id, key, hash_ in found}
+        return {external_id: Stored(key, False, hash_, seconds) for external_id, key, hash_, seconds in found}
 
     def write(self, batch: Sequence[IncomingDocument]) -> tuple[Report, list[IncomingDocument]]:
         """Store a batch, whole or not at all; external ids are distinct within it.
@@ -219,9 +235,9 @@ class Writer:
         """Make sure, now that the documents are locked, that keys and chunks which are kept are still theirs."""
         stored = self._stored([document.record.external_id for document in batch])
         for document in batch:
-            id_, hash_ = stored.get(document.record.external_id, (None, None))
+            known = stored.get(document.record.external_id)
             reused = document.row.chunks is None
-            if id_ != document.id or (reused and hash_ != document.row.source_hash):
+            if known is None or known.key != document.id or (reused and known.hash != document.row.source_hash):
                 raise ChangedMeanwhile
 
     def _stage(self, batch: Sequence[IncomingDocument]) -> None:
@@ -313,7 +329,7 @@ ON CONFLICT (collection, external_id) DO UPDATE
 RETURNING id, (xmax = 0)::integer"""
 
 _STORED = """
-SELECT d.external_id, d.id, c.source_hash
+SELECT d.external_id, d.id, c.source_hash, CAST(d.metadata -> 'seconds' AS text)
   FROM neural.documents d LEFT JOIN {chunks} c ON c.source_id = d.id AND c.ordinal = 0
  WHERE d.collection = %s AND d.external_id = ANY(%s)"""
 
