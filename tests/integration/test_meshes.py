@@ -58,3 +58,18 @@ def test_the_command_line_finds_meshes_and_a_worker_draws_them(
     assert db.check().differences == ()
     db.switch_space("shapes", "small")
     assert db.existing("shapes").search(folder / "rod.off", limit=1)[0].entity.title == "rod.off"
+
+
+@pytest.mark.model
+def test_content_decides_the_encoder_of_a_new_collection(url: str, db: Database, folder: Path) -> None:
+    def run(*arguments: str) -> str:
+        shown = CliRunner().invoke(main, ["index", *arguments, "--database", url])
+        assert shown.exit_code == 0, shown.output
+        return shown.output
+
+    run(str(folder), "--collection", "parts")
+    assert db.existing("parts").encoder.name == "efficientnet-lite0"
+    (folder / "a.txt").write_text("a text")
+    assert "3 unchanged" in run(str(folder), "--collection", "parts")
+    run(str(folder / "a.txt"), "--collection", "notes")
+    assert "of a kind that the encoder does not accept (mesh)" in run(str(folder), "--collection", "notes")

@@ -17,13 +17,15 @@ from pgneural.cli import output, spaces, stored
 from pgneural.cli import search as searching
 from pgneural.cli import worker as working
 from pgneural.cli.options import Failing, Option, Target, interactive, json_option, root_options, target_options
-from pgneural.errors import RefusedRecords, UnreadableInput
+from pgneural.database import Database
+from pgneural.errors import RefusedRecords, UnknownCollection, UnreadableInput
 from pgneural.filter import Filter
 from pgneural.load.walk import NAMED
 from pgneural.printable import counted
 from pgneural.report import Report
 from pgneural.store.engine import libpq_url
 from pgneural.store.vectors import Method, Precision, VectorIndex
+from pgneural.types import BadRecord, Record
 
 CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -121,7 +123,8 @@ def stop(target: Target) -> None:
 )
 @click.option(
     "--encoder",
-    help="The encoder of a new collection: a registered name, or a sentence-transformers folder.  [default: minilm]",
+    help="The encoder of a new collection: a registered name, or a sentence-transformers folder.  [default: minilm;"
+    " conse where the first file is a picture, efficientnet-lite0 where it is a mesh]",
     cls=Option,
 )
 @click.option(
@@ -256,6 +259,7 @@ def index(
     started = time.monotonic()
     with target.open() as database, output.progress_bar(interactive()) as bar:
         settings = {name: value for name, value in options.items() if value is not None}
+        encoder = encoder or _by_content(database, collection, reading.peek())
         chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **settings)
         try:
             report = chosen.index(
@@ -371,6 +375,18 @@ def delete(
     output.print_json({"collection": collection, "deleted": deleted}) if as_json else output.say(
         f"{counted(deleted, 'document', 'documents')} deleted"
     )
+
+
+def _by_content(database: Database, collection: str, first: Record | BadRecord | None) -> str | None:
+    """Return the encoder of a new collection for what is to be indexed; None for the usual one, or if it is not new."""
+    name = encoder_registry.BY_CONTENT.get(first.modality) if isinstance(first, Record) else None
+    if name is None:
+        return None
+    try:
+        database.existing(collection)
+    except UnknownCollection:
+        return name
+    return None
 
 
 @main.command()

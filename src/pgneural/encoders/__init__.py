@@ -25,6 +25,9 @@ from pgneural.types import Distance, Encoder, ExtraEncoder, Kind, Modality
 GROUP = "pgneural.encoders"
 DEFAULT = "minilm"
 
+BY_CONTENT = {Modality.IMAGE: "conse", Modality.MESH: "efficientnet-lite0"}
+"""What is taken instead for content that `DEFAULT` does not accept, where the content is known and no name is given."""
+
 IDENTITY = ("dimensions", "distance", "query_prompt", "document_prompt")
 """The options that decide what vectors an encoder makes; the others (device, precision) only how fast."""
 

@@ -62,7 +62,8 @@ def extract(data: bytes) -> dict[str, Any]:
     if not len(points) or not np.ptp(points, axis=0).any():
         return {"refused": "it has no surface and no points that differ"}
     views = np.stack([_view(_aligned(points), camera) for camera in _cameras()])
-    extents = [float(f"{extent:.4g}") for extent in np.ptp(points, axis=0)]
+    corners = vertices[faces].reshape(-1, 3) if len(faces) else points
+    extents = [float(f"{extent:.6g}") for extent in np.ptp(corners, axis=0)]
     about = {"vertices": len(vertices), "faces": len(faces), "extents": extents}
     return {"array": views.tobytes(), "dtype": "uint8", "shape": list(views.shape), "metadata": about}
 
