@@ -19,7 +19,7 @@ from pgneural.types import Content, Encoder, EncoderInput, Modality, Vector, fin
 class Shapes(HashEncoder):
     """An encoder of texts and of meshes, which it knows by their bytes."""
 
-    modalities: frozenset[Modality] = frozenset({Modality.TEXT, Modality.MESH})
+    modalities: frozenset[Modality] = frozenset({Modality.TEXT, Modality.VIDEO})
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
         texts = [item.decode() if isinstance(item, bytes) else item for item in items]
@@ -35,20 +35,20 @@ def halves_of(content: Content, _: Encoder, __: Lengths) -> list[Chunk]:
 
 def test_a_modality_is_added_by_a_chunker_and_an_encoder(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = db.collection("mixed", encoder=Shapes())
-    mesh = Record("p", "", "A fox", uri="red fox grey owl", modality=Modality.MESH)
-    refused = mixed.index([mesh, Record("t", "a red fox")])
+    clip = Record("p", "", "A fox", uri="red fox grey owl", modality=Modality.VIDEO)
+    refused = mixed.index([clip, Record("t", "a red fox")])
     assert [str(bad) for bad in refused.bad] == [
-        "item 1: modality mesh cannot be encoded here, expected image, text; give a vector instead"
+        "item 1: modality video cannot be encoded here, expected audio, image, mesh, text; give a vector instead"
     ]
-    monkeypatch.setitem(CHUNKERS, Modality.MESH, halves_of)
-    assert mixed.index([mesh]).chunks_encoded == 2
-    assert mixed.index([mesh]).unchanged == 1
+    monkeypatch.setitem(CHUNKERS, Modality.VIDEO, halves_of)
+    assert mixed.index([clip]).chunks_encoded == 2
+    assert mixed.index([clip]).unchanged == 1
     (hit,) = mixed.search("grey owl", mode="semantic", where="external_id = 'p'")
     assert hit.chunk.locator == {"region": [1, 0, 2, 1]}
     assert hit.chunk.text == ""
     assert {hit.entity.external_id for hit in mixed.search("fox")} == {"p", "t"}
-    with pytest.raises(UnsupportedContent, match="hash does not accept mesh; it accepts text"):
-        cut(mesh.body, HashEncoder(), Lengths(8, 0))
+    with pytest.raises(UnsupportedContent, match="hash does not accept video; it accepts text"):
+        cut(clip.body, HashEncoder(), Lengths(8, 0))
 
 
 def test_a_vector_needs_no_chunker(db: Database) -> None:
@@ -58,7 +58,7 @@ def test_a_vector_needs_no_chunker(db: Database) -> None:
     assert report.inserted == 1
     with pytest.raises(RefusedRecords):
         db.collection("texts", encoder="hash").index(
-            [Record("p", "", "A fox", modality=Modality.MESH)], bad_records="refuse"
+            [Record("p", "", "A fox", modality=Modality.VIDEO)], bad_records="refuse"
         )
 
 

@@ -182,5 +182,5 @@ def test_the_shell_asks_a_stored_query(db: Database, url: str, tmp_path: Path) -
         assert failed.exit_code in (1, 2)
         assert message in failed.output
         assert "Traceback" not in failed.output
-    assert "give either QUERY or --image, or --query-json" in run().output
-    assert "give either QUERY or --image, or --query-json" in run("fox", "--query-json", str(stored)).output
+    assert "give either QUERY, --image or --audio, or --query-json" in run().output
+    assert "give either QUERY, --image or --audio, or --query-json" in run("fox", "--query-json", str(stored)).output

@@ -60,7 +60,8 @@ def test_every_encoder_meets_the_contract(tiny_model: Path) -> None:
 
 def test_unknown_names_say_what_is_known() -> None:
     with pytest.raises(
-        UnknownEncoder, match="no encoder 'nope'; registered are conse, efficientnet-lite0, hash, minilm, or give"
+        UnknownEncoder,
+        match="no encoder 'nope'; registered are conse, efficientnet-lite0, hash, minilm, openwakeword, or",
     ):
         encoders.get("nope")
     with pytest.raises(UnknownEncoder, match="write vectors:<dimensions>"):
