@@ -54,7 +54,7 @@ from pgneural.store.visibility import follow_row_security
 from pgneural.store.writer import among, delete
 from pgneural.transcribers import Transcriber
 from pgneural.transcribers.question import in_words
-from pgneural.types import TRANSCRIBER_FIELD, BadRecord, Encoder, Modality, Mode, Record, Vector
+from pgneural.types import BadRecord, Encoder, Modality, Mode, Record, Vector
 
 
 class Collection:
@@ -162,16 +162,9 @@ class Collection:
         if transcriber is not None:
             model = transcribers.get(transcriber)  # what is no transcriber is refused before anything is stored
             return with_transcripts(records, lambda: model, unless=lambda: False)
-        known = functools.cache(self._known_transcriber)
+        known = functools.cache(self.searcher.known_transcriber)
         hears = functools.cache(lambda: not known() and self.searcher.accepts(Modality.AUDIO))
         return with_transcripts(records, lambda: transcribers.again(known()), unless=hears)
-
-    def _known_transcriber(self) -> str:
-        """Return the name of what has transcribed the recordings of the collection; empty where nothing has."""
-        name = DOCUMENTS.c.metadata[TRANSCRIBER_FIELD].astext
-        recordings = DOCUMENTS.c.collection == self.name, DOCUMENTS.c.modality == Modality.AUDIO.value
-        with translated(), self.searcher.engine.connect() as connection:
-            return connection.scalar(sa.select(name).where(*recordings, name.is_not(None)).limit(1)) or ""
 
     def reindex(self, index: VectorIndex, *, progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Index the vectors in another way; the old index serves until the new one is built.
@@ -470,11 +463,10 @@ class Collection:
             return connection.scalar(counting) or 0
 
     def _query(self, query: QueryInput, options: SearchOptions) -> Query:
-        question = in_words(
-            read_question(query), self.searcher.accepts, lambda: transcribers.again(self._known_transcriber())
-        )
+        question = in_words(read_question(query), self.searcher.accepts, self.searcher.transcriber)
         if options.get("inputs"):
-            options = {**options, "inputs": inputs_of(options)}  # files are read once
+            inputs = inputs_of(options, self.searcher.transcriber)
+            options = {**options, "inputs": inputs}  # files are read once
         return self.searcher.encoded(query_of(question, options), question, options)
 
     def _stored(self, external_ids: Sequence[str]) -> tuple[list[Vector], Iterable[tuple[int]]]:

@@ -12,7 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from pgneural import encoders
+from pgneural import encoders, transcribers
 from pgneural.active_space import Preparation
 from pgneural.documents import DocumentRows, DocumentStatements, target_of
 from pgneural.encoders.permitted import permitted
@@ -29,10 +29,11 @@ from pgneural.store.catalog import (
     space_of,
 )
 from pgneural.store.engine import translated
-from pgneural.store.schema import Space
+from pgneural.store.schema import DOCUMENTS, Space
 from pgneural.store.space import chunks_of, extra_spaces, indexed_of
 from pgneural.store.vectors import Indexed
-from pgneural.types import Encoder, ExtraEncoder, Modality
+from pgneural.transcribers import Transcriber
+from pgneural.types import SECONDS_FIELD, TRANSCRIBER_FIELD, Encoder, ExtraEncoder, Modality
 
 RETRIED = (DBAPIError, psycopg.Error, PgneuralError)
 """Errors that a search may raise because its space is gone."""
@@ -100,6 +101,18 @@ class DocumentSearcher(Searcher):
             return modality in self.encoder.modalities
         except (EncoderUnavailable, MissingExtra):  # a run that finds nothing new needs no model
             return modality in (described or ())
+
+    def known_transcriber(self) -> str:
+        """Return the name of what has transcribed the recordings of the collection; empty where nothing has."""
+        name, about = DOCUMENTS.c.metadata[TRANSCRIBER_FIELD].astext, DOCUMENTS.c.metadata
+        heard = DOCUMENTS.c.modality == Modality.AUDIO.value, name.is_not(None), about.has_key(SECONDS_FIELD)
+        with translated(), self.engine.connect() as connection:
+            found = sa.select(name).where(DOCUMENTS.c.collection == self._collection, *heard).limit(1)
+            return connection.scalar(found) or ""
+
+    def transcriber(self) -> Transcriber:
+        """Return what hears the sounds that texts are asked by: what has heard those of the collection."""
+        return transcribers.again(self.known_transcriber())
 
     @property
     def indexed(self) -> Indexed:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators, visitors
 
+from pgneural import transcribers
 from pgneural.amounts import number, whole
 from pgneural.chunkers import sound_pieces
 from pgneural.errors import (
@@ -29,6 +30,7 @@ from pgneural.rerank import LateInteraction, Rerank, Reranker
 from pgneural.search import Refinement
 from pgneural.statement import LEXICAL, Aggregate, Boost, Fusion, Page, Query, Threshold
 from pgneural.store.vectors import Indexed
+from pgneural.transcribers import Transcriber
 from pgneural.transcribers.question import in_words
 from pgneural.types import Encoder, Media, Modality, Mode, Pixels, Vector
 
@@ -115,13 +117,15 @@ def query_of(query: QueryInput, options: SearchOptions) -> Query:
     )
 
 
-def _read(leg: str, value: QueryInput) -> QueryInput:
+def _read(leg: str, value: QueryInput, transcriber: Callable[[], Transcriber]) -> QueryInput:
     """Return what a leg is asked; of words, what is spoken in a sound."""
     question: QueryInput = read_question(value)
-    return in_words(question, lambda _: False) if leg == LEXICAL else question
+    return in_words(question, lambda _: False, transcriber) if leg == LEXICAL else question
 
 
-def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
+def inputs_of(
+    options: SearchOptions, transcriber: Callable[[], Transcriber] = transcribers.get
+) -> Mapping[str, QueryInput]:
     """Return what single legs are asked instead of the query.
 
     Raises:
@@ -130,7 +134,7 @@ def inputs_of(options: SearchOptions) -> Mapping[str, QueryInput]:
     inputs = options.get("inputs") or {}
     if not isinstance(inputs, Mapping):
         raise InvalidQuery(f"inputs is {inputs!r}, expected a mapping of the names of legs to texts or vectors")
-    inputs = {leg: _read(leg, value) for leg, value in inputs.items()}
+    inputs = {leg: _read(leg, value, transcriber) for leg, value in inputs.items()}
     for value in inputs.values():
         text_of(value)
     if LEXICAL in inputs and text_of(inputs[LEXICAL]) is None:

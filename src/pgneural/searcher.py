@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from pgneural import transcribers
 from pgneural.active_space import ActiveSpace
 from pgneural.errors import InvalidQuery
 from pgneural.extra_vectors import EXTRA_VECTORS, ExtraVectors
@@ -32,6 +33,7 @@ from pgneural.statement import Query
 from pgneural.store.schema import Space
 from pgneural.store.space import extra_spaces
 from pgneural.store.vectors import Indexed
+from pgneural.transcribers import Transcriber
 from pgneural.transcribers.question import in_words
 from pgneural.types import Encoder, ExtraEncoder, Mode, Vector
 
@@ -87,6 +89,10 @@ class Searcher(abc.ABC):
     @abc.abstractmethod
     def forget_statements(self) -> None:
         """Build statements anew from now on."""
+
+    def transcriber(self) -> Transcriber:
+        """Return what hears the sounds that texts are asked by."""
+        return transcribers.get()
 
     @property
     def extra(self) -> Mapping[str, ExtraVectors]:
@@ -192,7 +198,7 @@ class Searcher(abc.ABC):
 
     def vector(self, question: QueryInput) -> Vector:
         """Return the vector of a question, shape (d,): encoded, or checked where it was made elsewhere."""
-        read = in_words(read_question(question), lambda modality: modality in self.encoder.modalities)
+        read = in_words(read_question(question), lambda modality: modality in self.encoder.modalities, self.transcriber)
         return vector_of(read, lambda: self.encoder, self.indexed, self.name)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,50 @@ def test_what_is_turned_moved_and_scaled_looks_alike(tmp_path: Path) -> None:
         assert alike < np.abs(rod.astype(int) - ring).mean() / 2
 
 
+SQUARE = b"0 0 0\n1 0 0\n1 1 0\n0 1 0\n"
+
+ODD: dict[str, bytes] = {
+    "a.off": b"\xef\xbb\xbfoff # squares\r\n4 1 0 # counts\n" + SQUARE + b"4 0 1 2 3\n",
+    "glued.off": b"OFF4 1 0\n" + SQUARE + b"4 0 1 2 3\n",
+    "colours": b"# a comment\nCOFF\n4 1 0\n" + SQUARE.replace(b"\n", b" 255 0 0 255\n") + b"4 0 1 2 3\n",
+    "a.obj": b"# caf\xe9\n" * 9000
+    + b"v "
+    + SQUARE.strip().replace(b"\n", b"\rv ")
+    + b"\rf 1 2 3 # half\rf 1/1/1 3/3 4//4\r",
+    "negative.obj": b"v 0 0 5\nf -1 -1 -1\nv " + SQUARE.strip().replace(b"\n", b"\nv ") + b"\nf -4 -3 -2 -1\nv 0 0 9\n",
+    "a.stl": b"SOLID a\n"
+    + b"".join(
+        b"FACET NORMAL 0 0 1\nOUTER LOOP\n" + corners + b"ENDLOOP\nENDFACET\n"
+        for corners in (
+            b"VERTEX 0 0 0\nVERTEX 1 0 0\nVERTEX 1 1 0\n",
+            b"VERTEX 0 0 0\nVERTEX 1 1 0\nVERTEX 0 1 0\n",
+        )
+    )
+    + b"ENDSOLID\n",
+    "longer.stl": written(mesh("box"), "stl") + b"\0\0",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_files_as_programs_write_them_are_read(tmp_path: Path, name: str) -> None:
+    record = read(tmp_path / name, ODD[name])
+    assert isinstance(record, Record), record
+    expected = [1, 1.3, 1.7] if name == "longer.stl" else [1, 1, 5 if name == "negative.obj" else 0]
+    assert np.abs(np.subtract(record.metadata["extents"], expected)).max() < 0.01
+
+
+def test_a_text_that_begins_as_a_mesh_is_a_text(tmp_path: Path) -> None:
+    record = read(tmp_path / "NOTES", b"OFF 20 percent of all shoes\n")
+    assert isinstance(record, Record)
+    assert record.modality is Modality.TEXT
+
+
+def test_points_of_a_scene_are_drawn(tmp_path: Path) -> None:
+    cloud = trimesh.PointCloud(mesh("ball").sample(500, seed=1))  # type: ignore[no-untyped-call]
+    record = read(tmp_path / "a.glb", written(trimesh.Scene([cloud]), "glb"))
+    assert views(record).min() < 200
+
+
 def test_points_without_faces_are_drawn(tmp_path: Path) -> None:
     cloud = trimesh.PointCloud(mesh("ball").sample(5000, seed=1))  # type: ignore[no-untyped-call]
     record = read(tmp_path / "a.ply", written(cloud, "ply"))
@@ -73,6 +119,13 @@ def test_a_scene_is_one_mesh(tmp_path: Path) -> None:
     assert record.metadata["faces"] == len(mesh("ball").faces) + len(mesh("rod").faces)
 
 
+def glb(told: dict[str, Any]) -> bytes:
+    """Return a GLB of a header alone."""
+    written_header = json.dumps(told).encode()
+    sizes = struct.pack("<II", 2, 20 + len(written_header)), struct.pack("<I", len(written_header))
+    return b"glTF" + sizes[0] + sizes[1] + b"JSON" + written_header
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -82,7 +135,14 @@ def test_a_scene_is_one_mesh(tmp_path: Path) -> None:
         ("a.off", b"OFF\n3 1 0\n1 1 1\n1 1 1\n1 1 1\n3 0 1 2\n", "no surface and no points"),
         ("a.off", b"OFF\n3 1 0\nnan 0 0\n0 nan 0\n0 0 inf\n3 0 1 2\n", "no surface and no points"),
         ("a.glb", b"glTF\2\0\0\0\xff\xff\xff\xff", "cannot be read"),
-        ("a.off", b"OFF\n99999999 99999999 0\n0 0 0\n", "cannot be read|no surface"),
+        ("a.off", b"OFF\n99999999 99999999 0\n0 0 0\n", "it has 99,999,999 faces, expected at most 1,500,000"),
+        ("a.off", b"OFF\n9 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "cannot be read|9 vertices and 1 faces, but"),
+        ("a.off", b"4OFF\n3 1 0\n0 0 0 1\n1 0 0 1\n0 1 0 1\n3 0 1 2\n", "its vertices have four coordinates"),
+        ("a.glb", glb({"buffers": [{"byteLength": 9, "uri": "/etc/passwd"}]}), "its numbers are in another file"),
+        ("a.glb", glb({"extensionsRequired": ["KHR_draco_mesh_compression"]}), "compressed by KHR_draco_mesh_comp"),
+        ("a.obj", b"#\n" + b"\n" * 500_000, "no mesh of a known kind"),
+        ("a.stl", b"solid x\n" + b"\n" * 500_000, "no mesh of a known kind"),
+        ("a.obj", b" " * 500_000, "no mesh of a known kind"),
     ],
 )
 def test_what_is_no_mesh_is_refused_with_its_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:

@@ -25,7 +25,7 @@ from pgneural.printable import counted
 from pgneural.report import Report
 from pgneural.store.engine import libpq_url
 from pgneural.store.vectors import Method, Precision, VectorIndex
-from pgneural.types import BadRecord, Record
+from pgneural.types import Modality
 
 CONTEXT = {"auto_envvar_prefix": "PGNEURAL", "show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -259,7 +259,7 @@ def index(
     started = time.monotonic()
     with target.open() as database, output.progress_bar(interactive()) as bar:
         settings = {name: value for name, value in options.items() if value is not None}
-        encoder = encoder or _by_content(database, collection, reading.peek())
+        encoder = encoder or _by_content(database, collection, reading.modality)
         chosen = database.collection(collection, encoder=encoder, sparse=sparse_encoder, late=late_encoder, **settings)
         try:
             report = chosen.index(
@@ -377,9 +377,9 @@ def delete(
     )
 
 
-def _by_content(database: Database, collection: str, first: Record | BadRecord | None) -> str | None:
+def _by_content(database: Database, collection: str, first: Modality) -> str | None:
     """Return the encoder of a new collection for what is to be indexed; None for the usual one, or if it is not new."""
-    name = encoder_registry.BY_CONTENT.get(first.modality) if isinstance(first, Record) else None
+    name = encoder_registry.BY_CONTENT.get(first)
     if name is None:
         return None
     try:

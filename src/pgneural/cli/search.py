@@ -224,9 +224,9 @@ def search(
 ) -> None:
     """Search a collection, or a table by TABLE.SEARCH or SCHEMA.TABLE.SEARCH.
 
-    QUERY is a text, or the name of a file with a picture or a sound. A text is searched by meaning and by words. In it,
-    "a phrase" comes first, -word excludes, and word* matches all words that begin so. Options that are given with
-    --query-json take the place of those that are stored.
+    QUERY is a text, or the name of a file with a picture, a sound or a mesh. A text is searched by meaning and by
+    words. In it, "a phrase" comes first, -word excludes, and word* matches all words that begin so. Options that are
+    given with --query-json take the place of those that are stored.
     """
     media = (*images, *sounds)
     if media.count("-") > 1:

@@ -81,7 +81,7 @@ class MultimodalEncoder:
         self.dimensions = dimensions or full
 
     def encode_documents(self, items: Sequence[EncoderInput]) -> Vector:
-        """Return float32 vectors, shape (n, dimensions), of texts, pictures and sounds in any order.
+        """Return float32 vectors, shape (n, dimensions), of what is accepted, in any order.
 
         Raises:
             TextTooLong: A text has more than `max_tokens` tokens.
@@ -113,7 +113,8 @@ class MultimodalEncoder:
         others = sorted(set(range(len(items))) - set(meshes))
         vectors[others] = self.encode_documents([items[at] for at in others])
         for at in meshes:
-            vectors[at] = mean_of_views(self.encode_documents(list(np.asarray(items[at]))))
+            views = self.encode_documents(list(np.asarray(items[at])))
+            vectors[at] = mean_of_views(views) if self.distance is Distance.COSINE else views.mean(axis=0)
         return vectors
 
     def _vectors(self, inputs: list[dict[str, Any]]) -> Vector:

@@ -97,7 +97,11 @@ MAGIC = {
         rb"|\0\0\0\x0cjP  |P[1-6]\s+\d+\s+\d+\s",
         re.DOTALL,
     ),
-    "mesh": re.compile(rb"(?:CN|ST|4)*OFF\s+\d|ply\r?\nformat |glTF[\1\2]\0\0\0|solid[^\n]*\n\s*facet "),
+    "mesh": re.compile(
+        rb"(?:#[^\n]*\n)*(?:ST|C|N)*OFF\s*(?:#[^\n]*\n)*\d+\s+\d+\s|ply\r?\nformat |glTF[\1\2]\0\0\0"
+        rb"|solid[^\n]*\n[ \t]*facet ",
+        re.IGNORECASE,
+    ),
     "audio": re.compile(
         rb"RIFF.{4}WAVE|ID3[\2-\4]|\xff[\xfa\xfb\xf2\xf3]|fLaC|OggS|FORM.{4}AIF[FC]|.{4}ftypM4A |\.snd|#!AMR", re.DOTALL
     ),

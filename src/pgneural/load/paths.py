@@ -66,6 +66,11 @@ class Reading(Iterator[Record | BadRecord]):
                 return record
         return next(self._records)
 
+    @property
+    def modality(self) -> Modality:
+        """Of which kind the file is that was read last, whether or not it could be read."""
+        return self._modality
+
     def peek(self) -> Record | BadRecord | None:
         """Return the next record without taking it, None at the end."""
         if not self._peeked and (first := next(self._records, None)) is not None:

@@ -38,8 +38,8 @@ class Transcript:
     @classmethod
     def of(cls, lines: Sequence[tuple[float, float, str]], language: str = "") -> Transcript:
         """Make one of what a model heard: each line without breaks, those without words left out."""
-        tidy = (Line(round(float(a), 2), round(float(b), 2), " ".join(text.split())) for a, b, text in lines)
-        return cls([line for line in tidy if line.text], language)
+        timed = ((max(float(start), 0.0), float(end), " ".join(text.split())) for start, end, text in lines)
+        return cls([Line(round(a, 2), round(max(a, b), 2), text) for a, b, text in timed if text], language)
 
     @property
     def text(self) -> str:

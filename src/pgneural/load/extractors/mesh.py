@@ -8,9 +8,11 @@ alike. The views are those from the twelve corners of an icosahedron: a z-buffer
 from __future__ import annotations
 
 import io
+import json
 import re
 import struct
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -28,20 +30,17 @@ SIDE = 128
 FILLED = 0.9
 """Which part of a view its farthest point may take."""
 
-MOST_FACES = 5_000_000
+MOST_FACES = 1_500_000
+"""As many as the memory of the process has room for."""
 
 DARKEST, LIGHTEST, BEHIND = 40, 230, 255
 
 HEAD = 65_536
-"""From so many bytes it is told of which format a file is."""
+"""From so many bytes it is told of which format a file is, but for OBJ, which may begin with anything."""
 
-BEGINNINGS = {
-    "off": rb"\A\s*(?:#[^\n]*\n\s*)*[A-Z4]*OFF\b",
-    "ply": rb"\Aply\r?\n",
-    "glb": rb"\AglTF",
-    "obj": rb"^\s*v\s+[-\d.]",
-}
-"""How files of each format begin, or what is among their first lines; STL is told before."""
+OFF = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#[^\n]*\n\s*)*(ST|C|N|4)*OFF(?![A-Za-z])", re.IGNORECASE)
+VERTEX = re.compile(rb"^[ \t]*v[ \t]+[-+.\d]", re.MULTILINE)
+FACET = re.compile(rb"^[ \t]*facet\b", re.MULTILINE | re.IGNORECASE)
 
 
 def extract(data: bytes) -> dict[str, Any]:
@@ -52,12 +51,12 @@ def extract(data: bytes) -> dict[str, Any]:
     kind = _kind(data)
     if not kind:
         return {"refused": "it is no mesh of a known kind; give OFF, OBJ, STL, PLY or GLB"}
-    loaded: Any = trimesh.load(io.BytesIO(data), file_type=kind, process=False, skip_materials=True)
-    if isinstance(loaded, trimesh.Scene):
-        loaded = loaded.to_mesh() if loaded.geometry else None
+    if refused := _unreadable(kind, data) or _too_many(_declared(kind, data)[1]):
+        return {"refused": refused}
+    loaded: Any = trimesh.load(io.BytesIO(_plain(kind, data)), file_type=kind, process=False, skip_materials=True)
     vertices, faces = _parts(loaded)
-    if len(faces) > MOST_FACES:
-        return {"refused": f"it has {len(faces):,} faces, expected at most {MOST_FACES:,}; make it simpler"}
+    if refused := _cut_off(kind, data, loaded) or _too_many(len(faces)):
+        return {"refused": refused}
     points = _surface(vertices, faces)
     if not len(points) or not np.ptp(points, axis=0).any():
         return {"refused": "it has no surface and no points that differ"}
@@ -70,23 +69,100 @@ def extract(data: bytes) -> dict[str, Any]:
 
 def _kind(data: bytes) -> str | None:
     head = data[:HEAD]
-    if head.lstrip().startswith(b"solid") and re.search(rb"^\s*facet\b", head, re.MULTILINE):
+    if (head.lstrip()[:5].lower() == b"solid" and FACET.search(head)) or _binary_faces(data):
         return "stl"
-    if len(data) > 84 and len(data) == 84 + 50 * struct.unpack("<I", data[80:84])[0]:
-        return "stl"
-    return next((kind for kind, known in BEGINNINGS.items() if re.search(known, head, re.MULTILINE)), None)
+    if head.startswith((b"ply\n", b"ply\r")):
+        return "ply"
+    if head.startswith(b"glTF"):
+        return "glb"
+    return "off" if OFF.match(head) else "obj" if VERTEX.search(data) else None
+
+
+def _binary_faces(data: bytes) -> int:
+    """Return how many faces a binary STL has, which is told by its length; some programs add a few bytes."""
+    faces: int = struct.unpack("<I", data[80:84])[0] if len(data) >= 134 else 0
+    return faces if 0 <= len(data) - 84 - 50 * faces < 50 else 0
+
+
+def _declared(kind: str, data: bytes) -> tuple[int, int]:
+    """Return how many vertices and faces a file says it has; 0 where it does not say so."""
+    if kind == "stl":
+        return 0, _binary_faces(data)
+    if kind == "ply":
+        found = [re.search(rb"^element %s (\d+)" % name, data[:HEAD], re.MULTILINE) for name in (b"vertex", b"face")]
+        vertices, faces = (int(each[1][:18]) if each else 0 for each in found)
+        return vertices, faces
+    counts = re.match(rb"\s*(\d{1,18})\s+(\d{1,18})", _plain(kind, data[:HEAD])[3:]) if kind == "off" else None
+    return (int(counts[1]), int(counts[2])) if counts else (0, data.count(b"\nf ") if kind == "obj" else 0)
+
+
+def _too_many(faces: int) -> str:
+    return f"it has {faces:,} faces, expected at most {MOST_FACES:,}; make it simpler" if faces > MOST_FACES else ""
+
+
+def _cut_off(kind: str, data: bytes, loaded: Any) -> str:
+    """Say where an OFF ends before all that it says it has; other formats are refused by what reads them."""
+    declared = _declared(kind, data) if kind == "off" else (0, 0)
+    vertices, faces = (len(getattr(loaded, name, ())) for name in ("vertices", "faces"))
+    if vertices >= declared[0] and faces >= declared[1]:
+        return ""
+    said, there = f"{declared[0]:,} vertices and {declared[1]:,} faces", f"{vertices:,} and {faces:,}"
+    return f"it says it has {said}, but {there} are there; is it whole?"
+
+
+def _unreadable(kind: str, data: bytes) -> str:
+    """Say what of a file cannot be read; what is needed of another file is not looked for."""
+    if kind == "off":
+        found = OFF.match(data)
+        return "its vertices have four coordinates; save it as OFF" if found and found[1] == b"4" else ""
+    if kind != "glb" or len(data) < 20:
+        return ""
+    told: Any = json.loads(data[20 : 20 + struct.unpack("<I", data[12:16])[0]])
+    if any("uri" in buffer for buffer in told.get("buffers", [])):
+        return "its numbers are in another file; save it with all in one file"
+    needed = [name for name in told.get("extensionsRequired", []) if "compression" in name.lower()]
+    return f"it is compressed by {needed[0]}; save it without" if needed else ""
+
+
+def _plain(kind: str, data: bytes) -> bytes:
+    """Return a file as plainly as its format can be written: without comments, colours, textures, relative numbers."""
+    if kind == "obj":
+        return b"\n".join(_plain_obj(data))
+    if kind == "off":
+        rest = data[found.end() :] if (found := OFF.match(data)) else data
+        return b"OFF\n" + re.sub(rb"#[^\r\n]*", b"", rest)
+    return data[: 84 + 50 * faces] if kind == "stl" and (faces := _binary_faces(data)) else data
+
+
+def _plain_obj(data: bytes) -> Iterator[bytes]:
+    """Yield the vertices and faces; a negative number of a vertex counts back from the last one before it."""
+    vertices = 0
+    for line in data.replace(b"\\\n", b" ").splitlines():
+        words = line.partition(b"#")[0].split()
+        if words[:1] == [b"v"]:
+            vertices += 1
+            yield b" ".join(words[:4])
+        elif words[:1] == [b"f"]:
+            numbers = [int(word.partition(b"/")[0]) for word in words[1:]]
+            yield b"f " + b" ".join(b"%d" % (n if n > 0 else vertices + 1 + n) for n in numbers)
 
 
 def _parts(loaded: Any) -> tuple[Array, NDArray[np.integer[Any]]]:
     """Return vertices, shape (n, 3), and those faces, shape (m, 3), whose corners are numbers; points have none."""
     import numpy as np
 
-    vertices = np.asarray(getattr(loaded, "vertices", np.empty((0, 3))), dtype=np.float64).reshape(-1, 3)
-    faces = np.asarray(getattr(loaded, "faces", np.empty((0, 3))), dtype=np.int64).reshape(-1, 3)
-    inside = ((faces >= 0) & (faces < len(vertices))).all(axis=1)
-    vertices = np.where(np.abs(vertices) < 1e30, vertices, np.nan)
-    faces = faces[inside]
-    return vertices, faces[np.isfinite(vertices[faces]).all(axis=(1, 2))]
+    every = loaded.dump() if hasattr(loaded, "dump") else [loaded]
+    vertices, faces = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)]
+    for each in every:
+        corners = np.asarray(getattr(each, "faces", ()), dtype=np.int64).reshape(-1, 3)
+        own = np.asarray(getattr(each, "vertices", ()), dtype=np.float64).reshape(-1, 3)
+        inside = ((corners >= 0) & (corners < len(own))).all(axis=1)
+        faces.append(corners[inside] + sum(map(len, vertices)))
+        vertices.append(own)
+    points, triangles = np.concatenate(vertices), np.concatenate(faces)
+    points = np.where(np.abs(points) < 1e30, points, np.nan)
+    known: Any = np.isfinite(points).all(axis=1)
+    return points, triangles[known[triangles].all(axis=1)]
 
 
 def _surface(vertices: Array, faces: NDArray[np.integer[Any]]) -> Array:
