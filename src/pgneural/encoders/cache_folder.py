@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -32,10 +33,21 @@ def cached_vectors(name: str, shape: tuple[int, int], make: Callable[[], Vector]
         kept = np.load(path, allow_pickle=False)
         if kept.shape == shape and kept.dtype == np.float32:
             return np.asarray(kept)
-    made = make()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.save(file, made)
-        os.replace(file.name, path)
+    made, file = make(), io.BytesIO()
+    np.save(file, made)
+    write_whole(path, file.getvalue())
     return made
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file below the folder, whole or not at all; nobody else may read it. Where that fails, none is kept."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise

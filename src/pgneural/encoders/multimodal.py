@@ -14,7 +14,7 @@ from pgneural.encoders.readable import ReadableTokenizer
 from pgneural.encoders.word_tokenizer import WordTokenizer
 from pgneural.errors import DimensionMismatch, TextTooLong
 from pgneural.extras import needed
-from pgneural.load.sound import resampled
+from pgneural.load.sound import resampled, waves_of
 from pgneural.types import SAMPLING_RATE, SOUND_SECONDS, Distance, EncoderInput, Kind, Modality, Tokenizer, Vector
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ class MultimodalEncoder:
         if isinstance(item, str):
             return {"text": prompt + item}
         if _modality_of(item) is Modality.AUDIO:
-            waves = samples_of(item).astype(np.float32) / np.float32(2**15)
-            array = resampled(waves, SAMPLING_RATE, self._rate)
+            array = resampled(waves_of(samples_of(item)), SAMPLING_RATE, self._rate)
             return {"audio": {"array": array, "sampling_rate": self._rate}}
         with needed(f"encoder {self.name!r}", "image"):
             from PIL import Image

@@ -31,7 +31,7 @@ SECONDS = 30.0
 """For one file. The slowest of real files, the whole text of a book with a million tags, takes a few seconds."""
 
 SOUND_SHARE = 8
-"""So many times longer for a sound: two hours of MP3 take half a minute, and four on a machine that is busy."""
+"""So many times longer for a sound: one of two hours takes longer to decode than any text to parse."""
 
 START_SECONDS = 60.0
 """Until a process is ready, on a machine that is busy."""

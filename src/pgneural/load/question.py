@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,7 @@ def read_question(question: Any) -> Any:
     if is_waveform(question):
         return Media(Modality.AUDIO, samples_of(question["array"], question["sampling_rate"]))
     if isinstance(question, Mapping):
-        return _weighted(question)
+        return weighted(question, read_question)
     if isinstance(question, Path):
         return _of_file(question)
     if isinstance(question, BYTES):
@@ -60,11 +60,11 @@ def read_question(question: Any) -> Any:
     return question
 
 
-def _weighted(terms: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Read each term; where two files have one text, their weights are added."""
+def weighted(terms: Mapping[Any, Any], read_term: Callable[[Any], Any]) -> dict[Any, Any]:
+    """Read each term of a question; where two are one text, their weights are added."""
     read: dict[Any, Any] = {}
     for term, weight in terms.items():
-        found = read_question(term)
+        found = read_term(term)
         read[found] = read[found] + weight if found in read else weight
     return read
 

@@ -62,6 +62,11 @@ def _channel(array: Any) -> np.ndarray[Any, Any]:
     return scaled if values.ndim == 1 else scaled.mean(axis=int(np.argmin(values.shape)))
 
 
+def waves_of(samples: Samples) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the samples of a sound as floats from -1 to 1."""
+    return samples.astype(np.float32) / np.float32(2**15)
+
+
 def resampled(values: np.ndarray[Any, Any], rate: int, wanted: int) -> np.ndarray[Any, Any]:
     """Return a sound at another rate, by a polyphase filter."""
     if rate == wanted:

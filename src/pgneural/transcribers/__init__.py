@@ -15,9 +15,9 @@ from typing import Any
 from pgneural.encoders.registry import MODELS, key_of
 from pgneural.errors import InvalidQuery, UnknownEncoder, UnpermittedModel
 from pgneural.load import read_question
-from pgneural.transcribers.kept import kept
 from pgneural.transcribers.transcript import Line, Transcriber, Transcript
-from pgneural.types import Media, Modality, Samples
+from pgneural.transcribers.transcript_cache import hear
+from pgneural.types import Media, Modality
 
 __all__ = ["DEFAULT", "Line", "Transcriber", "Transcript", "available", "get", "hear", "transcribe"]
 
@@ -46,11 +46,6 @@ def transcribe(sound: Any, transcriber: str | Path | Transcriber = "") -> Transc
         found = read.modality if isinstance(read, Media) else type(read).__name__
         raise InvalidQuery(f"what is to be transcribed is {found}; give the file of a sound, or its samples")
     return hear(read.data, get(transcriber))
-
-
-def hear(samples: Samples, transcriber: Transcriber) -> Transcript:
-    """Return what is spoken in a sound, by its samples; what was heard before comes from the cache folder."""
-    return kept(samples, transcriber)
 
 
 def get(name: str | Path | Transcriber = "") -> Transcriber:

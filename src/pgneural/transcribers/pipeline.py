@@ -10,6 +10,7 @@ import numpy as np
 
 from pgneural.encoders.loading import load, revision_of
 from pgneural.extras import needed
+from pgneural.load.sound import waves_of
 from pgneural.transcribers.transcript import Transcript
 from pgneural.types import SAMPLING_RATE, Samples
 
@@ -45,7 +46,7 @@ class PipelineTranscriber:
 
     def transcribe(self, samples: Samples) -> Transcript:
         """Return what is spoken in a sound."""
-        waves = samples.astype(np.float32) / np.float32(2**15)
+        waves = waves_of(samples)
         waves = np.pad(waves, (0, max(0, SHORTEST - len(waves))))
         with self._lock:
             heard = self._pipeline(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pgneural.errors import InvalidQuery
+from pgneural.load.question import weighted
 from pgneural.transcribers import Transcriber, get, hear
 from pgneural.types import Media, Modality
 
@@ -24,7 +25,7 @@ def in_words(question: Any, accepts: Callable[[Modality], bool], transcriber: Ca
         MissingExtra: The transcriber is not installed.
     """
     if isinstance(question, Mapping):
-        return _weighted(question, accepts, transcriber)
+        return weighted(question, lambda term: in_words(term, accepts, transcriber))
     if not isinstance(question, Media) or question.modality is not Modality.AUDIO or accepts(Modality.AUDIO):
         return question
     text = " ".join(hear(question.data, transcriber()).text.split())
@@ -36,14 +37,3 @@ def in_words(question: Any, accepts: Callable[[Modality], bool], transcriber: Ca
 
 _OPERATORS = re.compile(r'["*]|(?<!\S)-+')
 """What means something in a query, and nothing in speech: quotation marks, asterisks, dashes before words."""
-
-
-def _weighted(
-    terms: Mapping[Any, Any], accepts: Callable[[Modality], bool], transcriber: Callable[[], Transcriber]
-) -> dict[Any, Any]:
-    """Read each term; where two are one text, their weights are added."""
-    read: dict[Any, Any] = {}
-    for term, weight in terms.items():
-        found = in_words(term, accepts, transcriber)
-        read[found] = read[found] + weight if found in read else weight
-    return read

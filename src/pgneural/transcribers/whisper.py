@@ -7,11 +7,10 @@ import threading
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from pgneural.encoders.loading import revision_of
 from pgneural.errors import EncoderUnavailable
 from pgneural.extras import needed
+from pgneural.load.sound import waves_of
 from pgneural.transcribers.transcript import Transcript
 from pgneural.types import Samples
 
@@ -49,7 +48,7 @@ class WhisperTranscriber:
 
     def transcribe(self, samples: Samples) -> Transcript:
         """Return what is spoken in a sound."""
-        waves = samples.astype(np.float32) / np.float32(2**15)
+        waves = waves_of(samples)
         with self._lock:
             heard, about = self._model.transcribe(waves, vad_filter=True, condition_on_previous_text=False)
             return Transcript.of([(each.start, each.end, each.text) for each in heard], about.language)
